@@ -1,0 +1,25 @@
+EXTENSION = lockguard
+MODULE_big = lockguard
+PGFILEDESC = "lockguard - removes the session that blocks everybody else"
+DATA = sql/lockguard--1.0.sql
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+
+# The running server needs shared_preload_libraries = 'lockguard'; test/check.sh starts one.
+REGRESS = basic settings privileges
+ISOLATION := $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test --load-extension=lockguard
+TAP_TESTS = 1
+PROVE_TESTS = test/t/*.pl test/incidents/*.pl
+
+# LOCKGUARD_DEBUG=1 compiles in the wait points that some TAP tests stop at ("make clean" first).
+ifdef LOCKGUARD_DEBUG
+PG_CPPFLAGS += -DLOCKGUARD_DEBUG
+endif
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+# PGXS resets PROVE_FLAGS, and follows headers only where PostgreSQL was built with --enable-depend.
+PROVE_FLAGS += -I test/lib
+$(OBJS): $(wildcard src/*.h)

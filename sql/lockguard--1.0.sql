@@ -1,0 +1,196 @@
+/* sql/lockguard--1.0.sql */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION lockguard" to load this file. \quit
+
+-- Somebody else may have made a schema of that name, to plant objects in it.
+DO $$
+BEGIN
+    IF (SELECT nspowner FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) 'lockguard')
+       OPERATOR(pg_catalog.<>) (SELECT oid FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) CURRENT_USER) THEN
+        RAISE EXCEPTION 'schema "lockguard" exists already and belongs to somebody else'
+            USING HINT = 'Drop or rename it, or give it to the user who creates the extension.';
+    END IF;
+END $$;
+
+GRANT USAGE ON SCHEMA lockguard TO PUBLIC;
+COMMENT ON SCHEMA lockguard IS 'who holds everybody up, and what lockguard did about it';
+
+-- Functions behind the views.  They mask by themselves what the caller may
+-- not see, so that everybody may call them.
+
+CREATE FUNCTION lockguard._lock_tree(
+    OUT root_pid int, OUT level int, OUT path int[], OUT pid int, OUT gid text,
+    OUT blocked_by int[], OUT blocked_sessions int, OUT block_kind text,
+    OUT locktype text, OUT database oid, OUT relation oid, OUT relation_name text,
+    OUT mode text, OUT wait_start timestamptz, OUT state text,
+    OUT wait_event_type text, OUT wait_event text, OUT xact_start timestamptz,
+    OUT backend_type text, OUT datname text, OUT usename text,
+    OUT application_name text, OUT query text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'lockguard_lock_tree'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard._lock_tree() IS 'internal: see view lockguard.lock_tree';
+
+CREATE FUNCTION lockguard._sessions(
+    OUT pid int, OUT backend_type text, OUT datname text, OUT usename text,
+    OUT application_name text, OUT backend_start timestamptz,
+    OUT xact_start timestamptz, OUT state text, OUT blocked_by int[],
+    OUT blocked_sessions int, OUT blocking_since timestamptz,
+    OUT wait_start timestamptz, OUT locks int, OUT priority text,
+    OUT action text, OUT exempt bool, OUT limit_name text,
+    OUT limit_at timestamptz, OUT settings text, OUT query text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'lockguard_sessions'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard._sessions() IS 'internal: see view lockguard.sessions';
+
+CREATE FUNCTION lockguard._actions(
+    OUT action_id bigint, OUT incident_id bigint, OUT acted_at timestamptz,
+    OUT pid int, OUT backend_start timestamptz, OUT gid text, OUT datname text,
+    OUT usename text, OUT application_name text, OUT client_addr text,
+    OUT state text, OUT query text, OUT limit_name text, OUT limit_value text,
+    OUT limit_source text, OUT requested_by text, OUT action text,
+    OUT dry_run bool, OUT result text, OUT reason text,
+    OUT released_after interval, OUT blocked_sessions int,
+    OUT blocked_pids int[], OUT longest_wait interval)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'lockguard_actions'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard._actions() IS 'internal: see view lockguard.actions';
+
+CREATE FUNCTION lockguard._stats(
+    OUT scans bigint, OUT scan_time float8, OUT max_scan_time float8,
+    OUT looks bigint, OUT look_time float8, OUT max_look_time float8,
+    OUT max_partition_lock_time float8, OUT cancels bigint,
+    OUT terminations bigint, OUT rollbacks bigint, OUT logged bigint,
+    OUT suppressed bigint, OUT self_resolved bigint, OUT unresponsive bigint,
+    OUT blocked_time float8, OUT worker_pid int, OUT worker_start timestamptz,
+    OUT last_scan timestamptz, OUT stats_reset timestamptz)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'lockguard_stats'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard._stats() IS 'internal: see view lockguard.stats';
+
+CREATE FUNCTION lockguard._server_settings(
+    OUT name text, OUT setting text, OUT source text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'lockguard_server_settings'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard._server_settings() IS 'internal: see view lockguard.limits';
+
+CREATE FUNCTION lockguard._base_value(name text, setting text) RETURNS text
+AS 'MODULE_PATHNAME', 'lockguard_base_value'
+LANGUAGE C STRICT IMMUTABLE PARALLEL SAFE;
+COMMENT ON FUNCTION lockguard._base_value(text, text) IS 'internal: see view lockguard.limits';
+
+-- Views
+
+CREATE VIEW lockguard.lock_tree AS SELECT * FROM lockguard._lock_tree();
+COMMENT ON VIEW lockguard.lock_tree IS 'who waits for whom right now: each session below each root blocker';
+
+CREATE VIEW lockguard.sessions AS
+SELECT pid, backend_type, datname, usename, application_name, backend_start,
+       xact_start, state, blocked_by, blocked_sessions, blocking_since,
+       wait_start, locks, priority, action, exempt, limit_name, limit_at,
+       settings::pg_catalog.jsonb AS settings, query
+FROM lockguard._sessions();
+COMMENT ON VIEW lockguard.sessions IS 'each session: what is measured, which limits bind it, and which it will pass next';
+
+CREATE VIEW lockguard.actions AS
+SELECT action_id, incident_id, acted_at, pid, backend_start, gid, datname,
+       usename, application_name, client_addr::pg_catalog.inet AS client_addr,
+       state, query, limit_name, limit_value, limit_source, requested_by,
+       action, dry_run, result, reason, released_after, blocked_sessions,
+       blocked_pids, longest_wait
+FROM lockguard._actions();
+COMMENT ON VIEW lockguard.actions IS 'what lockguard did, or would have done, to whom, why, and what came of it';
+
+CREATE VIEW lockguard.stats AS SELECT * FROM lockguard._stats();
+COMMENT ON VIEW lockguard.stats IS 'counters since the last reset; times in milliseconds';
+
+CREATE VIEW lockguard.limits AS
+SELECT pg_catalog.substr(s.name, 11) AS name,
+       coalesce(v.setting, s.setting) AS setting, s.unit,
+       coalesce(v.source,
+                CASE s.source WHEN 'default' THEN 'default' ELSE 'configuration' END) AS source,
+       NULL::pg_catalog.name AS datname, NULL::pg_catalog.name AS usename,
+       s.short_desc AS description
+FROM pg_catalog.pg_settings s
+     LEFT JOIN lockguard._server_settings() v
+       ON s.name OPERATOR(pg_catalog.=) ('lockguard.' OPERATOR(pg_catalog.||) v.name)
+WHERE s.name OPERATOR(pg_catalog.~~) 'lockguard.%'
+UNION ALL
+SELECT o.name,
+       lockguard._base_value(o.name, o.setting), s.unit,
+       CASE WHEN r.setrole OPERATOR(pg_catalog.=) 0 AND r.setdatabase OPERATOR(pg_catalog.=) 0 THEN 'all roles'
+            WHEN r.setrole OPERATOR(pg_catalog.=) 0 THEN 'database'
+            WHEN r.setdatabase OPERATOR(pg_catalog.=) 0 THEN 'role'
+            ELSE 'role in database' END,
+       d.datname, a.rolname, s.short_desc
+FROM pg_catalog.pg_db_role_setting r
+     CROSS JOIN LATERAL pg_catalog.unnest(r.setconfig) c (entry)
+     CROSS JOIN LATERAL (SELECT pg_catalog.lower(pg_catalog.substr(c.entry, 11, pg_catalog.strpos(c.entry, '=') OPERATOR(pg_catalog.-) 11)) AS name,
+                                pg_catalog.substr(c.entry, pg_catalog.strpos(c.entry, '=') OPERATOR(pg_catalog.+) 1) AS setting) o
+     JOIN pg_catalog.pg_settings s
+       ON s.name OPERATOR(pg_catalog.=) ('lockguard.' OPERATOR(pg_catalog.||) o.name)
+     LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) r.setdatabase
+     LEFT JOIN pg_catalog.pg_roles a ON a.oid OPERATOR(pg_catalog.=) r.setrole
+WHERE pg_catalog.lower(c.entry) OPERATOR(pg_catalog.~~) 'lockguard.%';
+COMMENT ON VIEW lockguard.limits IS 'each setting: the server''s own value, and each role, database, or role in a database with another';
+
+GRANT SELECT ON lockguard.lock_tree, lockguard.sessions, lockguard.actions,
+                lockguard.stats, lockguard.limits TO PUBLIC;
+
+-- Functions for people
+
+CREATE FUNCTION lockguard.tree() RETURNS SETOF text
+AS 'MODULE_PATHNAME', 'lockguard_tree'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard.tree() IS 'the lock trees as text, for a terminal';
+
+CREATE FUNCTION lockguard.scan() RETURNS void
+AS 'MODULE_PATHNAME', 'lockguard_scan'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard.scan() IS 'have the worker scan now, looking at every waiter; returns when it has';
+
+CREATE FUNCTION lockguard.exempt(pid int, duration interval) RETURNS bool
+AS 'MODULE_PATHNAME', 'lockguard_exempt'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard.exempt(int, interval) IS 'leave a session alone for a time; null or zero ends it';
+
+CREATE FUNCTION lockguard.pause(duration interval) RETURNS void
+AS 'MODULE_PATHNAME', 'lockguard_pause'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard.pause(interval) IS 'signal nobody for a time; looking and recording go on';
+
+CREATE FUNCTION lockguard.resume() RETURNS void
+AS 'MODULE_PATHNAME', 'lockguard_resume'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard.resume() IS 'end a pause';
+
+CREATE FUNCTION lockguard.cancel_blockers(pid int) RETURNS int[]
+AS 'MODULE_PATHNAME', 'lockguard_cancel_blockers'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard.cancel_blockers(int) IS 'cancel the root blockers that a session waits for; returns the pids signalled';
+
+CREATE FUNCTION lockguard.terminate_blockers(pid int) RETURNS int[]
+AS 'MODULE_PATHNAME', 'lockguard_terminate_blockers'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard.terminate_blockers(int) IS 'terminate the root blockers that a session waits for; returns the pids signalled';
+
+CREATE FUNCTION lockguard.reset_stats() RETURNS void
+AS 'MODULE_PATHNAME', 'lockguard_reset_stats'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard.reset_stats() IS 'set the counters of lockguard.stats to zero';
+
+CREATE FUNCTION lockguard.reset_history() RETURNS void
+AS 'MODULE_PATHNAME', 'lockguard_reset_history'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard.reset_history() IS 'forget all recorded actions';
+
+REVOKE ALL ON FUNCTION lockguard.scan(), lockguard.exempt(int, interval),
+    lockguard.pause(interval), lockguard.resume(), lockguard.cancel_blockers(int),
+    lockguard.terminate_blockers(int), lockguard.reset_stats(),
+    lockguard.reset_history() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION lockguard.scan() TO pg_monitor;

@@ -1,0 +1,210 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *		Every difference between PostgreSQL 15, 16, 17 and 18 that matters here.
+ *
+ * No other file looks at PG_VERSION_NUM.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOCKGUARD_COMPAT_H
+#define LOCKGUARD_COMPAT_H
+
+/*
+ * libpq-be.h wants the headers of Kerberos, which a server's development
+ * package need not bring.  struct Port has the same layout without.
+ */
+#undef ENABLE_GSS
+#include "libpq/libpq-be.h"
+
+#include "access/twophase.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "utils/backend_status.h"
+#include "utils/guc.h"
+
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
+#error "lockguard supports PostgreSQL 15 to 18"
+#endif
+
+/*
+ * All PGPROCs there are.  ProcGlobal->allProcCount leaves out those of
+ * prepared transactions, which follow the others in the same array.
+ */
+#define LG_TOTAL_PROCS	(MaxBackends + NUM_AUXILIARY_PROCS + max_prepared_xacts)
+
+/* A process's index in ProcGlobal->allProcs, and its local transaction id. */
+#if PG_VERSION_NUM >= 170000
+#define lg_proc_number(proc)	((int) GetNumberFromPGProc(proc))
+#define lg_proc_lxid(proc)		((proc)->vxid.lxid)
+#else
+#define lg_proc_number(proc)	((proc)->pgprocno)
+#define lg_proc_lxid(proc)		((proc)->lxid)
+#endif
+
+/*
+ * Where a process keeps its entry of the backend status array, or -1 if it
+ * has none (yet).  An auxiliary process of 15 and 16 is found by its type,
+ * not by its PGPROC; see lg_status_entry().
+ */
+#if PG_VERSION_NUM >= 170000
+#define LG_STATUS_BY_PROC_NUMBER true
+#define lg_status_index(proc)	lg_proc_number(proc)
+#else
+#define LG_STATUS_BY_PROC_NUMBER false
+#define lg_status_index(proc)	((int) (proc)->backendId - 1)
+#endif
+
+/* Backends that are still logging in show a status of their own since 18. */
+#if PG_VERSION_NUM >= 180000
+#define lg_state_is_starting(state) ((state) == STATE_STARTING)
+#else
+#define lg_state_is_starting(state) false
+#endif
+
+/* Memory for a GUC's "extra". */
+#if PG_VERSION_NUM >= 160000
+#define lg_guc_malloc(size)		guc_malloc(LOG, size)
+#else
+#define lg_guc_malloc(size)		malloc(size)
+#endif
+
+/*
+ * The lists of the lock manager.  The caller holds the partition lock of the
+ * lock (for lg_first_held(): of the partition that is walked).
+ */
+#if PG_VERSION_NUM >= 160000
+
+#define LG_LIST_NEXT(list, node, type, member) \
+	(dlist_has_next(list, node) ? \
+	 dlist_container(type, member, dlist_next_node(list, node)) : NULL)
+#define LG_LIST_FIRST(list, type, member) \
+	(dlist_is_empty(list) ? NULL : \
+	 dlist_container(type, member, dlist_head_node(list)))
+
+static inline PROCLOCK *
+lg_first_proclock(LOCK *lock)
+{
+	return LG_LIST_FIRST(&lock->procLocks, PROCLOCK, lockLink);
+}
+
+static inline PROCLOCK *
+lg_next_proclock(LOCK *lock, PROCLOCK *proclock)
+{
+	return LG_LIST_NEXT(&lock->procLocks, &proclock->lockLink, PROCLOCK, lockLink);
+}
+
+static inline PGPROC *
+lg_first_waiter(LOCK *lock)
+{
+	return LG_LIST_FIRST(&lock->waitProcs.dlist, PGPROC, links);
+}
+
+static inline PGPROC *
+lg_next_waiter(LOCK *lock, PGPROC *proc)
+{
+	return LG_LIST_NEXT(&lock->waitProcs.dlist, &proc->links, PGPROC, links);
+}
+
+static inline PROCLOCK *
+lg_first_held(PGPROC *proc, int partition)
+{
+	return LG_LIST_FIRST(&proc->myProcLocks[partition], PROCLOCK, procLink);
+}
+
+static inline PROCLOCK *
+lg_next_held(PGPROC *proc, int partition, PROCLOCK *proclock)
+{
+	return LG_LIST_NEXT(&proc->myProcLocks[partition], &proclock->procLink,
+						PROCLOCK, procLink);
+}
+
+/* An unlocked look: good enough to pass over the many empty lists. */
+#define lg_holds_none(proc, partition) \
+	dlist_is_empty(&(proc)->myProcLocks[partition])
+
+#else							/* PostgreSQL 15 */
+
+static inline PROCLOCK *
+lg_first_proclock(LOCK *lock)
+{
+	return (PROCLOCK *) SHMQueueNext(&lock->procLocks, &lock->procLocks,
+									 offsetof(PROCLOCK, lockLink));
+}
+
+static inline PROCLOCK *
+lg_next_proclock(LOCK *lock, PROCLOCK *proclock)
+{
+	return (PROCLOCK *) SHMQueueNext(&lock->procLocks, &proclock->lockLink,
+									 offsetof(PROCLOCK, lockLink));
+}
+
+/* The links of a PGPROC come first in it, so the queue links PGPROCs. */
+static inline PGPROC *
+lg_first_waiter(LOCK *lock)
+{
+	return (PGPROC *) SHMQueueNext(&lock->waitProcs.links, &lock->waitProcs.links,
+								   offsetof(PGPROC, links));
+}
+
+static inline PGPROC *
+lg_next_waiter(LOCK *lock, PGPROC *proc)
+{
+	return (PGPROC *) SHMQueueNext(&lock->waitProcs.links, &proc->links,
+								   offsetof(PGPROC, links));
+}
+
+static inline PROCLOCK *
+lg_first_held(PGPROC *proc, int partition)
+{
+	SHM_QUEUE  *list = &proc->myProcLocks[partition];
+
+	return (PROCLOCK *) SHMQueueNext(list, list, offsetof(PROCLOCK, procLink));
+}
+
+static inline PROCLOCK *
+lg_next_held(PGPROC *proc, int partition, PROCLOCK *proclock)
+{
+	return (PROCLOCK *) SHMQueueNext(&proc->myProcLocks[partition],
+									 &proclock->procLink,
+									 offsetof(PROCLOCK, procLink));
+}
+
+#define lg_holds_none(proc, partition) \
+	SHMQueueEmpty(&(proc)->myProcLocks[partition])
+
+#endif
+
+/*
+ * Prepared transactions: PostgreSQL tells their gid only through a function
+ * that needs the catalogs, which the worker must do without.  This is the
+ * layout of twophase.c.  lg_prepared_attach() checks it against the size that
+ * the server itself allocated before anything is read through it.
+ */
+typedef struct LgGxact
+{
+	struct LgGxact *next;
+	int			pgprocno;
+#if PG_VERSION_NUM < 170000
+	BackendId	dummyBackendId;
+#endif
+	TimestampTz prepared_at;
+	XLogRecPtr	prepare_start_lsn;
+	XLogRecPtr	prepare_end_lsn;
+	TransactionId xid;
+	Oid			owner;
+	int			locking_backend;
+	bool		valid;
+	bool		ondisk;
+	bool		inredo;
+	char		gid[GIDSIZE];
+} LgGxact;
+
+typedef struct LgGxactTable
+{
+	LgGxact    *freeGXacts;
+	int			numPrepXacts;
+	LgGxact    *prepXacts[FLEXIBLE_ARRAY_MEMBER];
+} LgGxactTable;
+
+#endif							/* LOCKGUARD_COMPAT_H */

@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * debug.h
+ *		Points at which tests can make the worker wait or fail.
+ *
+ * Compiled in with LOCKGUARD_DEBUG only.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOCKGUARD_DEBUG_H
+#define LOCKGUARD_DEBUG_H
+
+#ifdef LOCKGUARD_DEBUG
+extern void lg_debug_point(const char *name);
+#define LG_DEBUG_POINT(name)	lg_debug_point(name)
+#else
+#define LG_DEBUG_POINT(name)	((void) 0)
+#endif
+
+#endif							/* LOCKGUARD_DEBUG_H */

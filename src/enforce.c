@@ -1,0 +1,821 @@
+/*-------------------------------------------------------------------------
+ *
+ * enforce.c
+ *		Acts on verdicts: proves them again, signals, and follows up.
+ *
+ * A verdict rests on copies that may be out of date by now.  So whoever is
+ * about to be signalled is proved to be in the way once more, under the lock
+ * that keeps it so: the partition lock of the contended lock (nobody can
+ * release a lock or leave its queue without that, so the process cannot end
+ * either, and its pid cannot be anybody else's), or ProcArrayLock for limits
+ * that have nothing to do with a lock.  The signal is sent before that lock is
+ * released.  In between nothing is allocated or logged.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "miscadmin.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "compat.h"
+#include "debug.h"
+#include "enforce.h"
+#include "record.h"
+#include "tree.h"
+#include "victim.h"
+
+/* A signalled session that is still there after this long. */
+#define UNRESPONSIVE_AFTER	(10 * LG_NANOS_PER_SEC)
+#define REPEAT_AFTER		(60 * LG_NANOS_PER_SEC)
+
+/* Sessions drawn in a log message. */
+#define LOG_TREE_LINES		50
+
+typedef enum Outcome
+{
+	SIGNALLED,
+	NOT_PROVED,
+	IS_COMMITTING,
+	KILL_FAILED
+} Outcome;
+
+/* The contended lock of some evidence; its waiter may be gone meanwhile. */
+static bool
+waiter_is_there(const LgEvidence *evidence)
+{
+	PGPROC	   *waiter = &ProcGlobal->allProcs[evidence->waiter_procno];
+	LOCK	   *lock = waiter->waitLock;
+	TimestampTz start = (TimestampTz) pg_atomic_read_u64(&waiter->waitStart);
+
+	return lock != NULL && waiter->pid == evidence->waiter_pid &&
+		memcmp(&lock->tag, &evidence->tag, sizeof(LOCKTAG)) == 0 &&
+		(evidence->waiter_start == 0 || start == evidence->waiter_start);
+}
+
+/*
+ * Does the process of the evidence block the waiter still?  The caller holds
+ * the partition lock of the tag.
+ */
+static bool
+still_blocks(const LgEvidence *evidence)
+{
+	PGPROC	   *waiter = &ProcGlobal->allProcs[evidence->waiter_procno];
+	PGPROC	   *blocker = &ProcGlobal->allProcs[evidence->procno];
+	LOCKMASK	conflicts;
+
+	if (!waiter_is_there(evidence) || blocker->pid != evidence->pid)
+		return false;
+	conflicts = GetLockTagsMethodTable(&evidence->tag)->conflictTab[waiter->waitLockMode];
+
+	if (evidence->kind == LG_HOLDER)
+	{
+		LOCK	   *lock = waiter->waitLock;
+
+		for (PROCLOCK *proclock = lg_first_proclock(lock); proclock != NULL;
+			 proclock = lg_next_proclock(lock, proclock))
+			if (proclock->tag.myProc == blocker)
+				return (proclock->holdMask & conflicts) != 0;
+	}
+	else
+	{
+		LOCK	   *lock = waiter->waitLock;
+
+		for (PGPROC *queued = lg_first_waiter(lock);
+			 queued != NULL && queued != waiter;
+			 queued = lg_next_waiter(lock, queued))
+			if (queued == blocker)
+				return (LOCKBIT_ON(queued->waitLockMode) & conflicts) != 0;
+	}
+	return false;
+}
+
+/*
+ * Is it the same process, in the same transaction, doing the same as when it
+ * was judged?  Reads without a lock; the caller holds one that keeps it there.
+ */
+static bool
+is_same(const LgVerdict *verdict)
+{
+	const LgSession *then = &verdict->session;
+	LgSession	now;
+
+	lg_read_session(then->procno, &now);
+	if (now.pid != then->pid || now.kind != then->kind ||
+		now.session_start != then->session_start || now.lxid != then->lxid)
+		return false;
+	if (verdict->proof == LG_PROVE_STATEMENT)
+		return now.state == then->state && now.stmt_start == then->stmt_start &&
+			(now.state != STATE_DISABLED ||
+			 now.wait_event != WAIT_EVENT_CLIENT_READ);
+	if (verdict->by_hand || verdict->escalation)
+		return true;
+	if (verdict->idle)
+		return now.state == then->state && now.state_start == then->state_start &&
+			now.stmt_start == then->stmt_start &&
+			(lg_state_is_idle(&now) ||
+			 (now.wait_event == then->wait_event && now.progress == then->progress));
+	if (verdict->proof == LG_PROVE_BLOCKS && !verdict->waits)
+		return !now.waiting;
+	return true;
+}
+
+/*
+ * Prove the verdict and, only then, send the signal.  *acted_at is the time
+ * just before the signal.
+ *
+ * Takes the partition locks of the locks concerned, in order, or
+ * ProcArrayLock; shared.
+ */
+static Outcome
+prove_and_signal(const LgVerdict *verdict, int sig, TimestampTz *acted_at)
+{
+	PGPROC	   *victim = &ProcGlobal->allProcs[verdict->session.procno];
+	LgSlot	   *slot = lg_slot(verdict->session.procno);
+	LWLock	   *first = ProcArrayLock;
+	LWLock	   *second = NULL;
+	Outcome		outcome = NOT_PROVED;
+	bool		proved;
+
+	if (verdict->proof == LG_PROVE_BLOCKS || verdict->proof == LG_PROVE_WAITS)
+	{
+		first = LockHashPartitionLock(LockTagHashCode(&verdict->evidence.tag));
+		if (verdict->waits)
+			second = LockHashPartitionLock(LockTagHashCode(&verdict->own_wait.tag));
+
+		/* Always in the order of partitions, as PostgreSQL does. */
+		if (second == first)
+			second = NULL;
+		else if (second != NULL && second < first)
+		{
+			LWLock	   *swap = first;
+
+			first = second;
+			second = swap;
+		}
+	}
+
+	LWLockAcquire(first, LW_SHARED);
+	if (second)
+		LWLockAcquire(second, LW_SHARED);
+
+	switch (verdict->proof)
+	{
+		case LG_PROVE_BLOCKS:
+			proved = still_blocks(&verdict->evidence) &&
+				(!verdict->waits || waiter_is_there(&verdict->own_wait));
+			break;
+		case LG_PROVE_WAITS:
+			proved = waiter_is_there(&verdict->evidence);
+			break;
+		default:
+			proved = true;
+			break;
+	}
+
+	if (proved && slot != NULL)
+	{
+		/* See commit_begins(): either we see it commit, or it waits for us. */
+		pg_atomic_fetch_add_u32(&slot->signalling, 1);
+		pg_memory_barrier();
+		if (!is_same(verdict))
+			outcome = NOT_PROVED;
+		else if (lg_is_committing(victim, lg_proc_lxid(victim)))
+			outcome = IS_COMMITTING;
+		else
+		{
+			*acted_at = GetCurrentTimestamp();
+#ifdef HAVE_SETSID
+			outcome = kill(-verdict->session.pid, sig) == 0 ? SIGNALLED : KILL_FAILED;
+#else
+			outcome = kill(verdict->session.pid, sig) == 0 ? SIGNALLED : KILL_FAILED;
+#endif
+		}
+		pg_atomic_fetch_sub_u32(&slot->signalling, 1);
+	}
+
+	if (second)
+		LWLockRelease(second);
+	LWLockRelease(first);
+	return outcome;
+}
+
+/* May one more signal be sent within max_actions_per_minute? */
+bool
+lg_cap_allows(int64 now)
+{
+	LgShared   *shared = lg_shared;
+	int64		before = shared->signals_sent - lg_max_actions_per_minute;
+
+	/* The signal that many ago must be older than a minute. */
+	return lg_max_actions_per_minute > 0 &&
+		(before < 0 ||
+		 now - shared->signal_times[before % LG_MAX_ACTIONS_PER_MINUTE] >=
+		 60 * LG_NANOS_PER_SEC);
+}
+
+/* Count a signal for that.  Only the worker does; it is kept over an error. */
+void
+lg_cap_count(int64 now)
+{
+	LgShared   *shared = lg_shared;
+
+	shared->signal_times[shared->signals_sent % LG_MAX_ACTIONS_PER_MINUTE] = now;
+	shared->signals_sent++;
+}
+
+/*
+ * Has this been recorded already for the same session, limit and episode
+ * (wait, statement, state or transaction) with the same result?  Notes that
+ * it has been now.
+ */
+static bool
+told_before(LgView *view, const LgVerdict *verdict, LgResult result)
+{
+	LgTrack    *track = &view->tracks[verdict->session.procno];
+	const LgSession *session = &verdict->session;
+	TimestampTz since;
+
+	if (verdict->limit == LG_NO_LIMIT)
+		return false;
+	if (verdict->proof == LG_PROVE_WAITS)
+		since = verdict->evidence.waiter_start;
+	else if (verdict->waits)
+		since = verdict->own_wait.waiter_start;
+	else if (verdict->proof == LG_PROVE_STATEMENT)
+		since = session->stmt_start;
+	else if (verdict->proof == LG_PROVE_STATE ||
+			 !LocalTransactionIdIsValid(session->lxid))
+		since = session->state_start;
+	else
+		since = 0;
+
+	if (track->told[verdict->limit].result == (uint8) result + 1 &&
+		track->told[verdict->limit].lxid == session->lxid &&
+		track->told[verdict->limit].since == since)
+		return true;
+	track->told[verdict->limit].result = (uint8) result + 1;
+	track->told[verdict->limit].lxid = session->lxid;
+	track->told[verdict->limit].since = since;
+	return false;
+}
+
+/*
+ * Fill in a row about a verdict, before anything is done about it.  Takes
+ * TwoPhaseStateLock, shared, for a prepared transaction.
+ */
+void
+lg_describe(LgView *view, const LgVerdict *verdict, const LgRequest *request,
+		 LgAction *action)
+{
+	const LgSession *session = &verdict->session;
+	LgSlot	   *slot = lg_slot(session->procno);
+	const char *state = lg_state_text(session);
+
+	memset(action, 0, sizeof(*action));
+	action->pid = session->pid;
+	action->backend_start = session->session_start;
+	action->datid = session->datid;
+	action->userid = session->userid;
+	if (slot != NULL && slot->pid == session->pid)
+	{
+		action->datname = slot->datname;
+		action->usename = slot->usename;
+	}
+	if (session->kind == LG_KIND_PREPARED)
+	{
+		TimestampTz prepared_at;
+		bool		busy;
+
+		lg_prepared_transaction(session->procno, action->gid, &prepared_at, &busy);
+	}
+	lg_read_texts(session, action->query, sizeof(action->query),
+				  action->application_name, action->client_addr);
+	if (state)
+		strlcpy(action->state, state, sizeof(action->state));
+	action->limit = verdict->limit;
+	action->limit_value = verdict->value;
+	action->limit_source = verdict->source;
+	if (request)
+		strlcpy(NameStr(action->requested_by), request->user_name, NAMEDATALEN);
+	action->action = verdict->action;
+	action->result = verdict->result;
+	if (verdict->reason)
+		strlcpy(action->reason, verdict->reason, sizeof(action->reason));
+	action->released_after = -1;
+	action->longest_wait = verdict->longest_wait / 1000;
+	action->blocked_sessions = verdict->blocked_sessions;
+
+	if (verdict->blocked_sessions > 0)
+	{
+		LgGraph    *graph = view->graph;
+
+		lg_downstream(graph, session->procno);
+		for (int i = 1; i < graph->nsteps && action->nblocked_pids < LG_MAX_PIDS; i++)
+			action->blocked_pids[action->nblocked_pids++] =
+				graph->nodes[graph->steps[i].node].session.pid;
+	}
+
+	action->open.procno = session->procno;
+	action->open.pid = session->pid;
+	action->open.session_start = session->session_start;
+	action->open.lxid = session->lxid;
+	action->open.stmt_start = session->stmt_start;
+	action->open.state_start = session->state_start;
+	action->open.limit = verdict->limit;
+	action->open.action = verdict->action;
+	if (verdict->proof == LG_PROVE_WAITS || verdict->waits)
+	{
+		const LgEvidence *wait = verdict->waits ? &verdict->own_wait : &verdict->evidence;
+
+		action->open.wait_procno = wait->procno;
+		action->open.wait_start = wait->waiter_start;
+	}
+}
+
+/* 'user "app", database "shop", application "S1"', or the OIDs. */
+static char *
+whom(const LgAction *action)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	if (NameStr(action->usename)[0])
+		appendStringInfo(&buf, "user \"%s\"", NameStr(action->usename));
+	else
+		appendStringInfo(&buf, "user with OID %u", action->userid);
+	if (NameStr(action->datname)[0])
+		appendStringInfo(&buf, ", database \"%s\"", NameStr(action->datname));
+	else
+		appendStringInfo(&buf, ", database with OID %u", action->datid);
+	if (action->application_name[0])
+		appendStringInfo(&buf, ", application \"%s\"",
+						 lg_one_line(action->application_name, NAMEDATALEN));
+	return buf.data;
+}
+
+/* One log message for a row: what was done to whom, why, and the tree. */
+void
+lg_log_action(LgView *view, const LgVerdict *verdict, const LgAction *action)
+{
+	char		story[256];
+	char		value[32];
+	char		source[2 * NAMEDATALEN + 64];
+	char	   *what;
+	char	   *why;
+	const char *did;
+	StringInfoData detail;
+	LgTreeStyle style = {0};
+
+	lg_tell(verdict->limit, verdict->blocked_sessions, verdict->measured,
+			verdict->session.state, story, sizeof(story));
+	if (verdict->limit == LG_NO_LIMIT)
+		why = psprintf("asked for by user \"%s\"", NameStr(action->requested_by));
+	else
+	{
+		lg_format_value(verdict->limit, verdict->value, value, sizeof(value));
+		lg_describe_source(verdict->source, NameStr(action->usename),
+						   NameStr(action->datname), source, sizeof(source));
+		if (verdict->preempted_for != 0)
+			why = psprintf("lockguard.%s of process %d is %s",
+						   lg_setting_name(verdict->limit),
+						   verdict->preempted_for, value);
+		else
+			why = psprintf("lockguard.%s is %s (%s)",
+						   lg_setting_name(verdict->limit), value, source);
+	}
+	if (action->gid[0])
+		what = psprintf("prepared transaction \"%s\"", lg_one_line(action->gid, LG_GID_SIZE));
+	else
+		what = psprintf("process %d (%s)", action->pid, whom(action));
+
+	switch (action->result)
+	{
+		case LG_PENDING:
+			did = action->action == LG_DO_CANCEL ? "cancelled the statement of" :
+				action->action == LG_DO_ROLLBACK ? "rolls back" : "terminated";
+			break;
+		case LG_FAILED:
+			did = "could not signal";
+			break;
+		case LG_SELF_RESOLVED:
+			did = "did not have to touch";
+			break;
+		default:
+			did = "did not touch";
+			break;
+	}
+
+	initStringInfo(&detail);
+	if (action->dry_run)
+		appendStringInfo(&detail, "lockguard.dry_run is on; else it would have been %s.",
+						 action->action == LG_DO_CANCEL ? "cancelled" :
+						 action->action == LG_DO_ROLLBACK ? "rolled back" : "terminated");
+	else if (action->reason[0])
+		appendStringInfo(&detail, "Not signalled: %s.", action->reason);
+	if (action->query[0])
+		appendStringInfo(&detail, "%sIts query: %s", detail.len ? "\n" : "",
+						 lg_one_line(action->query, 500));
+	if (view->looked && lg_node(view->graph, verdict->session.procno) != NULL)
+	{
+		int			top = verdict->session.procno;
+
+		style.max_lines = LOG_TREE_LINES;
+		appendStringInfo(&detail, "%sLock tree:\n", detail.len ? "\n" : "");
+		lg_draw_tree(view, top, &style, &detail);
+	}
+
+	ereport(LOG,
+			(errmsg("lockguard: %s %s, which %s; %s", did, what, story, why),
+			 detail.len > 0 ? errdetail_internal("%s", detail.data) : 0,
+			 errhidestmt(true), errhidecontext(true)));
+}
+
+/* Add a signal to those whose outcome is followed. */
+static void
+follow(LgView *view, LgFollow *list, const LgOpen *open)
+{
+	if (list->n < list->max)
+	{
+		list->open[list->n++] = *open;
+		view->tracks[open->procno].open_action = open->action_id;
+	}
+}
+
+/*
+ * Carry out a verdict and record it.  "list" is the worker's list of open
+ * signals, or NULL if somebody asked for this by hand ("request").  Returns
+ * true if a signal was sent.
+ */
+bool
+lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
+	   const LgRequest *request)
+{
+	LgAction	action;
+	LgReason	reason = {0};
+	Outcome		outcome;
+
+	/* Nothing to be done, or only to be said once. */
+	if (verdict->result != LG_PENDING)
+	{
+		if (told_before(view, verdict, verdict->result))
+			return false;
+		lg_describe(view, verdict, request, &action);
+		action.acted_at = GetCurrentTimestamp();
+		lg_record_action(&action);
+		lg_log_action(view, verdict, &action);
+		return false;
+	}
+
+	if (!request)
+	{
+		LgResult	instead = LG_PENDING;
+		const char *why = NULL;
+
+		if (lg_dry_run)
+		{
+			instead = LG_LOGGED;
+			why = "lockguard.dry_run is on";
+		}
+		else if (lg_shared->paused_until > view->clock.now)
+		{
+			instead = LG_LOGGED;
+			why = "paused by lockguard.pause()";
+		}
+		else if (!lg_cap_allows(view->clock.now))
+		{
+			instead = LG_SUPPRESSED;
+			why = "lockguard.max_actions_per_minute is reached";
+			if (!list->cap_warned)
+				ereport(WARNING,
+						(errmsg("lockguard: max_actions_per_minute (%d) is reached",
+								lg_max_actions_per_minute),
+						 errdetail("Sessions over a limit are left alone until the minute allows more.")));
+			list->cap_warned = true;
+		}
+		if (instead != LG_PENDING)
+		{
+			if (told_before(view, verdict, instead))
+				return false;
+			lg_describe(view, verdict, request, &action);
+			action.result = instead;
+			action.dry_run = lg_dry_run;
+			strlcpy(action.reason, why, sizeof(action.reason));
+			action.acted_at = GetCurrentTimestamp();
+			lg_record_action(&action);
+			lg_log_action(view, verdict, &action);
+			return false;
+		}
+		list->cap_warned = false;
+	}
+
+	lg_describe(view, verdict, request, &action);
+	LG_DEBUG_POINT("before_signal");
+
+	reason.pid = verdict->session.pid;
+	reason.session_start = verdict->session.session_start;
+	reason.lxid = verdict->session.lxid;
+	reason.stmt_start = verdict->session.stmt_start;
+	reason.state = verdict->session.state;
+	reason.action = verdict->action;
+	reason.limit = verdict->limit;
+	reason.value = verdict->value;
+	reason.source = verdict->source;
+	reason.blocked_sessions = verdict->blocked_sessions;
+	reason.measured = verdict->measured;
+	reason.other_pid = verdict->preempted_for;
+	reason.requested_by_pid = request ? request->pid : 0;
+	lg_leave_reason(verdict->session.procno, &reason);
+
+	outcome = prove_and_signal(verdict,
+							   verdict->action == LG_DO_CANCEL ? SIGINT : SIGTERM,
+							   &action.acted_at);
+	action.open.acted_at = action.open.repeated_at = lg_now();
+	if (outcome != SIGNALLED)
+	{
+		memset(&reason, 0, sizeof(reason));
+		lg_leave_reason(verdict->session.procno, &reason);
+		action.acted_at = GetCurrentTimestamp();
+		if (outcome == NOT_PROVED)
+		{
+			action.result = LG_SELF_RESOLVED;
+			strlcpy(action.reason, "it was out of the way already", sizeof(action.reason));
+		}
+		else if (outcome == IS_COMMITTING)
+		{
+			action.result = LG_PROTECTED;
+			strlcpy(action.reason, "its commit cannot be undone any more", sizeof(action.reason));
+		}
+		else
+		{
+			action.result = LG_FAILED;
+			strlcpy(action.reason, "the signal could not be sent", sizeof(action.reason));
+		}
+		action.action = LG_DO_LOG;
+		if (told_before(view, verdict, action.result))
+			return false;
+	}
+
+	lg_record_action(&action);
+	if (outcome == SIGNALLED && list)
+	{
+		lg_cap_count(view->clock.now);
+		list->next_action_id = action.action_id + 1;
+		follow(view, list, &action.open);
+	}
+	lg_log_action(view, verdict, &action);
+	return outcome == SIGNALLED;
+}
+
+/* The worker's list of open signals, empty as yet. */
+LgFollow *
+lg_follow_create(void)
+{
+	LgFollow   *list = palloc0(sizeof(LgFollow));
+
+	list->max = LG_TOTAL_PROCS;
+	list->open = palloc0_array(LgOpen, list->max);
+	return list;
+}
+
+/*
+ * Take over signals that others have sent, and ours of before an error.
+ */
+void
+lg_follow_adopt(LgView *view, LgFollow *list)
+{
+	int64		first;
+	int64		next;
+
+	lg_action_range(&first, &next);
+	for (int64 id = Max(first, list->next_action_id); id < next; id++)
+	{
+		LgAction	action;
+
+		if (lg_fetch_action(id, &action) &&
+			(action.result == LG_PENDING || action.result == LG_UNRESPONSIVE) &&
+			action.action != LG_DO_ROLLBACK)
+			follow(view, list, &action.open);
+	}
+	list->next_action_id = next;
+}
+
+/*
+ * Does following up need a look at the lock manager, and does that have to
+ * include the youngest waiters?
+ */
+bool
+lg_follow_needs_look(const LgFollow *list, bool *whole)
+{
+	bool		needed = false;
+
+	for (int i = 0; i < list->n; i++)
+	{
+		if (list->open[i].limit == LG_NO_LIMIT)
+			*whole = needed = true;
+		else if (!lg_limit_is_age(list->open[i].limit))
+			needed = true;
+	}
+	return needed;
+}
+
+/*
+ * Is the session in the way still?  If it is over its limit as before, the
+ * verdict is filled in, for a repetition or an escalation.
+ */
+static bool
+still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
+{
+	LgSession	now;
+	LgNode	   *node;
+
+	*over = false;
+	lg_read_session(open->procno, &now);
+	if (now.pid != open->pid ||
+		(now.has_status && now.session_start != open->session_start))
+		return false;
+
+	/* On its way out, or not far enough on it to tell. */
+	if (LocalTransactionIdIsValid(open->lxid) && now.lxid != open->lxid)
+		return false;
+
+	if (open->wait_start != 0)
+	{
+		PGPROC	   *proc = &ProcGlobal->allProcs[open->wait_procno];
+
+		if (((volatile PGPROC *) proc)->waitLock == NULL ||
+			(TimestampTz) pg_atomic_read_u64(&proc->waitStart) != open->wait_start)
+			return false;
+	}
+
+	if (open->limit != LG_NO_LIMIT)
+	{
+		switch (lg_limits[open->limit].proof)
+		{
+			case LG_PROVE_WAITS:
+				*over = lg_judge_again(view, open->procno, open->limit, verdict);
+				return true;
+			case LG_PROVE_STATEMENT:
+				if (now.stmt_start != open->stmt_start || lg_state_is_idle(&now))
+					return false;
+				*over = lg_judge_again(view, open->procno, open->limit, verdict);
+				return true;
+			case LG_PROVE_STATE:
+				if (now.state_start != open->state_start)
+					return false;
+				*over = lg_judge_again(view, open->procno, open->limit, verdict);
+				return true;
+			case LG_PROVE_TRANSACTION:
+				*over = lg_judge_again(view, open->procno, open->limit, verdict);
+				return *over;
+			case LG_PROVE_BLOCKS:
+				break;
+		}
+	}
+
+	/* In the way of somebody that it was in the way of when signalled. */
+	node = view->looked ? lg_node(view->graph, open->procno) : NULL;
+	if (node == NULL || node->blocking_since == LG_NEVER ||
+		node->blocking_since > open->acted_at)
+		return false;
+	if (open->limit == LG_PREEMPT_TIMEOUT || open->limit == LG_NO_LIMIT)
+	{
+		memset(verdict, 0, sizeof(*verdict));
+		verdict->session = node->session;
+		verdict->limit = open->limit;
+		verdict->value = node->values.value[LG_PREEMPT_TIMEOUT];
+		verdict->source = node->values.source[LG_PREEMPT_TIMEOUT];
+		verdict->action = open->action;
+		verdict->result = lg_may_signal(&node->session, &node->values, &verdict->reason);
+		verdict->proof = LG_PROVE_BLOCKS;
+		verdict->evidence = node->evidence;
+		lg_count_blocked(view, open->procno, &verdict->blocked_sessions,
+						 &verdict->longest_wait);
+		*over = true;
+	}
+	else
+	{
+		/*
+		 * An idle blocker that was idle is over its limit even if it has
+		 * woken up; what counts is that it is in the way.
+		 */
+		*over = lg_judge_again(view, open->procno, open->limit, verdict);
+	}
+	return true;
+}
+
+/*
+ * See what has come of the signals that are open: released, to be escalated,
+ * or unresponsive.  Escalations are carried out here.
+ */
+void
+lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
+{
+	int			kept = 0;
+	int			n;
+
+	n = list->n;
+	for (int i = 0; i < n; i++)
+	{
+		LgOpen	   *open = &list->open[i];
+		LgTrack    *track = &view->tracks[open->procno];
+		LgVerdict	verdict;
+		bool		over;
+		int64		age = view->clock.now - open->acted_at;
+		LgValues	values;
+
+		if (!still_open(view, open, &verdict, &over))
+		{
+			lg_record_result(open->action_id, LG_RELEASED, Max(age, 0) / 1000);
+			if (track->open_action == open->action_id ||
+				track->open_action == -open->action_id)
+				track->open_action = 0;
+			continue;
+		}
+
+		lg_settings_of_session(open->procno, open->pid, open->session_start,
+							   &view->server, &values);
+
+		if (open->action == LG_DO_CANCEL && over &&
+			open->limit != LG_NO_LIMIT && !lg_limits[open->limit].cancel_only &&
+			values.value[LG_ACTION] == LG_DO_TERMINATE)
+		{
+			int64		at = open->acted_at +
+				values.value[LG_ESCALATION_DELAY] * LG_NANOS_PER_MS;
+
+			if (view->clock.now >= at)
+			{
+				LgOpen		cancelled = *open;
+
+				if (verdict.result == LG_PENDING)
+				{
+					verdict.action = LG_DO_TERMINATE;
+					verdict.escalation = true;
+					verdict.idle = false;
+				}
+				if (lg_act(view, list, &verdict, NULL))
+				{
+					lg_record_result(cancelled.action_id, LG_ESCALATED, -1);
+					continue;
+				}
+			}
+			else
+				verdicts->next_due = Min(verdicts->next_due, at);
+		}
+
+		if (!open->unresponsive && age >= UNRESPONSIVE_AFTER)
+		{
+			open->unresponsive = true;
+			open->repeated_at = view->clock.now;
+			track->open_action = -open->action_id;
+			lg_record_result(open->action_id, LG_UNRESPONSIVE, -1);
+			ereport(WARNING,
+					(errmsg("lockguard: process %d has not reacted to being %s for 10 s",
+							open->pid,
+							open->action == LG_DO_CANCEL ? "cancelled" : "terminated"),
+					 errdetail("The signal is repeated once a minute.")));
+		}
+		else if (open->unresponsive && over &&
+				 view->clock.now - open->repeated_at >= REPEAT_AFTER &&
+				 verdict.result == LG_PENDING)
+		{
+			TimestampTz at;
+
+			open->repeated_at = view->clock.now;
+			verdict.escalation = true;
+			prove_and_signal(&verdict,
+							 open->action == LG_DO_CANCEL ? SIGINT : SIGTERM, &at);
+		}
+		list->open[kept++] = *open;
+	}
+
+	/* Those that lg_act() has added meanwhile stand behind. */
+	for (int i = n; i < list->n; i++)
+		list->open[kept++] = list->open[i];
+	list->n = kept;
+}
+
+/*
+ * When to look again for the outcome of open signals: soon after the signal,
+ * then ever more seldom; LG_NEVER if none is open.
+ */
+int64
+lg_follow_wake(const LgFollow *list, int64 now)
+{
+	int64		wake = LG_NEVER;
+
+	for (int i = 0; i < list->n; i++)
+	{
+		int64		age = now - list->open[i].acted_at;
+		int64		pause = Min(Max(age / 2, LG_NANOS_PER_MS / 2), 100 * LG_NANOS_PER_MS);
+
+		if (!list->open[i].unresponsive)
+			wake = Min(wake, now + pause);
+	}
+	return wake;
+}

@@ -1,0 +1,915 @@
+/*-------------------------------------------------------------------------
+ *
+ * limits.c
+ *		The limits, and judging who is over them.
+ *
+ * Judging works on what was copied before; it takes no lock, with one
+ * exception: max_locks counts a session's locks when it is asked to.  To add
+ * a limit, add its setting, a row to lg_limits and the function that measures
+ * it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "utils/wait_event.h"
+
+#include "compat.h"
+#include "lockguard.h"
+#include "limits.h"
+
+static inline int64
+milliseconds(int64 now, int64 since)
+{
+	return (now - since) / LG_NANOS_PER_MS;
+}
+
+/* A time limit on something that began at "since". */
+static int64
+passed_after(LgView *view, int64 since, int value, int64 *measured)
+{
+	if (since == LG_NEVER)
+		return LG_NEVER;
+	*measured = milliseconds(view->clock.now, since);
+	return since + value * LG_NANOS_PER_MS;
+}
+
+/* A limit on a number. */
+static int64
+passed_if(LgView *view, int64 count, int value, int64 *measured)
+{
+	*measured = count;
+	return count > value ? view->clock.now : LG_NEVER;
+}
+
+/* A queued blocker waits for a relation lock while others wait for it. */
+static bool
+is_queued_blocker(LgView *view, const LgNode *node)
+{
+	return node != NULL && node->blocking_since != LG_NEVER &&
+		lg_relation_wait(view->graph, node) != NULL &&
+		!lg_in_cycle(view->graph, node->session.procno);
+}
+
+static bool
+is_root(LgView *view, const LgNode *node)
+{
+	return node != NULL && lg_is_root(view->graph, node);
+}
+
+static int64
+idle_blocker_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
+{
+	const LgNode *node = subject->node;
+
+	if (!is_root(view, node) || node->idle_since == LG_NEVER)
+		return LG_NEVER;
+	return passed_after(view, Max(node->blocking_since, node->idle_since),
+						value, measured);
+}
+
+static int64
+blocker_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
+{
+	if (!is_root(view, subject->node))
+		return LG_NEVER;
+	return passed_after(view, subject->node->blocking_since, value, measured);
+}
+
+static int64
+queued_blocker_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
+{
+	const LgNode *node = subject->node;
+
+	if (!is_queued_blocker(view, node))
+		return LG_NEVER;
+	return passed_after(view, Max(node->blocking_since,
+								  lg_relation_wait(view->graph, node)->since),
+						value, measured);
+}
+
+static int
+compare_int64(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Only those count that have waited longer than deadlock_timeout. */
+static int64
+max_blocked_sessions(LgView *view, const LgSubject *subject, int value, int64 *measured)
+{
+	const LgNode *node = subject->node;
+	LgGraph    *graph = view->graph;
+	int64		old_enough = DeadlockTimeout * LG_NANOS_PER_MS;
+	int			blocked;
+	int			count = 0;
+
+	if (!is_root(view, node) && !is_queued_blocker(view, node))
+		return LG_NEVER;
+
+	blocked = lg_downstream(graph, node->session.procno);
+	for (int i = 0; i < blocked; i++)
+	{
+		view->scratch[i] = graph->waiters[graph->steps[i + 1].waiter].since + old_enough;
+		if (view->scratch[i] < view->clock.now)
+			count++;
+	}
+	if (count > value || blocked <= value)
+		return passed_if(view, count, value, measured);
+
+	/* It is passed when one more than allowed will have waited so long. */
+	*measured = count;
+	qsort(view->scratch, blocked, sizeof(int64), compare_int64);
+	return view->scratch[value] + 1;
+}
+
+static int64
+lock_wait_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
+{
+	const LgWaiter *wait;
+
+	if (subject->node == NULL || subject->session->kind == LG_KIND_STARTING)
+		return LG_NEVER;
+	wait = lg_longest_wait(view->graph, subject->node);
+	return passed_after(view, wait ? wait->since : LG_NEVER, value, measured);
+}
+
+static int64
+transaction_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
+{
+	return passed_after(view, lg_transaction_start(subject->track, subject->session,
+												   &view->clock),
+						value, measured);
+}
+
+/* Also of a session that does not report its state, by what it waits for. */
+static int64
+idle_timeout(LgView *view, const LgSubject *subject, bool in_transaction,
+			 int value, int64 *measured)
+{
+	const LgSession *session = subject->session;
+	bool		match;
+
+	if (session->state == STATE_DISABLED)
+		match = session->wait_event == WAIT_EVENT_CLIENT_READ &&
+			LocalTransactionIdIsValid(session->lxid) == in_transaction;
+	else if (in_transaction)
+		match = session->state == STATE_IDLEINTRANSACTION ||
+			session->state == STATE_IDLEINTRANSACTION_ABORTED;
+	else
+		match = session->state == STATE_IDLE;
+
+	return passed_after(view, match ? lg_idle_since(subject->track, session,
+													&view->clock,
+													value * LG_NANOS_PER_MS) : LG_NEVER,
+						value, measured);
+}
+
+static int64
+idle_in_transaction_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
+{
+	return idle_timeout(view, subject, true, value, measured);
+}
+
+static int64
+idle_session_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
+{
+	return idle_timeout(view, subject, false, value, measured);
+}
+
+static int64
+statement_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
+{
+	return passed_after(view, lg_statement_start(subject->track, subject->session,
+												 &view->clock),
+						value, measured);
+}
+
+static int64
+max_locks(LgView *view, const LgSubject *subject, int value, int64 *measured)
+{
+	return passed_if(view, lg_count_locks(subject->session->procno, value),
+					 value, measured);
+}
+
+/*
+ * A new snapshot takes over the oldest transaction id that is running, so it
+ * is old at birth.  What the session can be blamed for is at most what has
+ * been used since it was first seen.
+ */
+static int64
+max_xmin_age(LgView *view, const LgSubject *subject, int value, int64 *measured)
+{
+	const LgSession *session = subject->session;
+	TransactionId next = ReadNextTransactionId();
+	TransactionId oldest = session->xid;
+	int32		age;
+
+	if (TransactionIdIsValid(session->xmin) &&
+		(!TransactionIdIsValid(oldest) || TransactionIdPrecedes(session->xmin, oldest)))
+		oldest = session->xmin;
+	if (!TransactionIdIsNormal(oldest) ||
+		!TransactionIdIsValid(subject->track->xact_next_xid))
+		return LG_NEVER;
+
+	age = (int32) (next - oldest);
+	age = Min(age, (int32) (next - subject->track->xact_next_xid));
+	return passed_if(view, Max(age, 0), value, measured);
+}
+
+/* Set on the waiter; whom it hits is found by judge_preemption(). */
+static int64
+preempt_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
+{
+	return lock_wait_timeout(view, subject, value, measured);
+}
+
+const LgLimit lg_limits[LG_NUM_LIMITS] = {
+	[LG_IDLE_BLOCKER_TIMEOUT] = {
+		idle_blocker_timeout, LG_PROVE_BLOCKS, true, false, "ms",
+		"sat {idle} while blocking {sessions} for {measured}",
+		"Commit or roll back before waiting for anything outside the database."
+	},
+	[LG_BLOCKER_TIMEOUT] = {
+		blocker_timeout, LG_PROVE_BLOCKS, false, false, "ms",
+		"blocked {sessions} for {measured}",
+		"Do the work in smaller transactions, or when nobody else needs the same rows or tables."
+	},
+	[LG_QUEUED_BLOCKER_TIMEOUT] = {
+		queued_blocker_timeout, LG_PROVE_BLOCKS, false, false, "ms",
+		"waited for a lock with {sessions} waiting behind it for {measured}",
+		"Set lock_timeout for such statements and try again when the table is less busy."
+	},
+	[LG_MAX_BLOCKED_SESSIONS] = {
+		max_blocked_sessions, LG_PROVE_BLOCKS, false, false, "sessions",
+		"was in the way of {sessions}",
+		"Do the work in smaller transactions, or when nobody else needs the same rows or tables."
+	},
+	[LG_LOCK_WAIT_TIMEOUT] = {
+		lock_wait_timeout, LG_PROVE_WAITS, false, true, "ms",
+		"waited {measured} for a lock",
+		"Try again; lockguard.lock_tree shows who holds a lock."
+	},
+	[LG_TRANSACTION_TIMEOUT] = {
+		transaction_timeout, LG_PROVE_TRANSACTION, false, false, "ms",
+		"had a transaction open for {measured}",
+		"Do the work in smaller transactions."
+	},
+	[LG_IDLE_IN_TRANSACTION_TIMEOUT] = {
+		idle_in_transaction_timeout, LG_PROVE_STATE, true, false, "ms",
+		"sat idle in transaction for {measured}",
+		"Commit or roll back before waiting for anything outside the database."
+	},
+	[LG_STATEMENT_TIMEOUT] = {
+		statement_timeout, LG_PROVE_STATEMENT, false, false, "ms",
+		"ran a statement for {measured}",
+		"Make the statement do less, or ask for a longer limit."
+	},
+	[LG_IDLE_SESSION_TIMEOUT] = {
+		idle_session_timeout, LG_PROVE_STATE, true, false, "ms",
+		"sat idle for {measured}",
+		"Close sessions that are not needed, or connect again."
+	},
+	[LG_MAX_LOCKS] = {
+		max_locks, LG_PROVE_TRANSACTION, false, false, "locks",
+		"held more than {measured} of the shared lock table",
+		"Touch fewer tables or advisory locks in one transaction."
+	},
+	[LG_MAX_XMIN_AGE] = {
+		max_xmin_age, LG_PROVE_TRANSACTION, false, false, "transactions",
+		"kept vacuum from cleaning up behind {measured}",
+		"Do the work in smaller transactions."
+	},
+	[LG_PREEMPT_TIMEOUT] = {
+		preempt_timeout, LG_PROVE_BLOCKS, false, false, "ms",
+		"was in the way of a session of higher priority that had waited {measured}",
+		"Try again when that session has done its work."
+	}
+};
+
+/* Limits that have nothing to do with waits for locks. */
+bool
+lg_limit_is_age(int limit)
+{
+	return lg_limits[limit].proof == LG_PROVE_TRANSACTION ||
+		lg_limits[limit].proof == LG_PROVE_STATEMENT ||
+		lg_limits[limit].proof == LG_PROVE_STATE;
+}
+
+/*
+ * What a session did, as part of a sentence: the story of the limit, or that
+ * of a signal that was asked for by hand.
+ */
+void
+lg_tell(int limit, int blocked, int64 measured, BackendState state,
+		char *buf, size_t size)
+{
+	const char *from;
+	const char *unit = "ms";
+	size_t		len = 0;
+
+	if (limit == LG_NO_LIMIT)
+		from = "was in the way of {sessions}";
+	else if (limit == LG_PREPARED_TRANSACTION_TIMEOUT)
+		from = "was prepared {measured} ago and blocks {sessions}";
+	else
+	{
+		from = lg_limits[limit].story;
+		unit = lg_limits[limit].unit;
+	}
+
+	while (*from != '\0' && len + 1 < size)
+	{
+		if (strncmp(from, "{sessions}", 10) == 0)
+		{
+			snprintf(buf + len, size - len, "%d %s", blocked,
+					 blocked == 1 ? "session" : "sessions");
+			len += strlen(buf + len);
+			from += 10;
+		}
+		else if (strncmp(from, "{measured}", 10) == 0)
+		{
+			snprintf(buf + len, size - len, "%lld %s", (long long) measured, unit);
+			len += strlen(buf + len);
+			from += 10;
+		}
+		else if (strncmp(from, "{idle}", 6) == 0)
+		{
+			snprintf(buf + len, size - len, "%s", lg_idle_text(state));
+			len += strlen(buf + len);
+			from += 6;
+		}
+		else
+			buf[len++] = *from++;
+	}
+	buf[len] = '\0';
+}
+
+/*
+ * How many sessions wait for a node, and how long the longest of them has
+ * waited, in ns.  Leaves the steps of the traversal in the graph.
+ */
+void
+lg_count_blocked(LgView *view, int node, int *blocked, int64 *longest)
+{
+	LgGraph    *graph = view->graph;
+
+	*blocked = 0;
+	*longest = 0;
+	if (!view->looked || lg_node(graph, node) == NULL)
+		return;
+	*blocked = lg_downstream(graph, node);
+	for (int i = 1; i <= *blocked; i++)
+		*longest = Max(*longest, view->clock.now -
+					   graph->waiters[graph->steps[i].waiter].since);
+}
+
+/* Can a cancel reach a session?  Not one that waits for its client. */
+bool
+lg_cancel_reaches(const LgSession *session)
+{
+	return !lg_state_is_idle(session) && !lg_waits_for_client(session);
+}
+
+/*
+ * May this session be signalled at all?  LG_PENDING if so; else LG_PROTECTED
+ * or LG_EXEMPTED with the reason.
+ */
+LgResult
+lg_may_signal(const LgSession *session, const LgValues *values,
+			  const char **reason)
+{
+	LgSlot	   *slot = lg_slot(session->procno);
+
+	*reason = NULL;
+	if (session->kind != LG_KIND_CLIENT)
+	{
+		*reason = lg_kind_text(session->kind);
+		return LG_PROTECTED;
+	}
+	if (session->committing)
+	{
+		*reason = "its commit cannot be undone any more";
+		return LG_PROTECTED;
+	}
+	if (values->value[LG_EXEMPT])
+	{
+		*reason = "lockguard.exempt is on";
+		return LG_EXEMPTED;
+	}
+	if (slot != NULL && slot->exempt_pid == session->pid &&
+		slot->exempt_session_start == session->session_start &&
+		slot->exempt_until > lg_now())
+	{
+		*reason = "exempt for a time by lockguard.exempt()";
+		return LG_EXEMPTED;
+	}
+	return LG_PENDING;
+}
+
+/* Describe one wait as evidence. */
+static void
+describe_wait(LgView *view, const LgWaiter *wait, LgEvidence *evidence)
+{
+	evidence->kind = LG_QUEUE;
+	evidence->tag = view->graph->locks[wait->lock].tag;
+	evidence->procno = evidence->waiter_procno = wait->procno;
+	evidence->pid = evidence->waiter_pid = wait->pid;
+	evidence->waiter_start = wait->wait_start;
+}
+
+/* Decide what to do with a session that is over a limit. */
+static void
+decide(LgVerdict *verdict, const LgSession *session, const LgValues *values,
+	   int limit)
+{
+	LgActionKind most = (LgActionKind) values->value[LG_ACTION];
+
+	memset(verdict, 0, sizeof(*verdict));
+	verdict->session = *session;
+	verdict->limit = limit;
+	verdict->value = values->value[limit];
+	verdict->source = values->source[limit];
+	verdict->proof = lg_limits[limit].proof;
+	verdict->idle = lg_limits[limit].terminate;
+
+	if (!lg_limits[limit].terminate &&
+		(lg_limits[limit].cancel_only || lg_cancel_reaches(session)))
+		verdict->action = LG_DO_CANCEL;
+	else
+		verdict->action = LG_DO_TERMINATE;
+
+	verdict->result = lg_may_signal(session, values, &verdict->reason);
+	if (verdict->result == LG_PENDING && verdict->action > most)
+	{
+		verdict->result = LG_LOGGED;
+		verdict->reason = most == LG_DO_LOG ? "lockguard.action is log" :
+			"lockguard.action is cancel, which cannot reach this session";
+	}
+	if (verdict->result != LG_PENDING)
+		verdict->action = LG_DO_LOG;
+}
+
+static LgVerdict *
+add_verdict(LgVerdicts *verdicts, const LgVerdict *verdict)
+{
+	if (verdicts->n >= verdicts->max)
+		return NULL;
+	verdicts->verdicts[verdicts->n] = *verdict;
+	return &verdicts->verdicts[verdicts->n++];
+}
+
+static void
+due(LgVerdicts *verdicts, int64 at)
+{
+	verdicts->next_due = Min(verdicts->next_due, at);
+}
+
+static LgSubject
+subject_of_node(LgView *view, const LgNode *node)
+{
+	LgSubject	subject;
+
+	subject.session = &node->session;
+	subject.values = &node->values;
+	subject.track = &view->tracks[node->session.procno];
+	subject.node = node;
+	return subject;
+}
+
+/*
+ * The order in which those of one tree are removed: an idle root first (nobody
+ * is working there), then a queued blocker (cheapest to repeat), then an
+ * active root.  Lower is first.
+ */
+static int
+removal_rank(const LgNode *node, const LgSession *session)
+{
+	if (node->waiting)
+		return 1;
+	return node->idle_since != LG_NEVER || lg_state_is_idle(session) ? 0 : 2;
+}
+
+/* The limits on blockers, strongest reason first. */
+static const int blocker_limits[] = {
+	LG_IDLE_BLOCKER_TIMEOUT,
+	LG_QUEUED_BLOCKER_TIMEOUT,
+	LG_BLOCKER_TIMEOUT,
+	LG_MAX_BLOCKED_SESSIONS
+};
+
+typedef struct Candidate
+{
+	int			tree;
+	int			rank;
+	LgVerdict	verdict;
+} Candidate;
+
+static int
+compare_candidates(const void *a, const void *b)
+{
+	const Candidate *x = (const Candidate *) a;
+	const Candidate *y = (const Candidate *) b;
+
+	if (x->tree != y->tree)
+		return x->tree < y->tree ? -1 : 1;
+	if (x->rank != y->rank)
+		return x->rank < y->rank ? -1 : 1;
+
+	/* Of queued blockers, the one nearest the root has the most behind it. */
+	if (x->verdict.blocked_sessions != y->verdict.blocked_sessions)
+		return x->verdict.blocked_sessions > y->verdict.blocked_sessions ? -1 : 1;
+	if (x->verdict.longest_wait != y->verdict.longest_wait)
+		return x->verdict.longest_wait > y->verdict.longest_wait ? -1 : 1;
+	return x->verdict.session.pid < y->verdict.session.pid ? -1 : 1;
+}
+
+/*
+ * Fill in what a limit has measured, and prove, of a session over it.
+ */
+static void
+complete(LgView *view, LgVerdict *verdict, const LgNode *node, int64 measured)
+{
+	const LgWaiter *wait;
+
+	verdict->measured = measured;
+	if (node == NULL)
+		return;
+	verdict->evidence = node->evidence;
+	wait = verdict->proof == LG_PROVE_WAITS ?
+		lg_longest_wait(view->graph, node) : lg_relation_wait(view->graph, node);
+	if (wait != NULL && verdict->proof == LG_PROVE_WAITS)
+		describe_wait(view, wait, &verdict->evidence);
+	else if (wait != NULL && verdict->proof == LG_PROVE_BLOCKS)
+	{
+		verdict->waits = true;
+		describe_wait(view, wait, &verdict->own_wait);
+	}
+	lg_count_blocked(view, node->session.procno, &verdict->blocked_sessions,
+					 &verdict->longest_wait);
+}
+
+/* Is somebody of this tree signalled and not gone yet? */
+static bool
+tree_is_busy(LgView *view, int tree)
+{
+	LgGraph    *graph = view->graph;
+
+	for (int i = 0; i < graph->nactive; i++)
+		if (view->tracks[graph->active[i]].open_action > 0 &&
+			lg_tree(graph, graph->active[i]) == tree)
+			return true;
+	return false;
+}
+
+/* The limits on blockers: at most one victim per tree. */
+static void
+judge_blockers(LgView *view, LgVerdicts *verdicts)
+{
+	LgGraph    *graph = view->graph;
+	Candidate  *candidates = NULL;
+	int			ncandidates = 0;
+	int			max_candidates = 0;
+
+	for (int i = 0; i < graph->nactive; i++)
+	{
+		LgNode	   *node = &graph->nodes[graph->active[i]];
+		LgSubject	subject = subject_of_node(view, node);
+
+		if (node->blocking_since == LG_NEVER ||
+			view->tracks[graph->active[i]].open_action != 0)
+			continue;
+
+		for (int l = 0; l < lengthof(blocker_limits); l++)
+		{
+			int			limit = blocker_limits[l];
+			int			value = node->values.value[limit];
+			int64		measured = 0;
+			int64		at;
+			Candidate  *candidate;
+
+			if (value == 0)
+				continue;
+			at = lg_limits[limit].passed_at(view, &subject, value, &measured);
+			if (at > view->clock.now)
+			{
+				due(verdicts, at);
+				continue;
+			}
+			if (ncandidates >= max_candidates)
+			{
+				max_candidates = Max(max_candidates * 2, 16);
+				candidates = candidates == NULL ?
+					palloc_array(Candidate, max_candidates) :
+					repalloc_array(candidates, Candidate, max_candidates);
+			}
+			candidate = &candidates[ncandidates++];
+			decide(&candidate->verdict, &node->session, &node->values, limit);
+			complete(view, &candidate->verdict, node, measured);
+			candidate->tree = lg_tree(graph, graph->active[i]);
+			candidate->rank = removal_rank(node, &node->session);
+			break;
+		}
+	}
+	if (ncandidates == 0)
+		return;
+
+	qsort(candidates, ncandidates, sizeof(Candidate), compare_candidates);
+	for (int i = 0; i < ncandidates;)
+	{
+		int			tree = candidates[i].tree;
+		bool		done = tree_is_busy(view, tree);
+
+		for (; i < ncandidates && candidates[i].tree == tree; i++)
+		{
+			if (done)
+				continue;
+
+			/* One that may not be touched does not end the search. */
+			add_verdict(verdicts, &candidates[i].verdict);
+			done = candidates[i].verdict.result == LG_PENDING;
+		}
+	}
+	pfree(candidates);
+}
+
+/*
+ * A waiter with preempt_timeout that has waited long enough: find the roots
+ * in its way, if nobody of its own priority or higher is.
+ */
+static void
+preempt(LgView *view, LgNode *waiting, LgVerdicts *verdicts)
+{
+	LgGraph    *graph = view->graph;
+	int			priority = waiting->values.value[LG_PRIORITY];
+	int			first_node = waiting->session.procno;
+	int			n = 0;
+	LgVerdict	best;
+	bool		found = false;
+	int			tree = lg_tree(graph, first_node);
+
+	if (tree_is_busy(view, tree))
+		return;
+	for (int i = 0; i < verdicts->n; i++)
+		if (verdicts->verdicts[i].result == LG_PENDING &&
+			lg_limits[verdicts->verdicts[i].limit].proof == LG_PROVE_BLOCKS &&
+			lg_tree(graph, verdicts->verdicts[i].session.procno) == tree)
+			return;
+
+	/* All that are in its way, directly or through others. */
+	graph->visit++;
+	waiting->visit = graph->visit;
+	graph->scratch[n++] = first_node;
+	for (int i = 0; i < n; i++)
+	{
+		LgNode	   *node = &graph->nodes[graph->scratch[i]];
+
+		for (int w = node->first_wait; w >= 0; w = graph->waiters[w].next_of_node)
+		{
+			LgBlocker	blocker = {0};
+
+			while (lg_next_blocker(graph, &graph->waiters[w], &blocker))
+			{
+				LgNode	   *next = lg_node(graph, blocker.node);
+
+				if (next == NULL || next->visit == graph->visit)
+					continue;
+				next->visit = graph->visit;
+				if (next->values.value[LG_PRIORITY] >= priority)
+					return;
+				graph->scratch[n++] = blocker.node;
+			}
+		}
+	}
+
+	/* The root with the most behind it; more than one are taken in turn. */
+	for (int i = 1; i < n; i++)
+	{
+		LgNode	   *node = &graph->nodes[graph->scratch[i]];
+		LgVerdict	verdict;
+
+		if (!lg_is_root(graph, node) ||
+			view->tracks[graph->scratch[i]].open_action != 0)
+			continue;
+		decide(&verdict, &node->session, &node->values, LG_PREEMPT_TIMEOUT);
+		verdict.value = waiting->values.value[LG_PREEMPT_TIMEOUT];
+		verdict.source = waiting->values.source[LG_PREEMPT_TIMEOUT];
+		verdict.preempted_for = waiting->session.pid;
+		complete(view, &verdict, node,
+				 milliseconds(view->clock.now,
+							  lg_longest_wait(graph, waiting)->since));
+		if (verdict.result != LG_PENDING)
+		{
+			/* It would stay in the way: removing others would be in vain. */
+			add_verdict(verdicts, &verdict);
+			return;
+		}
+		if (!found || verdict.blocked_sessions > best.blocked_sessions)
+			best = verdict;
+		found = true;
+	}
+	if (found)
+		add_verdict(verdicts, &best);
+}
+
+/*
+ * All limits that have to do with waits for locks, on the look of this scan.
+ */
+void
+lg_judge_waits(LgView *view, LgVerdicts *verdicts)
+{
+	LgGraph    *graph = view->graph;
+
+	if (!view->looked)
+		return;
+	judge_blockers(view, verdicts);
+
+	for (int i = 0; i < graph->nactive; i++)
+	{
+		LgNode	   *node = &graph->nodes[graph->active[i]];
+		LgSubject	subject = subject_of_node(view, node);
+		int			value = node->values.value[LG_PREEMPT_TIMEOUT];
+		int64		measured;
+		int64		at;
+
+		if (node->first_wait < 0 || value == 0 ||
+			node->session.kind != LG_KIND_CLIENT)
+			continue;
+		at = preempt_timeout(view, &subject, value, &measured);
+		if (at > view->clock.now)
+			due(verdicts, at);
+		else
+			preempt(view, node, verdicts);
+	}
+
+	for (int i = 0; i < graph->nactive; i++)
+	{
+		LgNode	   *node = &graph->nodes[graph->active[i]];
+		LgVerdict	verdict;
+
+		if (node->first_wait < 0 || node->values.value[LG_LOCK_WAIT_TIMEOUT] == 0 ||
+			subject_of_node(view, node).track->open_action != 0)
+			continue;
+		if (lg_judge_again(view, graph->active[i], LG_LOCK_WAIT_TIMEOUT, &verdict))
+			add_verdict(verdicts, &verdict);
+		else
+		{
+			LgSubject	subject = subject_of_node(view, node);
+			int64		measured;
+
+			due(verdicts, lock_wait_timeout(view, &subject,
+											node->values.value[LG_LOCK_WAIT_TIMEOUT],
+											&measured));
+		}
+	}
+}
+
+/*
+ * Is this session over that one limit now?  If so, fill in the verdict.  Used
+ * to see whether a signal has helped.
+ */
+bool
+lg_judge_again(LgView *view, int procno, int limit, LgVerdict *verdict)
+{
+	LgNode	   *node = view->looked ? lg_node(view->graph, procno) : NULL;
+	LgSession	session;
+	LgValues	values;
+	LgSubject	subject;
+	int64		measured = 0;
+	int64		at;
+
+	if (node == NULL && !lg_limit_is_age(limit))
+		return false;
+	if (node != NULL)
+		subject = subject_of_node(view, node);
+	else
+	{
+		lg_read_session(procno, &session);
+		lg_track_session(&view->tracks[procno], &session, &view->clock, false);
+		lg_settings_of_session(procno, session.pid, session.session_start,
+							   &view->server, &values);
+		subject.session = &session;
+		subject.values = &values;
+		subject.track = &view->tracks[procno];
+		subject.node = NULL;
+	}
+	if (subject.values->value[limit] == 0)
+		return false;
+	at = lg_limits[limit].passed_at(view, &subject, subject.values->value[limit],
+									&measured);
+	if (at > view->clock.now)
+		return false;
+	decide(verdict, subject.session, subject.values, limit);
+	complete(view, verdict, node, measured);
+	return true;
+}
+
+/*
+ * The limits on a session's age and on what it holds, whatever it blocks.
+ */
+void
+lg_judge_session(LgView *view, int procno, LgVerdicts *verdicts)
+{
+	LgSession	session;
+	LgValues	values;
+	LgSubject	subject;
+	LgTrack    *track = &view->tracks[procno];
+	bool		any = false;
+
+	if (((volatile PGPROC *) &ProcGlobal->allProcs[procno])->pid == 0)
+		return;
+	lg_read_session(procno, &session);
+	if (session.kind != LG_KIND_CLIENT)
+		return;
+	lg_settings_of_session(procno, session.pid, session.session_start,
+						   &view->server, &values);
+	for (int limit = 0; limit < LG_NUM_LIMITS; limit++)
+		any |= lg_limit_is_age(limit) && values.value[limit] > 0;
+	if (!any)
+		return;
+	lg_track_session(track, &session, &view->clock,
+					 values.value[LG_MAX_XMIN_AGE] > 0);
+
+	subject.session = &session;
+	subject.values = &values;
+	subject.track = track;
+	subject.node = view->looked ? lg_node(view->graph, procno) : NULL;
+	for (int limit = 0; limit < LG_NUM_LIMITS; limit++)
+	{
+		int64		measured = 0;
+		int64		at;
+		LgVerdict	verdict;
+
+		if (!lg_limit_is_age(limit) || values.value[limit] == 0)
+			continue;
+		at = lg_limits[limit].passed_at(view, &subject, values.value[limit],
+										&measured);
+		if (at > view->clock.now)
+		{
+			due(verdicts, at);
+			continue;
+		}
+		if (track->open_action != 0)
+			continue;
+		decide(&verdict, &session, &values, limit);
+		complete(view, &verdict, subject.node, measured);
+		add_verdict(verdicts, &verdict);
+		if (verdict.result == LG_PENDING)
+			break;
+	}
+}
+
+/*
+ * The limit that a session will pass next, and when (monotonic ns; LG_NEVER
+ * with LG_NO_LIMIT if none can be told).
+ */
+int64
+lg_next_limit(LgView *view, const LgSubject *subject, int *limit)
+{
+	int64		next = LG_NEVER;
+
+	*limit = LG_NO_LIMIT;
+	for (int l = 0; l < LG_NUM_LIMITS; l++)
+	{
+		int64		measured;
+		int64		at;
+
+		if (subject->values->value[l] == 0 || subject->session->kind != LG_KIND_CLIENT)
+			continue;
+		at = lg_limits[l].passed_at(view, subject, subject->values->value[l],
+									&measured);
+		if (at < next)
+		{
+			next = at;
+			*limit = l;
+		}
+	}
+	return next;
+}
+
+static int
+compare_verdicts(const void *a, const void *b)
+{
+	const LgVerdict *x = (const LgVerdict *) a;
+	const LgVerdict *y = (const LgVerdict *) b;
+
+	if (x->blocked_sessions != y->blocked_sessions)
+		return x->blocked_sessions > y->blocked_sessions ? -1 : 1;
+	if (x->longest_wait != y->longest_wait)
+		return x->longest_wait > y->longest_wait ? -1 : 1;
+	return x->session.pid < y->session.pid ? -1 : x->session.pid > y->session.pid;
+}
+
+/* More blocked sessions first, then the longest wait. */
+void
+lg_sort_verdicts(LgVerdicts *verdicts)
+{
+	if (verdicts->n > 1)
+		qsort(verdicts->verdicts, verdicts->n, sizeof(LgVerdict), compare_verdicts);
+}

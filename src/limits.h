@@ -1,0 +1,107 @@
+/*-------------------------------------------------------------------------
+ *
+ * limits.h
+ *		The limits, and judging who is over them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOCKGUARD_LIMITS_H
+#define LOCKGUARD_LIMITS_H
+
+#include "lockguard.h"
+#include "snapshot.h"
+#include "waitgraph.h"
+
+/* All that judging sees. */
+typedef struct LgView
+{
+	LgClock		clock;
+	LgGraph    *graph;			/* of this scan's look */
+	bool		looked;			/* false: nobody waits long enough to matter */
+	LgTrack    *tracks;			/* one per PGPROC */
+	LgValues	server;			/* the server's own settings */
+	int64	   *scratch;		/* one per PGPROC */
+} LgView;
+
+/* A session as a limit sees it. */
+typedef struct LgSubject
+{
+	const LgSession *session;
+	const LgValues *values;
+	LgTrack    *track;
+	const LgNode *node;			/* NULL if it neither waits nor blocks */
+} LgSubject;
+
+/* What has to be proved again before the signal. */
+typedef enum LgProof
+{
+	LG_PROVE_BLOCKS,			/* still in the way of that waiter */
+	LG_PROVE_WAITS,				/* still in that wait */
+	LG_PROVE_TRANSACTION,		/* still in that transaction */
+	LG_PROVE_STATEMENT,			/* still in that statement */
+	LG_PROVE_STATE				/* still in that state */
+} LgProof;
+
+typedef struct LgLimit
+{
+	/*
+	 * When the subject passes the limit, in monotonic ns, or LG_NEVER as far
+	 * as can be told now.  *measured is what it has now: ms, or a count.
+	 */
+	int64		(*passed_at) (LgView *view, const LgSubject *subject,
+							  int value, int64 *measured);
+	LgProof		proof;
+	bool		terminate;		/* at once: cancel would not help */
+	bool		cancel_only;
+	const char *unit;			/* of what is measured, for messages */
+	const char *story;			/* what the session did; see lg_tell() */
+	const char *hint;
+} LgLimit;
+
+extern const LgLimit lg_limits[LG_NUM_LIMITS];
+
+/* What was decided about one session. */
+typedef struct LgVerdict
+{
+	LgSession	session;		/* with its procno */
+	int			limit;			/* or LG_NO_LIMIT: by hand */
+	int			value;
+	LgSource	source;
+	LgActionKind action;
+	LgResult	result;			/* LG_PENDING: to be signalled */
+	const char *reason;			/* why not, else NULL */
+	LgProof		proof;
+	LgEvidence	evidence;		/* for LG_PROVE_BLOCKS and LG_PROVE_WAITS */
+	bool		waits;			/* has to be in its own wait still, too: */
+	LgEvidence	own_wait;
+	bool		idle;			/* has to be idle still */
+	int64		measured;
+	int			blocked_sessions;
+	int64		longest_wait;	/* ns, of those */
+	int			preempted_for;	/* pid of the waiter, for preempt_timeout */
+	bool		by_hand;
+	bool		escalation;
+} LgVerdict;
+
+typedef struct LgVerdicts
+{
+	int			n;
+	int			max;
+	LgVerdict  *verdicts;
+	int64		next_due;		/* when the next limit is passed, monotonic ns */
+} LgVerdicts;
+
+extern void lg_judge_waits(LgView *view, LgVerdicts *verdicts);
+extern void lg_judge_session(LgView *view, int procno, LgVerdicts *verdicts);
+extern bool lg_judge_again(LgView *view, int procno, int limit, LgVerdict *verdict);
+extern void lg_sort_verdicts(LgVerdicts *verdicts);
+extern int64 lg_next_limit(LgView *view, const LgSubject *subject, int *limit);
+extern LgResult lg_may_signal(const LgSession *session, const LgValues *values,
+							  const char **reason);
+extern bool lg_cancel_reaches(const LgSession *session);
+extern bool lg_limit_is_age(int limit);
+extern void lg_count_blocked(LgView *view, int node, int *blocked, int64 *longest);
+extern void lg_tell(int limit, int blocked, int64 measured, BackendState state,
+					char *buf, size_t size);
+
+#endif							/* LOCKGUARD_LIMITS_H */

@@ -1,0 +1,133 @@
+/*-------------------------------------------------------------------------
+ *
+ * lockguard.c
+ *		All that lockguard installs in the server: settings, hooks, shared
+ *		memory and the worker.
+ *
+ * Everything begins with shared_preload_libraries.  Loaded in any other way,
+ * the library does nothing but let its SQL functions say so.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "lockguard.h"
+#include "victim.h"
+
+PG_MODULE_MAGIC;
+
+LgShared   *lg_shared = NULL;
+
+static shmem_request_hook_type next_shmem_request = NULL;
+static shmem_startup_hook_type next_shmem_startup = NULL;
+
+void		_PG_init(void);
+
+static Size
+shared_size(void)
+{
+	return add_size(MAXALIGN(offsetof(LgShared, slots)),
+					mul_size(MaxBackends, sizeof(LgSlot)));
+}
+
+static Size
+history_size(void)
+{
+	return mul_size(lg_max_history, sizeof(LgAction));
+}
+
+static void
+shmem_request(void)
+{
+	if (next_shmem_request)
+		next_shmem_request();
+
+	RequestAddinShmemSpace(shared_size());
+	RequestAddinShmemSpace(history_size());
+	RequestNamedLWLockTranche("lockguard", 1);
+}
+
+static void
+shmem_startup(void)
+{
+	LgShared   *shared;
+	LgAction   *actions;
+	bool		found;
+
+	if (next_shmem_startup)
+		next_shmem_startup();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	shared = ShmemInitStruct("lockguard", shared_size(), &found);
+	actions = ShmemInitStruct("lockguard history", history_size(), &found);
+	if (!found)
+	{
+		memset(shared, 0, shared_size());
+		memset(actions, 0, history_size());
+		shared->lock = &(GetNamedLWLockTranche("lockguard"))->lock;
+		shared->actions = actions;
+		shared->next_action_id = 1;
+		shared->first_action_id = 1;
+		shared->stats.stats_reset = GetCurrentTimestamp();
+		pg_atomic_init_u32(&shared->settings_changes, 0);
+		pg_atomic_init_u64(&shared->scans_requested, 0);
+		pg_atomic_init_u64(&shared->scans_served, 0);
+		pg_atomic_init_u32(&shared->worker_procno, PG_UINT32_MAX);
+		ConditionVariableInit(&shared->scan_served);
+		for (int id = 0; id < LG_NUM_SETTINGS; id++)
+			pg_atomic_init_u64(&shared->server_value[id], 0);
+		for (int i = 0; i < MaxBackends; i++)
+		{
+			LgSlot	   *slot = &shared->slots[i];
+
+			pg_atomic_init_u32(&slot->overrides, 0);
+			pg_atomic_init_u32(&slot->signalling, 0);
+			pg_atomic_init_u32(&slot->reason_changes, 0);
+			for (int id = 0; id < LG_NUM_SETTINGS; id++)
+				pg_atomic_init_u64(&slot->value[id], 0);
+		}
+		lg_shared = shared;
+		lg_settings_publish_server();
+	}
+	lg_shared = shared;
+	LWLockRelease(AddinShmemInitLock);
+}
+
+void
+_PG_init(void)
+{
+	BackgroundWorker worker = {0};
+
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+
+	lg_settings_define();
+
+	next_shmem_request = shmem_request_hook;
+	shmem_request_hook = shmem_request;
+	next_shmem_startup = shmem_startup_hook;
+	shmem_startup_hook = shmem_startup;
+	lg_victim_install();
+
+	/*
+	 * No database: it must neither need a free connection slot's login nor
+	 * keep anybody from dropping a database.  From consistent state on, so
+	 * that a hot standby is watched, too.
+	 */
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
+	worker.bgw_restart_time = 1;
+	strlcpy(worker.bgw_library_name, "lockguard", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "lg_worker_main", BGW_MAXLEN);
+	strlcpy(worker.bgw_name, "lockguard", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "lockguard", BGW_MAXLEN);
+	RegisterBackgroundWorker(&worker);
+}

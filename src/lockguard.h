@@ -1,0 +1,226 @@
+/*-------------------------------------------------------------------------
+ *
+ * lockguard.h
+ *		What lockguard keeps in shared memory, and which lock protects it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOCKGUARD_H
+#define LOCKGUARD_H
+
+#include "postgres.h"
+
+#include "port/atomics.h"
+#include "storage/condition_variable.h"
+#include "storage/lock.h"
+#include "storage/lwlock.h"
+#include "utils/backend_status.h"
+
+#include "settings.h"
+
+#define LG_NANOS_PER_MS			INT64CONST(1000000)
+#define LG_NANOS_PER_SEC		INT64CONST(1000000000)
+#define LG_MAX_ACTIONS_PER_MINUTE	10000
+
+/*
+ * Why a session was signalled, for its own error message.
+ */
+typedef struct LgReason
+{
+	int			pid;			/* whom it is for; 0 = nobody */
+	TimestampTz session_start;
+	LocalTransactionId lxid;	/* of its transaction, when signalled */
+	TimestampTz stmt_start;		/* of its statement (cancel), when signalled */
+	LgActionKind action;
+	int			limit;			/* or LG_NO_LIMIT: asked for by hand */
+	int			value;
+	LgSource	source;
+	BackendState state;
+	int			blocked_sessions;
+	int64		measured;		/* ms, or a count: see the limit */
+	int			requested_by_pid;	/* by hand */
+	int			other_pid;		/* preempted for this session */
+} LgReason;
+
+/*
+ * One per ordinary PGPROC, with the same index.
+ *
+ * The session itself writes the first part, without a lock: its identity,
+ * which tells a reader whether the rest is about the session it means, its
+ * own settings (each is one atomic word, so that none can be half read), its
+ * names, and the transaction that it has begun to commit.
+ *
+ * The second part is written by whoever holds LgShared->lock exclusively: the
+ * worker, and sessions that call the functions that act.  The session reads
+ * its reason without the lock (it may be in the middle of an error), between
+ * two reads of "reason_changes", which is odd while the reason is written.
+ */
+typedef struct LgSlot
+{
+	int			pid;
+	TimestampTz session_start;
+	pg_atomic_uint32 overrides; /* bit per setting that is not the server's */
+	pg_atomic_uint64 value[LG_NUM_SETTINGS];	/* source << 32 | value */
+	NameData	datname;
+	NameData	usename;
+	TimestampTz statement_start;	/* only while track_activities is off */
+	volatile LocalTransactionId committing; /* past the point of no return */
+
+	pg_atomic_uint32 signalling;	/* somebody is about to signal: wait */
+	pg_atomic_uint32 reason_changes;
+	LgReason	reason;
+	int			exempt_pid;		/* exempt() */
+	TimestampTz exempt_session_start;
+	int64		exempt_until;	/* monotonic ns */
+
+	/* What the worker measured at its last look, for the views. */
+	int			measured_pid;
+	TimestampTz measured_session_start;
+	int64		measured_at;	/* monotonic ns */
+	int64		blocking_since; /* monotonic ns, PG_INT64_MAX = blocks nobody */
+	int64		idle_since;		/* the same; PG_INT64_MAX = not idle */
+} LgSlot;
+
+/* What happened to an action or to a verdict that was not acted on. */
+typedef enum LgResult
+{
+	LG_PENDING,
+	LG_RELEASED,
+	LG_ESCALATED,
+	LG_SELF_RESOLVED,
+	LG_UNRESPONSIVE,
+	LG_SUPPRESSED,
+	LG_LOGGED,
+	LG_EXEMPTED,
+	LG_PROTECTED,
+	LG_FAILED
+} LgResult;
+
+#define LG_MAX_PIDS				100 /* blocked pids kept with an action */
+#define LG_QUERY_SIZE			1024	/* bytes of query text kept */
+#define LG_ADDR_SIZE			64
+#define LG_REASON_SIZE			96
+#define LG_GID_SIZE				200
+
+/* Whom a signal went to, so that its outcome can be followed. */
+typedef struct LgOpen
+{
+	int64		action_id;
+	int			procno;
+	int			pid;
+	TimestampTz session_start;
+	LocalTransactionId lxid;
+	TimestampTz stmt_start;
+	TimestampTz state_start;
+	int			wait_procno;	/* whose wait it was about */
+	TimestampTz wait_start;		/* 0 = not about a wait of its own */
+	int			limit;			/* or LG_NO_LIMIT: by hand */
+	LgActionKind action;
+	int64		acted_at;		/* monotonic ns */
+	int64		repeated_at;	/* last signal, monotonic ns */
+	bool		unresponsive;
+} LgOpen;
+
+/* A row of lockguard.actions. */
+typedef struct LgAction
+{
+	int64		action_id;
+	TimestampTz acted_at;
+	int			pid;			/* 0 for a prepared transaction */
+	TimestampTz backend_start;
+	Oid			datid;
+	Oid			userid;
+	NameData	datname;		/* empty if not known */
+	NameData	usename;
+	char		gid[LG_GID_SIZE];
+	char		application_name[NAMEDATALEN];
+	char		client_addr[LG_ADDR_SIZE];
+	char		state[32];
+	char		query[LG_QUERY_SIZE];
+	int			limit;			/* or LG_NO_LIMIT: by hand */
+	int			limit_value;
+	LgSource	limit_source;
+	NameData	requested_by;
+	LgActionKind action;
+	bool		dry_run;
+	LgResult	result;
+	char		reason[LG_REASON_SIZE]; /* why nobody was signalled */
+	int64		released_after; /* us; -1 = not (yet) */
+	int			blocked_sessions;
+	int			nblocked_pids;	/* how many of them are listed */
+	int			blocked_pids[LG_MAX_PIDS];
+	int64		longest_wait;	/* us */
+	LgOpen		open;
+} LgAction;
+
+typedef struct LgStats
+{
+	/* in nanoseconds; shown as milliseconds */
+	int64		scans;
+	int64		scan_time;
+	int64		max_scan_time;
+	int64		looks;
+	int64		look_time;
+	int64		max_look_time;
+	int64		max_partition_lock_time;
+	int64		blocked_time;
+	int64		cancels;
+	int64		terminations;
+	int64		rollbacks;
+	int64		logged;
+	int64		suppressed;
+	int64		self_resolved;
+	int64		unresponsive;
+	TimestampTz stats_reset;
+} LgStats;
+
+typedef struct LgShared
+{
+	LWLock	   *lock;
+
+	/* Written by whoever publishes a setting; tells the worker to look anew. */
+	pg_atomic_uint32 settings_changes;
+
+	/* The server's own values, published by the worker. */
+	pg_atomic_uint64 server_value[LG_NUM_SETTINGS];
+
+	/* scan(): a ticket is drawn by the caller, and served by the worker. */
+	pg_atomic_uint64 scans_requested;
+	pg_atomic_uint64 scans_served;
+	ConditionVariable scan_served;
+
+	/* The worker; -1 while there is none. */
+	pg_atomic_uint32 worker_procno;
+
+	/*
+	 * When each of the last signals was sent (monotonic ns), for
+	 * max_actions_per_minute; the worker's own.
+	 */
+	int64		signal_times[LG_MAX_ACTIONS_PER_MINUTE];
+	int64		signals_sent;
+
+	/* All below under lock. */
+	int			worker_pid;
+	TimestampTz worker_start;
+	TimestampTz last_scan;
+	int64		paused_until;	/* monotonic ns */
+	LgStats		stats;
+
+
+	/* Actions: row n is at actions[n % max_history]. */
+	int64		next_action_id;
+	int64		first_action_id;
+	LgAction   *actions;
+
+	LgSlot		slots[FLEXIBLE_ARRAY_MEMBER];	/* MaxBackends of them */
+} LgShared;
+
+/* NULL unless loaded by shared_preload_libraries. */
+extern LgShared *lg_shared;
+
+extern PGDLLEXPORT void lg_worker_main(Datum main_arg);
+
+extern int64 lg_now(void);
+extern LgSlot *lg_slot(int procno);
+
+#endif							/* LOCKGUARD_H */

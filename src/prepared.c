@@ -1,0 +1,294 @@
+/*-------------------------------------------------------------------------
+ *
+ * prepared.c
+ *		Prepared transactions that nobody finishes.
+ *
+ * A prepared transaction has no process to signal.  It can be rolled back,
+ * from a session in its own database only, so a short-lived background worker
+ * is started for that, which calls PostgreSQL's own code for ROLLBACK
+ * PREPARED.  That code locks the transaction first and refuses if somebody
+ * else is finishing it.  The main worker never waits for the other; it looks
+ * at each scan what has become of it, and tries again later if it failed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "enforce.h"
+#include "lockguard.h"
+#include "prepared.h"
+#include "record.h"
+
+/* A rollback that has not succeeded by then is given up, and when it is tried again. */
+#define GIVE_UP_AFTER	(10 * LG_NANOS_PER_SEC)
+#define RETRY_AFTER		(5 * LG_NANOS_PER_SEC)
+
+/* What is remembered of one prepared transaction. */
+typedef struct Attempt
+{
+	TransactionId xid;			/* of the transaction in this PGPROC */
+	LgMoment	prepared;
+	bool		told;			/* recorded, without an attempt */
+	int64		action_id;		/* its row, once there was an attempt; or 0 */
+	BackgroundWorkerHandle *handle; /* of an attempt under way */
+	int64		started;		/* monotonic ns */
+	int64		retry;			/* not before; monotonic ns */
+} Attempt;
+
+struct LgPrepared
+{
+	Attempt    *attempts;		/* max_prepared_xacts of them */
+};
+
+/* What the rollback worker is told. */
+typedef struct Order
+{
+	Oid			datid;
+	int			procno;
+	TransactionId xid;
+} Order;
+
+LgPrepared *
+lg_prepared_create(void)
+{
+	LgPrepared *prepared = palloc0(sizeof(LgPrepared));
+
+	prepared->attempts = palloc0_array(Attempt, Max(max_prepared_xacts, 1));
+	return prepared;
+}
+
+/* Start a worker that rolls the transaction back; false if there is no slot. */
+static bool
+start_rollback(Attempt *attempt, const LgSession *session)
+{
+	BackgroundWorker worker = {0};
+	Order		order;
+	MemoryContext old;
+	bool		started;
+
+	order.datid = session->datid;
+	order.procno = session->procno;
+	order.xid = session->xid;
+
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "lockguard", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "lg_rollback_main", BGW_MAXLEN);
+	strlcpy(worker.bgw_name, "lockguard rollback", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "lockguard rollback", BGW_MAXLEN);
+	worker.bgw_notify_pid = MyProcPid;
+	memcpy(worker.bgw_extra, &order, sizeof(order));
+
+	/* The handle must outlive the scan. */
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	started = RegisterDynamicBackgroundWorker(&worker, &attempt->handle);
+	MemoryContextSwitchTo(old);
+	if (!started)
+		attempt->handle = NULL;
+	return started;
+}
+
+/* An attempt has come to its end, or has been given up. */
+static void
+end_attempt(Attempt *attempt, bool gone, int64 now)
+{
+	lg_record_result(attempt->action_id, gone ? LG_RELEASED : LG_FAILED,
+					 gone ? (now - attempt->started) / 1000 : -1);
+	if (!gone)
+		ereport(WARNING,
+				(errmsg("lockguard: prepared transaction %u could not be rolled back now",
+						attempt->xid),
+				 errdetail("It is tried again in %d s.",
+						   (int) (RETRY_AFTER / LG_NANOS_PER_SEC))));
+	attempt->retry = now + RETRY_AFTER;
+	if (attempt->handle)
+		pfree(attempt->handle);
+	attempt->handle = NULL;
+}
+
+/* Record and do what prepared_transaction_action says about one. */
+static void
+act(LgView *view, Attempt *attempt, const LgSession *session, int64 age, bool busy)
+{
+	LgVerdict	verdict = {0};
+	LgAction	action;
+	bool		rollback = lg_prepared_action == LG_DO_ROLLBACK;
+	const char *why = NULL;
+
+	verdict.session = *session;
+	verdict.limit = LG_PREPARED_TRANSACTION_TIMEOUT;
+	verdict.value = lg_prepared_timeout;
+	verdict.source = LG_SOURCE_CONFIGURATION;
+	verdict.action = rollback ? LG_DO_ROLLBACK : LG_DO_LOG;
+	verdict.measured = age / LG_NANOS_PER_MS;
+	lg_count_blocked(view, session->procno, &verdict.blocked_sessions,
+					 &verdict.longest_wait);
+
+	if (!rollback)
+		why = "lockguard.prepared_transaction_action is log";
+	else if (lg_dry_run)
+		why = "lockguard.dry_run is on";
+	else if (lg_shared->paused_until > view->clock.now)
+		why = "paused by lockguard.pause()";
+
+	if (why != NULL)
+	{
+		if (attempt->told)
+			return;
+		verdict.result = LG_LOGGED;
+		verdict.reason = why;
+		lg_describe(view, &verdict, NULL, &action);
+		action.dry_run = lg_dry_run;
+		action.acted_at = GetCurrentTimestamp();
+		lg_record_action(&action);
+		lg_log_action(view, &verdict, &action);
+		attempt->told = true;
+		return;
+	}
+
+	if (!lg_cap_allows(view->clock.now))
+	{
+		if (attempt->told)
+			return;
+		verdict.result = LG_SUPPRESSED;
+		verdict.reason = "lockguard.max_actions_per_minute is reached";
+		lg_describe(view, &verdict, NULL, &action);
+		action.acted_at = GetCurrentTimestamp();
+		lg_record_action(&action);
+		lg_log_action(view, &verdict, &action);
+		attempt->told = true;
+		return;
+	}
+
+	attempt->started = lg_now();
+	if (attempt->action_id == 0)
+	{
+		verdict.result = LG_PENDING;
+		lg_describe(view, &verdict, NULL, &action);
+		action.acted_at = GetCurrentTimestamp();
+		attempt->action_id = lg_record_action(&action);
+		lg_log_action(view, &verdict, &action);
+	}
+	if (busy || !start_rollback(attempt, session))
+		end_attempt(attempt, false, lg_now());
+	else
+	{
+		/* Not failed any more, if this is another try. */
+		lg_record_result(attempt->action_id, LG_PENDING, -1);
+		lg_cap_count(view->clock.now);
+	}
+}
+
+/*
+ * See to prepared transactions: to those under way, and to those that are too
+ * old.  Returns when to do so again (monotonic ns).
+ */
+int64
+lg_prepared_scan(LgPrepared *prepared, LgView *view)
+{
+	int64		wake = LG_NEVER;
+
+	if (max_prepared_xacts == 0)
+		return wake;
+
+	for (int i = 0; i < max_prepared_xacts; i++)
+	{
+		Attempt    *attempt = &prepared->attempts[i];
+		int			procno = MaxBackends + NUM_AUXILIARY_PROCS + i;
+		TransactionId xid = ((volatile PGPROC *) &ProcGlobal->allProcs[procno])->xid;
+		LgSession	session;
+		char		gid[LG_GID_SIZE];
+		TimestampTz prepared_at;
+		bool		busy;
+		int64		at;
+
+		if (attempt->handle != NULL)
+		{
+			pid_t		pid;
+			bool		gone = xid != attempt->xid;
+
+			if (GetBackgroundWorkerPid(attempt->handle, &pid) == BGWH_STOPPED || gone)
+				end_attempt(attempt, gone, view->clock.now);
+			else if (view->clock.now - attempt->started >= GIVE_UP_AFTER)
+			{
+				TerminateBackgroundWorker(attempt->handle);
+				end_attempt(attempt, false, view->clock.now);
+			}
+			else
+			{
+				wake = Min(wake, view->clock.now + 20 * LG_NANOS_PER_MS);
+				continue;
+			}
+		}
+		if (xid != attempt->xid)
+		{
+			if (attempt->action_id != 0)
+				lg_record_result(attempt->action_id, LG_RELEASED,
+								 (view->clock.now - attempt->started) / 1000);
+			memset(attempt, 0, sizeof(*attempt));
+			attempt->xid = xid;
+		}
+		if (!TransactionIdIsValid(xid) || lg_prepared_timeout == 0)
+			continue;
+
+		lg_read_session(procno, &session);
+		if (session.xid != xid ||
+			!lg_prepared_transaction(procno, gid, &prepared_at, &busy))
+			continue;
+		at = lg_moment(&view->clock, &attempt->prepared, prepared_at) +
+			lg_prepared_timeout * LG_NANOS_PER_MS;
+		if (at > view->clock.now)
+			wake = Min(wake, at);
+		else if (attempt->retry > view->clock.now)
+			wake = Min(wake, attempt->retry);
+		else
+		{
+			act(view, attempt, &session,
+				view->clock.now - attempt->prepared.at, busy);
+			if (attempt->handle != NULL)
+				wake = Min(wake, view->clock.now + LG_NANOS_PER_MS);
+		}
+	}
+	return wake;
+}
+
+/* Entry point of the worker that rolls one prepared transaction back. */
+void
+lg_rollback_main(Datum main_arg)
+{
+	Order		order;
+	char		gid[LG_GID_SIZE];
+	char		activity[LG_GID_SIZE + 32];
+	TimestampTz prepared_at;
+	bool		busy;
+
+	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(order.datid, InvalidOid,
+											  BGWORKER_BYPASS_ALLOWCONN);
+
+	StartTransactionCommand();
+	if (ProcGlobal->allProcs[order.procno].xid == order.xid &&
+		lg_prepared_transaction(order.procno, gid, &prepared_at, &busy))
+	{
+		snprintf(activity, sizeof(activity), "ROLLBACK PREPARED '%s'", gid);
+		pgstat_report_activity(STATE_RUNNING, activity);
+		FinishPreparedTransaction(gid, false);
+	}
+	CommitTransactionCommand();
+	proc_exit(0);
+}

@@ -1,0 +1,19 @@
+/*-------------------------------------------------------------------------
+ *
+ * prepared.h
+ *		Prepared transactions that nobody finishes.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOCKGUARD_PREPARED_H
+#define LOCKGUARD_PREPARED_H
+
+#include "limits.h"
+
+typedef struct LgPrepared LgPrepared;
+
+extern LgPrepared *lg_prepared_create(void);
+extern int64 lg_prepared_scan(LgPrepared *prepared, LgView *view);
+extern PGDLLEXPORT void lg_rollback_main(Datum main_arg);
+
+#endif							/* LOCKGUARD_PREPARED_H */

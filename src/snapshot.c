@@ -1,0 +1,696 @@
+/*-------------------------------------------------------------------------
+ *
+ * snapshot.c
+ *		Reads PGPROC and backend status into plain structs.
+ *
+ * Everything here is read in place and without a lock, except where a
+ * function says otherwise.  A PGPROC is never unmapped; a field read while
+ * its owner changes it is either the old value or the new.  Nobody is
+ * signalled on the strength of this alone: see enforce.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sys/stat.h>
+#include <fcntl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "access/transam.h"
+#include "common/ip.h"
+#include "miscadmin.h"
+#include "replication/syncrep.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "compat.h"
+#include "lockguard.h"
+#include "snapshot.h"
+
+/* Give up on a status that its owner keeps changing under our hands. */
+#define MAX_STATUS_READS	1000
+
+/* A wall clock that moved this much against the monotonic one has stepped. */
+#define CLOCK_STEP_NANOS	(5 * LG_NANOS_PER_MS)
+
+/* Monotonic time in nanoseconds, from an arbitrary start; never steps. */
+int64
+lg_now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64) ts.tv_sec * LG_NANOS_PER_SEC + ts.tv_nsec;
+}
+
+/*
+ * Read both clocks, and notice if the wall clock has stepped since the last
+ * time.  The reads may be torn apart by the scheduler: try again then, lest
+ * that looks like a step.
+ */
+void
+lg_clock_read(LgClock *clock)
+{
+	int64		before;
+	int64		after;
+	TimestampTz wall;
+	int			tries = 0;
+
+	do
+	{
+		before = lg_now();
+		wall = GetCurrentTimestamp();
+		after = lg_now();
+	} while (after - before > LG_NANOS_PER_MS && ++tries < 10);
+
+	if (clock->started)
+	{
+		int64		drift = (wall - clock->wall) * 1000 - (after - clock->now);
+
+		if (drift > CLOCK_STEP_NANOS || drift < -CLOCK_STEP_NANOS)
+			clock->stepped = after;
+	}
+	else
+		clock->stepped = PG_INT64_MIN;
+
+	clock->started = true;
+	clock->now = after;
+	clock->wall = wall;
+}
+
+/*
+ * The monotonic time of a moment of the wall clock: never in the future, and
+ * never before a step of the wall clock, since what was before it cannot be
+ * told.  So a step can make something look younger, not older.
+ */
+int64
+lg_clock_at(const LgClock *clock, TimestampTz wall)
+{
+	int64		at;
+
+	if (wall >= clock->wall)
+		return clock->now;
+	at = clock->now - (clock->wall - wall) * 1000;
+	return Max(at, clock->stepped);
+}
+
+/* The same, remembered from when this moment was first seen. */
+int64
+lg_moment(const LgClock *clock, LgMoment *moment, TimestampTz wall)
+{
+	if (moment->wall != wall || moment->at == 0)
+	{
+		moment->wall = wall;
+		moment->at = lg_clock_at(clock, wall);
+	}
+	return moment->at;
+}
+
+/* A monotonic time as one of the wall clock, for display. */
+TimestampTz
+lg_clock_wall(const LgClock *clock, int64 at)
+{
+	return clock->wall - (clock->now - at) / 1000;
+}
+
+/*
+ * A process's entry in the backend status array, or NULL if it has none.
+ * The array is private to backend_status.c, but our own entry, which is
+ * public, tells where it begins.
+ */
+static volatile PgBackendStatus *
+lg_status_entry(PGPROC *proc)
+{
+	PgBackendStatus *base;
+	int			index = lg_status_index(proc);
+
+	if (MyBEEntry == NULL || MyProc == NULL)
+		return NULL;
+	base = MyBEEntry - lg_status_index(MyProc);
+
+	if (!LG_STATUS_BY_PROC_NUMBER && lg_proc_number(proc) >= MaxBackends)
+	{
+		for (int i = 0; i < NUM_AUXILIARY_PROCS; i++)
+			if (proc->pid != 0 && base[MaxBackends + i].st_procpid == proc->pid)
+				return &base[MaxBackends + i];
+		return NULL;
+	}
+	if (index < 0 || index >= MaxBackends + NUM_AUXILIARY_PROCS)
+		return NULL;
+	return &base[index];
+}
+
+/*
+ * True if the session is past the point where its transaction could still be
+ * undone, or waits for a synchronous standby: a cancel would make the client
+ * believe that a commit failed, or that it is replicated when it is not.
+ * "lxid" is that of its transaction.
+ */
+bool
+lg_is_committing(PGPROC *proc, LocalTransactionId lxid)
+{
+	LgSlot	   *slot = lg_slot(lg_proc_number(proc));
+
+	if (((volatile PGPROC *) proc)->syncRepState != SYNC_REP_NOT_WAITING)
+		return true;
+	return slot != NULL && LocalTransactionIdIsValid(lxid) &&
+		slot->pid == proc->pid && slot->committing == lxid;
+}
+
+/*
+ * Read one process.  A client that has no status yet is one that logs in.
+ */
+void
+lg_read_session(int procno, LgSession *session)
+{
+	PGPROC	   *proc = &ProcGlobal->allProcs[procno];
+	volatile PGPROC *vproc = proc;
+	volatile PgBackendStatus *entry;
+	PGPROC	   *leader;
+
+	memset(session, 0, sizeof(*session));
+	session->procno = procno;
+	session->leader = procno;
+	session->pid = vproc->pid;
+	session->lxid = lg_proc_lxid(vproc);
+	session->xid = vproc->xid;
+	session->xmin = vproc->xmin;
+	session->datid = vproc->databaseId;
+	session->userid = vproc->roleId;
+	session->wait_event = vproc->wait_event_info;
+	session->waiting = vproc->waitLock != NULL;
+
+	if (procno >= MaxBackends + NUM_AUXILIARY_PROCS)
+	{
+		session->kind = TransactionIdIsValid(session->xid) ?
+			LG_KIND_PREPARED : LG_KIND_NONE;
+		return;
+	}
+	if (session->pid == 0)
+	{
+		session->kind = LG_KIND_NONE;
+		return;
+	}
+
+	leader = vproc->lockGroupLeader;
+	if (leader != NULL)
+		session->leader = lg_proc_number(leader);
+	session->committing = lg_is_committing(proc, session->lxid);
+	session->kind = procno < MaxBackends ? LG_KIND_STARTING : LG_KIND_OTHER;
+
+	entry = lg_status_entry(proc);
+	for (int reads = 0; entry != NULL && reads < MAX_STATUS_READS; reads++)
+	{
+		int			before;
+		int			after;
+		int			status_pid;
+		BackendType type;
+		uint64		progress = 0;
+
+		pgstat_begin_read_activity(entry, before);
+		status_pid = entry->st_procpid;
+		type = entry->st_backendType;
+		session->state = entry->st_state;
+		session->session_start = entry->st_proc_start_timestamp;
+		session->xact_start = entry->st_xact_start_timestamp;
+		session->stmt_start = entry->st_activity_start_timestamp;
+		session->state_start = entry->st_state_start_timestamp;
+		if (entry->st_progress_command != PROGRESS_COMMAND_INVALID)
+			for (int i = 0; i < PGSTAT_NUM_PROGRESS_PARAM; i++)
+				progress = progress * 31 + (uint64) entry->st_progress_param[i];
+		session->progress = progress;
+		pgstat_end_read_activity(entry, after);
+
+		if (!pgstat_read_activity_complete(before, after))
+			continue;
+
+		if (status_pid != session->pid ||
+			(procno < MaxBackends && lg_state_is_starting(session->state)))
+			break;
+		session->has_status = true;
+		switch (type)
+		{
+			case B_BACKEND:
+				session->kind = LG_KIND_CLIENT;
+				break;
+			case B_AUTOVAC_WORKER:
+				session->kind = LG_KIND_AUTOVACUUM;
+				break;
+			case B_WAL_SENDER:
+				session->kind = LG_KIND_WALSENDER;
+				break;
+			case B_STARTUP:
+				session->kind = LG_KIND_STARTUP;
+				break;
+			case B_BG_WORKER:
+				session->kind = session->leader != procno ?
+					LG_KIND_PARALLEL : LG_KIND_BACKGROUND;
+				break;
+			default:
+				session->kind = LG_KIND_OTHER;
+				break;
+		}
+		break;
+	}
+	if (!session->has_status)
+	{
+		session->state = STATE_UNDEFINED;
+		session->session_start = 0;
+		session->xact_start = session->stmt_start = session->state_start = 0;
+	}
+}
+
+/*
+ * Copy a session's query, application name (NAMEDATALEN) and client address
+ * (LG_ADDR_SIZE) as raw bytes; returns false, with empty strings, if the
+ * session is gone or has no status.  Any of them may be NULL.
+ */
+bool
+lg_read_texts(const LgSession *session, char *query, size_t query_size,
+			  char *application_name, char *client_addr)
+{
+	PGPROC	   *proc = &ProcGlobal->allProcs[session->procno];
+	volatile PgBackendStatus *entry;
+	SockAddr	addr;
+	bool		done = false;
+
+	if (query)
+		query[0] = '\0';
+	if (application_name)
+		application_name[0] = '\0';
+	if (client_addr)
+		client_addr[0] = '\0';
+	if (session->kind == LG_KIND_PREPARED || !session->has_status)
+		return false;
+
+	entry = lg_status_entry(proc);
+	for (int reads = 0; entry != NULL && !done && reads < MAX_STATUS_READS; reads++)
+	{
+		int			before;
+		int			after;
+		bool		same;
+
+		pgstat_begin_read_activity(entry, before);
+		same = entry->st_procpid == session->pid &&
+			entry->st_proc_start_timestamp == session->session_start;
+		if (same)
+		{
+			/* The texts are NUL-terminated in their last byte at all times. */
+			if (query)
+				strlcpy(query, (char *) entry->st_activity_raw,
+						Min(query_size, (size_t) pgstat_track_activity_query_size));
+			if (application_name)
+				strlcpy(application_name, (char *) entry->st_appname, NAMEDATALEN);
+			if (client_addr)
+				memcpy(&addr, unvolatize(SockAddr *, &entry->st_clientaddr),
+					   sizeof(addr));
+		}
+		pgstat_end_read_activity(entry, after);
+
+		if (pgstat_read_activity_complete(before, after))
+		{
+			if (!same)
+				break;
+			done = true;
+		}
+	}
+	if (!done)
+	{
+		if (query)
+			query[0] = '\0';
+		if (application_name)
+			application_name[0] = '\0';
+		return false;
+	}
+
+	if (client_addr &&
+		(addr.addr.ss_family == AF_INET || addr.addr.ss_family == AF_INET6))
+	{
+		if (pg_getnameinfo_all(&addr.addr, addr.salen, client_addr, LG_ADDR_SIZE,
+							   NULL, 0, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+			client_addr[0] = '\0';
+	}
+	return true;
+}
+
+/*
+ * Bring what is remembered of a process up to date: forget another process,
+ * another transaction.  With want_next_xid, note where the transaction ids
+ * stood when this transaction was first seen (takes XidGenLock, shared).
+ */
+void
+lg_track_session(LgTrack *track, const LgSession *session,
+				 const LgClock *clock, bool want_next_xid)
+{
+	if (track->pid != session->pid ||
+		(session->has_status && track->session_start != 0 &&
+		 track->session_start != session->session_start))
+	{
+		memset(track, 0, sizeof(*track));
+		track->pid = session->pid;
+	}
+	if (session->has_status)
+		track->session_start = session->session_start;
+	if (track->lxid != session->lxid)
+	{
+		track->lxid = session->lxid;
+		track->xact_seen = 0;
+		track->xact_next_xid = InvalidTransactionId;
+	}
+	if (track->xact_seen == 0)
+		track->xact_seen = clock->now;
+	if (want_next_xid && !TransactionIdIsValid(track->xact_next_xid))
+		track->xact_next_xid = ReadNextTransactionId();
+}
+
+/* Idle by its own report. */
+bool
+lg_state_is_idle(const LgSession *session)
+{
+	return session->state == STATE_IDLE ||
+		session->state == STATE_IDLEINTRANSACTION ||
+		session->state == STATE_IDLEINTRANSACTION_ABORTED;
+}
+
+/* Waits for its client to send or to receive, whatever its state. */
+bool
+lg_waits_for_client(const LgSession *session)
+{
+	return session->wait_event == WAIT_EVENT_CLIENT_READ ||
+		session->wait_event == WAIT_EVENT_CLIENT_WRITE;
+}
+
+/*
+ * How often the operating system has scheduled a process; false if it cannot
+ * be told.
+ */
+static bool
+read_context_switches(int pid, uint64 *switches)
+{
+#ifdef __linux__
+	char		path[64];
+	char		buf[4096];
+	int			fd;
+	ssize_t		len;
+	char	   *voluntary;
+	char	   *involuntary;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	len = read(fd, buf, sizeof(buf) - 1);
+	close(fd);
+	if (len <= 0)
+		return false;
+	buf[len] = '\0';
+	voluntary = strstr(buf, "\nvoluntary_ctxt_switches:");
+	involuntary = strstr(buf, "\nnonvoluntary_ctxt_switches:");
+	if (voluntary == NULL || involuntary == NULL)
+		return false;
+	*switches = strtou64(strchr(voluntary, ':') + 1, NULL, 10) +
+		strtou64(strchr(involuntary, ':') + 1, NULL, 10);
+	return true;
+#else
+	return false;
+#endif
+}
+
+/*
+ * Since when a session has been idle (monotonic ns), or LG_NEVER if it is not.
+ *
+ * A session that waits for its client counts if it has made no progress at
+ * all for "limit" ns.  The wait event alone cannot tell: a dump that is read
+ * slowly shows the same event at every look.  So we compare how often the
+ * operating system has scheduled it, but only twice per limit: when it is
+ * first seen to wait, and when it would be over the limit.
+ */
+int64
+lg_idle_since(LgTrack *track, const LgSession *session, const LgClock *clock,
+			  int64 limit)
+{
+	uint64		switches;
+
+	if (session->has_status && lg_state_is_idle(session))
+	{
+		track->stalled = 0;
+		return lg_moment(clock, &track->state, session->state_start);
+	}
+
+	if (!session->has_status || !lg_waits_for_client(session))
+	{
+		track->stalled = 0;
+		return LG_NEVER;
+	}
+
+	if (track->stalled != 0 &&
+		track->stall_event == session->wait_event &&
+		track->stall_lxid == session->lxid &&
+		track->stall_stmt == session->stmt_start &&
+		track->stall_progress == session->progress)
+	{
+		if (clock->now - track->stalled < limit)
+			return track->stalled;
+		if (read_context_switches(session->pid, &switches) &&
+			switches == track->stall_switches)
+			return track->stalled;
+	}
+
+	/* Not stalled, or first seen: begin anew. */
+	if (!read_context_switches(session->pid, &track->stall_switches))
+	{
+		track->stalled = 0;
+		return LG_NEVER;
+	}
+	track->stall_event = session->wait_event;
+	track->stall_lxid = session->lxid;
+	track->stall_stmt = session->stmt_start;
+	track->stall_progress = session->progress;
+	track->stalled = clock->now;
+	return track->stalled;
+}
+
+/*
+ * When a session's transaction began (monotonic ns), or LG_NEVER if it has
+ * none.  An aborted transaction has no start any more.  Of a session that
+ * does not report its activity, the time when it was first seen.
+ */
+int64
+lg_transaction_start(LgTrack *track, const LgSession *session,
+					 const LgClock *clock)
+{
+	if (!session->has_status || !LocalTransactionIdIsValid(session->lxid))
+		return LG_NEVER;
+	if (session->state == STATE_DISABLED)
+		return track->xact_seen;
+	if (session->xact_start == 0)
+		return LG_NEVER;
+	return lg_moment(clock, &track->xact, session->xact_start);
+}
+
+/*
+ * When a session's running statement began (monotonic ns), or LG_NEVER.
+ */
+int64
+lg_statement_start(LgTrack *track, const LgSession *session,
+				   const LgClock *clock)
+{
+	if (!session->has_status)
+		return LG_NEVER;
+
+	if (session->state == STATE_RUNNING || session->state == STATE_FASTPATH)
+		return session->stmt_start == 0 ? LG_NEVER :
+			lg_moment(clock, &track->stmt, session->stmt_start);
+
+	/*
+	 * A session that reports nothing publishes the start of its statements in
+	 * its slot (see lockguard.c).  Take it for running only from the moment
+	 * when we first see it at work on that statement.
+	 */
+	if (session->state == STATE_DISABLED)
+	{
+		LgSlot	   *slot = lg_slot(session->procno);
+		TimestampTz start = slot ? slot->statement_start : 0;
+
+		if (start == 0 || session->wait_event == WAIT_EVENT_CLIENT_READ)
+		{
+			track->quiet_stmt = 0;
+			return LG_NEVER;
+		}
+		if (track->quiet_stmt != start)
+		{
+			track->quiet_stmt = start;
+			track->quiet_stmt_seen = clock->now;
+		}
+		return track->quiet_stmt_seen;
+	}
+	return LG_NEVER;
+}
+
+/*
+ * How many entries of the shared lock table a process holds, counted up to
+ * limit + 1.  Takes the partition locks one after the other, shared, only
+ * where the process has any.
+ */
+int
+lg_count_locks(int procno, int limit)
+{
+	PGPROC	   *proc = &ProcGlobal->allProcs[procno];
+	int			count = 0;
+
+	for (int partition = 0; partition < NUM_LOCK_PARTITIONS; partition++)
+	{
+		PROCLOCK   *proclock;
+
+		if (lg_holds_none(proc, partition))
+			continue;
+		LWLockAcquire(LockHashPartitionLockByIndex(partition), LW_SHARED);
+		for (proclock = lg_first_held(proc, partition);
+			 proclock != NULL && count <= limit;
+			 proclock = lg_next_held(proc, partition, proclock))
+			if (proclock->holdMask != 0)
+				count++;
+		LWLockRelease(LockHashPartitionLockByIndex(partition));
+		if (count > limit)
+			break;
+	}
+	return count;
+}
+
+/* A session's state in the words of pg_stat_activity; NULL if unknown. */
+const char *
+lg_state_text(const LgSession *session)
+{
+	if (session->kind == LG_KIND_PREPARED)
+		return "prepared";
+	if (session->kind == LG_KIND_STARTING)
+		return "starting";
+	if (!session->has_status)
+		return NULL;
+	switch (session->state)
+	{
+		case STATE_IDLE:
+			return "idle";
+		case STATE_RUNNING:
+			return "active";
+		case STATE_IDLEINTRANSACTION:
+			return "idle in transaction";
+		case STATE_FASTPATH:
+			return "fastpath function call";
+		case STATE_IDLEINTRANSACTION_ABORTED:
+			return "idle in transaction (aborted)";
+		case STATE_DISABLED:
+			return "disabled";
+		default:
+			return NULL;
+	}
+}
+
+/* How a session is idle, in words. */
+const char *
+lg_idle_text(BackendState state)
+{
+	switch (state)
+	{
+		case STATE_IDLE:
+			return "idle";
+		case STATE_IDLEINTRANSACTION:
+			return "idle in transaction";
+		case STATE_IDLEINTRANSACTION_ABORTED:
+			return "idle in transaction (aborted)";
+		default:
+			return "waiting for its client";
+	}
+}
+
+const char *
+lg_kind_text(LgKind kind)
+{
+	switch (kind)
+	{
+		case LG_KIND_CLIENT:
+			return "client backend";
+		case LG_KIND_STARTING:
+			return "backend that is logging in";
+		case LG_KIND_PREPARED:
+			return "prepared transaction";
+		case LG_KIND_PARALLEL:
+			return "parallel worker";
+		case LG_KIND_AUTOVACUUM:
+			return "autovacuum worker";
+		case LG_KIND_WALSENDER:
+			return "walsender";
+		case LG_KIND_STARTUP:
+			return "startup process";
+		case LG_KIND_BACKGROUND:
+			return "background worker";
+		default:
+			return "system process";
+	}
+}
+
+/*
+ * The server's table of prepared transactions, or NULL if it does not have
+ * the layout that we expect.  ShmemInitStruct() is PostgreSQL's own way to
+ * find a structure by name; that the size fits is checked first.
+ */
+static LgGxactTable *
+prepared_table(void)
+{
+	static LgGxactTable *table = NULL;
+	static bool attached = false;
+
+	if (!attached)
+	{
+		Size		expected = MAXALIGN(offsetof(LgGxactTable, prepXacts) +
+										max_prepared_xacts * sizeof(LgGxact *)) +
+			max_prepared_xacts * sizeof(LgGxact);
+		bool		found;
+
+		attached = true;
+		if (max_prepared_xacts > 0 && expected == TwoPhaseShmemSize())
+			table = ShmemInitStruct("Prepared Transaction Table",
+									TwoPhaseShmemSize(), &found);
+	}
+	return table;
+}
+
+/*
+ * Find the prepared transaction of a PGPROC.  Fills in its gid (LG_GID_SIZE),
+ * when it was prepared, and whether somebody is finishing it now.  Returns
+ * false if there is none.  Takes TwoPhaseStateLock, shared.
+ */
+bool
+lg_prepared_transaction(int procno, char *gid, TimestampTz *prepared_at,
+						bool *busy)
+{
+	LgGxactTable *table = prepared_table();
+	PGPROC	   *proc = &ProcGlobal->allProcs[procno];
+	bool		found = false;
+
+	gid[0] = '\0';
+	*prepared_at = 0;
+	*busy = false;
+	if (table == NULL)
+		return false;
+
+	LWLockAcquire(TwoPhaseStateLock, LW_SHARED);
+	for (int i = 0; i < table->numPrepXacts && i < max_prepared_xacts; i++)
+	{
+		LgGxact    *gxact = table->prepXacts[i];
+
+		if (gxact->pgprocno != procno || gxact->xid != proc->xid)
+			continue;
+		strlcpy(gid, gxact->gid, LG_GID_SIZE);
+		*prepared_at = gxact->prepared_at;
+		*busy = gxact->locking_backend != -1 || !gxact->valid;
+		found = true;
+		break;
+	}
+	LWLockRelease(TwoPhaseStateLock);
+	return found;
+}

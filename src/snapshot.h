@@ -1,0 +1,154 @@
+/*-------------------------------------------------------------------------
+ *
+ * snapshot.h
+ *		Processes as plain structs, and what is remembered of them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOCKGUARD_SNAPSHOT_H
+#define LOCKGUARD_SNAPSHOT_H
+
+#include "lockguard.h"
+
+#include "utils/backend_status.h"
+
+/* A moment that never comes, or has not been. */
+#define LG_NEVER	PG_INT64_MAX
+
+/*
+ * Two clocks read together.  Durations are measured on the monotonic one;
+ * PostgreSQL's shared memory has moments of the wall clock only.
+ */
+typedef struct LgClock
+{
+	int64		now;			/* monotonic, ns */
+	TimestampTz wall;			/* wall clock, us */
+	int64		stepped;		/* when the wall clock was last seen to step */
+	bool		started;
+} LgClock;
+
+/* A moment of the wall clock and what it was taken for when first seen. */
+typedef struct LgMoment
+{
+	TimestampTz wall;
+	int64		at;
+} LgMoment;
+
+typedef enum LgKind
+{
+	LG_KIND_NONE,				/* no process in this slot */
+	LG_KIND_CLIENT,
+	LG_KIND_STARTING,			/* still logging in */
+	LG_KIND_PREPARED,			/* prepared transaction, pid 0 */
+	LG_KIND_PARALLEL,			/* parallel worker of some leader */
+	LG_KIND_AUTOVACUUM,
+	LG_KIND_WALSENDER,
+	LG_KIND_STARTUP,
+	LG_KIND_BACKGROUND,			/* other background workers */
+	LG_KIND_OTHER
+} LgKind;
+
+/*
+ * One process at one instant.  Fields are read without a lock, each by itself
+ * atomically; the status fields are of one moment.
+ */
+typedef struct LgSession
+{
+	int			procno;
+	int			leader;			/* procno of its lock group's leader, or own */
+	int			pid;
+	LgKind		kind;
+	LocalTransactionId lxid;
+	TransactionId xid;
+	TransactionId xmin;
+	Oid			datid;
+	Oid			userid;
+	uint32		wait_event;
+	bool		waiting;		/* for a heavyweight lock */
+	bool		committing;		/* past the point of no return */
+
+	/* From the backend status; zero if it has none. */
+	bool		has_status;
+	BackendState state;
+	TimestampTz session_start;
+	TimestampTz xact_start;
+	TimestampTz stmt_start;
+	TimestampTz state_start;
+	uint64		progress;		/* hash of the progress counters */
+} LgSession;
+
+/*
+ * What is remembered of a process between two scans, one per PGPROC; private
+ * to whoever scans.  Reset when another process takes the PGPROC.
+ */
+typedef struct LgTrack
+{
+	int			pid;
+	TimestampTz session_start;
+
+	/* Its wait for a heavyweight lock. */
+	LgMoment	wait;
+	LOCK	   *wait_lock;
+	int64		wait_looked;	/* first look that walked the lock in this wait */
+
+	/* Its transaction. */
+	LocalTransactionId lxid;
+	int64		xact_seen;		/* when first seen */
+	TransactionId xact_next_xid;	/* next xid at that time */
+
+	LgMoment	xact;
+	LgMoment	stmt;
+	LgMoment	state;
+
+	/* A client that it waits for, without any progress since. */
+	int64		stalled;		/* 0 = not stalled */
+	uint64		stall_progress;
+	TimestampTz stall_stmt;
+	LocalTransactionId stall_lxid;
+	uint32		stall_event;
+	uint64		stall_switches;
+
+	/* A statement whose session does not report its activity. */
+	TimestampTz quiet_stmt;
+	int64		quiet_stmt_seen;
+
+	/* What was recorded without a signal: once per limit and episode. */
+	struct
+	{
+		LocalTransactionId lxid;
+		TimestampTz since;		/* of the wait, statement or state */
+		uint8		result;		/* LgResult + 1; 0 = none */
+	}			told[LG_NUM_LIMITS];
+
+	/* The signal that was sent to it and whose outcome is open; 0 = none. */
+	int64		open_action;
+} LgTrack;
+
+extern void lg_clock_read(LgClock *clock);
+extern int64 lg_clock_at(const LgClock *clock, TimestampTz wall);
+extern int64 lg_moment(const LgClock *clock, LgMoment *moment, TimestampTz wall);
+extern TimestampTz lg_clock_wall(const LgClock *clock, int64 at);
+
+extern void lg_read_session(int procno, LgSession *session);
+extern bool lg_read_texts(const LgSession *session, char *query, size_t query_size,
+						  char *application_name, char *client_addr);
+extern void lg_track_session(LgTrack *track, const LgSession *session,
+							 const LgClock *clock, bool want_next_xid);
+
+extern bool lg_state_is_idle(const LgSession *session);
+extern bool lg_waits_for_client(const LgSession *session);
+extern int64 lg_idle_since(LgTrack *track, const LgSession *session,
+						   const LgClock *clock, int64 limit);
+extern int64 lg_transaction_start(LgTrack *track, const LgSession *session,
+								  const LgClock *clock);
+extern int64 lg_statement_start(LgTrack *track, const LgSession *session,
+								const LgClock *clock);
+extern int	lg_count_locks(int procno, int limit);
+extern const char *lg_state_text(const LgSession *session);
+extern const char *lg_idle_text(BackendState state);
+extern const char *lg_kind_text(LgKind kind);
+extern bool lg_prepared_transaction(int procno, char *gid, TimestampTz *prepared_at,
+									bool *busy);
+extern bool lg_is_committing(PGPROC *proc, LocalTransactionId lxid);
+
+#endif							/* LOCKGUARD_SNAPSHOT_H */

@@ -1,0 +1,284 @@
+/*-------------------------------------------------------------------------
+ *
+ * tree.c
+ *		The lock tree as text: for the server log and for a terminal.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "snapshot.h"
+#include "tree.h"
+
+/* Levels drawn before a line is not indented any further. */
+#define MAX_INDENT	8
+
+/*
+ * Text of others as one line: control characters and runs of space become a
+ * single space; cut at max_bytes, marked with "...".  Bytes above 127 stay.
+ */
+char *
+lg_one_line(const char *text, int max_bytes)
+{
+	StringInfoData buf;
+	bool		space = false;
+
+	initStringInfo(&buf);
+	for (; *text != '\0'; text++)
+	{
+		unsigned char c = (unsigned char) *text;
+
+		if (c <= ' ' || c == 127)
+		{
+			space = buf.len > 0;
+			continue;
+		}
+		if (buf.len >= max_bytes - 3)
+		{
+			/* Do not leave half a character of UTF-8 behind. */
+			while (buf.len > 0 && ((unsigned char) buf.data[buf.len - 1] & 0xC0) == 0x80)
+				buf.len--;
+			if (buf.len > 0 && ((unsigned char) buf.data[buf.len - 1] & 0xC0) == 0xC0)
+				buf.len--;
+			buf.data[buf.len] = '\0';
+			appendStringInfoString(&buf, "...");
+			break;
+		}
+		if (space)
+			appendStringInfoChar(&buf, ' ');
+		space = false;
+		appendStringInfoChar(&buf, (char) c);
+	}
+	return buf.data;
+}
+
+/* A duration for people: "503 ms", "12.3 s", "5 min 7 s", "2 h 3 min". */
+void
+lg_duration_text(int64 ns, char *buf, size_t size)
+{
+	int64		ms = Max(ns, 0) / LG_NANOS_PER_MS;
+	int64		s = ms / 1000;
+
+	if (ms < 1000)
+		snprintf(buf, size, "%d ms", (int) ms);
+	else if (s < 60)
+		snprintf(buf, size, "%d.%d s", (int) s, (int) (ms % 1000 / 100));
+	else if (s < 3600)
+		snprintf(buf, size, "%d min %d s", (int) (s / 60), (int) (s % 60));
+	else
+		snprintf(buf, size, "%lld h %d min", (long long) (s / 3600), (int) (s % 3600 / 60));
+}
+
+/* What a lock is on: 'relation "t"', "transaction 741". */
+void
+lg_lock_text(const LOCKTAG *tag, const LgTreeStyle *style, char *buf, size_t size)
+{
+	const char *type = GetLockNameFromTagType(tag->locktag_type);
+	char	   *name = NULL;
+
+	switch ((LockTagType) tag->locktag_type)
+	{
+		case LOCKTAG_RELATION:
+		case LOCKTAG_RELATION_EXTEND:
+		case LOCKTAG_PAGE:
+		case LOCKTAG_TUPLE:
+			if (style->relation_name &&
+				(tag->locktag_field1 == MyDatabaseId || tag->locktag_field1 == InvalidOid))
+				name = style->relation_name(tag->locktag_field2);
+			if (name)
+				snprintf(buf, size, "%s of %s", type, name);
+			else
+				snprintf(buf, size, "%s of relation %u in database %u", type,
+						 tag->locktag_field2, tag->locktag_field1);
+			if (tag->locktag_type == LOCKTAG_RELATION)
+				memmove(buf, buf + strlen("relation of "),
+						strlen(buf + strlen("relation of ")) + 1);
+			break;
+		case LOCKTAG_TRANSACTION:
+			snprintf(buf, size, "transaction %u", tag->locktag_field1);
+			break;
+		case LOCKTAG_VIRTUALTRANSACTION:
+			snprintf(buf, size, "virtual transaction %u/%u",
+					 tag->locktag_field1, tag->locktag_field2);
+			break;
+		case LOCKTAG_ADVISORY:
+			if (tag->locktag_field4 == 1)
+				snprintf(buf, size, "advisory lock %lld",
+						 (long long) (((uint64) tag->locktag_field2 << 32) |
+									  tag->locktag_field3));
+			else
+				snprintf(buf, size, "advisory lock (%d, %d)",
+						 (int) tag->locktag_field2, (int) tag->locktag_field3);
+			break;
+		default:
+			snprintf(buf, size, "%s (%u, %u, %u)", type, tag->locktag_field1,
+					 tag->locktag_field2, tag->locktag_field3);
+			break;
+	}
+}
+
+/* "12345 app (S1)", or 'prepared transaction "o"', or what process it is. */
+static void
+append_who(const LgSession *session, const LgTreeStyle *style,
+		   const char *application_name, StringInfo out)
+{
+	LgSlot	   *slot = lg_slot(session->procno);
+
+	if (session->kind == LG_KIND_PREPARED)
+	{
+		char		gid[LG_GID_SIZE];
+		TimestampTz prepared_at;
+		bool		busy;
+		char	   *text;
+
+		lg_prepared_transaction(session->procno, gid, &prepared_at, &busy);
+		text = lg_one_line(gid, 64);
+		appendStringInfo(out, "prepared transaction \"%s\"",
+						 style->clean ? style->clean(text) : text);
+		return;
+	}
+	appendStringInfo(out, "%d", session->pid);
+	if (session->kind != LG_KIND_CLIENT)
+		appendStringInfo(out, " %s", lg_kind_text(session->kind));
+	else if (slot != NULL && slot->pid == session->pid && NameStr(slot->usename)[0])
+	{
+		char	   *text = lg_one_line(NameStr(slot->usename), NAMEDATALEN);
+
+		appendStringInfo(out, " %s", style->clean ? style->clean(text) : text);
+	}
+	if (application_name[0])
+	{
+		char	   *text = lg_one_line(application_name, NAMEDATALEN);
+
+		appendStringInfo(out, " (%s)", style->clean ? style->clean(text) : text);
+	}
+}
+
+/*
+ * Draw the tree below "root" into "out", a line a session.  Runs a traversal,
+ * and leaves its steps in the graph.  Allocates in the current context.
+ */
+void
+lg_draw_tree(LgView *view, int root, const LgTreeStyle *style, StringInfo out)
+{
+	LgGraph    *graph = view->graph;
+	int			blocked = lg_downstream(graph, root);
+	int		   *first_child = palloc_array(int, blocked + 1);
+	int		   *sibling = palloc_array(int, blocked + 1);
+	int		   *stack = palloc_array(int, blocked + 1);
+	int			depth = 0;
+	int			drawn = 0;
+
+	/* Children of each step, in the order of the queue. */
+	for (int i = blocked; i >= 0; i--)
+	{
+		first_child[i] = -1;
+		sibling[i] = -1;
+	}
+	for (int i = blocked; i > 0; i--)
+	{
+		int			parent = graph->steps[i].parent;
+
+		sibling[i] = first_child[parent];
+		first_child[parent] = i;
+	}
+
+	stack[depth++] = 0;
+	while (depth > 0)
+	{
+		int			i = stack[--depth];
+		const LgStep *step = &graph->steps[i];
+		const LgNode *node = &graph->nodes[step->node];
+		const LgSession *session = &node->session;
+		char		query[LG_QUERY_SIZE];
+		char		application_name[NAMEDATALEN];
+		char		duration[32];
+		const char *state = lg_state_text(session);
+		StringInfoData line;
+
+		/* Siblings after this one's children. */
+		if (sibling[i] >= 0)
+			stack[depth++] = sibling[i];
+		if (first_child[i] >= 0)
+			stack[depth++] = first_child[i];
+
+		if (style->max_lines > 0 && drawn >= style->max_lines)
+			continue;
+		drawn++;
+
+		initStringInfo(&line);
+		lg_read_texts(session, query, sizeof(query), application_name, NULL);
+		appendStringInfoSpaces(&line, 2 * Min(step->level, MAX_INDENT));
+		if (step->level > 0)
+			appendStringInfoString(&line, "-> ");
+		append_who(session, style, application_name, &line);
+
+		if (step->waiter >= 0)
+		{
+			const LgWaiter *waiter = &graph->waiters[step->waiter];
+			char		lock[256];
+
+			lg_lock_text(&graph->locks[waiter->lock].tag, style, lock, sizeof(lock));
+			lg_duration_text(view->clock.now - waiter->since, duration, sizeof(duration));
+			appendStringInfo(&line, " waits %s for %s on %s", duration,
+							 GetLockmodeName(graph->locks[waiter->lock].tag.locktag_lockmethodid,
+											 waiter->mode),
+							 lock);
+			if (step->kind == LG_QUEUE)
+				appendStringInfoString(&line, ", queued behind");
+		}
+		else
+		{
+			if (state && session->kind != LG_KIND_PREPARED &&
+				(style->may_see == NULL || style->may_see(session->userid)))
+				appendStringInfo(&line, ", %s", state);
+			if (node->blocking_since != LG_NEVER)
+			{
+				lg_duration_text(view->clock.now - node->blocking_since,
+								 duration, sizeof(duration));
+				appendStringInfo(&line, ", blocking %d %s for %s", blocked,
+								 blocked == 1 ? "session" : "sessions", duration);
+			}
+		}
+		if (session->kind == LG_KIND_CLIENT)
+		{
+			if (style->may_see && !style->may_see(session->userid))
+				appendStringInfoString(&line, ": <insufficient privilege>");
+			else if (query[0])
+			{
+				char	   *text = lg_one_line(query, 200);
+
+				appendStringInfo(&line, ": %s", style->clean ? style->clean(text) : text);
+			}
+		}
+
+		if (style->width > 0)
+		{
+			int			cut = pg_mbcharcliplen(line.data, line.len, style->width);
+
+			if (cut < line.len)
+			{
+				cut = pg_mbcharcliplen(line.data, line.len, style->width - 3);
+				line.len = cut;
+				line.data[cut] = '\0';
+				appendStringInfoString(&line, "...");
+			}
+		}
+		if (drawn > 1)
+			appendStringInfoChar(out, '\n');
+		appendStringInfoString(out, line.data);
+		pfree(line.data);
+	}
+	if (drawn <= blocked)
+		appendStringInfo(out, "\n... and %d more", blocked + 1 - drawn);
+
+	pfree(first_child);
+	pfree(sibling);
+	pfree(stack);
+}

@@ -1,0 +1,34 @@
+/*-------------------------------------------------------------------------
+ *
+ * tree.h
+ *		The lock tree as text.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOCKGUARD_TREE_H
+#define LOCKGUARD_TREE_H
+
+#include "lib/stringinfo.h"
+#include "limits.h"
+
+/* How to draw for a reader; all may be left zero. */
+typedef struct LgTreeStyle
+{
+	int			max_lines;		/* sessions drawn, 0 = all */
+	int			width;			/* cut lines at this many characters, 0 = none */
+	/* The name of a relation, or NULL to show its OID. */
+	char	   *(*relation_name) (Oid relation);
+	/* May the reader see this session's query? */
+	bool		(*may_see) (Oid userid);
+	/* Make text of others fit to show. */
+	char	   *(*clean) (const char *text);
+} LgTreeStyle;
+
+extern void lg_draw_tree(LgView *view, int root, const LgTreeStyle *style,
+						 StringInfo out);
+extern void lg_lock_text(const LOCKTAG *tag, const LgTreeStyle *style,
+						 char *buf, size_t size);
+extern char *lg_one_line(const char *text, int max_bytes);
+extern void lg_duration_text(int64 ns, char *buf, size_t size);
+
+#endif							/* LOCKGUARD_TREE_H */

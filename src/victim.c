@@ -1,0 +1,287 @@
+/*-------------------------------------------------------------------------
+ *
+ * victim.c
+ *		What runs in every session: its error message says why it was hit, and
+ *		it says when it has begun to commit.
+ *
+ * The message, its severity and its SQLSTATE stay PostgreSQL's own.  We add
+ * DETAIL and HINT from emit_log_hook, which sees an error before the client
+ * does.  (PostgreSQL calls it only for errors that also go to the server log,
+ * so log_min_messages = fatal or panic takes this away from cancelled
+ * statements, and panic from terminated sessions.)
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <unistd.h>
+
+#include "access/parallel.h"
+#include "access/xact.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "tcop/utility.h"
+#include "utils/backend_status.h"
+#include "utils/elog.h"
+
+#include "compat.h"
+#include "limits.h"
+#include "lockguard.h"
+#include "victim.h"
+
+static emit_log_hook_type next_emit_log = NULL;
+static ExecutorStart_hook_type next_executor_start = NULL;
+static ProcessUtility_hook_type next_process_utility = NULL;
+
+/*
+ * Put the reason for a signal where its target will find it.  Called before
+ * the signal is sent; pid 0 takes it back.  Takes LgShared->lock.
+ */
+void
+lg_leave_reason(int procno, const LgReason *reason)
+{
+	LgSlot	   *slot = lg_slot(procno);
+
+	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
+	pg_atomic_fetch_add_u32(&slot->reason_changes, 1);
+	slot->reason = *reason;
+	pg_write_barrier();
+	pg_atomic_fetch_add_u32(&slot->reason_changes, 1);
+	LWLockRelease(lg_shared->lock);
+}
+
+/* The reason left for this process, if any.  Takes no lock. */
+static bool
+read_reason(LgReason *reason)
+{
+	LgSlot	   *slot = MyProc ? lg_slot(lg_proc_number(MyProc)) : NULL;
+
+	if (slot == NULL)
+		return false;
+	for (int tries = 0; tries < 100; tries++)
+	{
+		uint32		before = pg_atomic_read_u32(&slot->reason_changes);
+
+		pg_read_barrier();
+		*reason = slot->reason;
+		pg_read_barrier();
+		if ((before & 1) == 0 && pg_atomic_read_u32(&slot->reason_changes) == before)
+			return reason->pid == MyProcPid &&
+				reason->session_start == MyStartTimestamp;
+		pg_usleep(10);
+	}
+	return false;
+}
+
+/* Where a value comes from, in words: 'set for role "app"'. */
+void
+lg_describe_source(LgSource source, const char *role, const char *database,
+				   char *buf, size_t size)
+{
+	switch (source)
+	{
+		case LG_SOURCE_DEFAULT:
+			strlcpy(buf, "the default", size);
+			break;
+		case LG_SOURCE_CONFIGURATION:
+			strlcpy(buf, "set in the configuration", size);
+			break;
+		case LG_SOURCE_ALL_ROLES:
+			strlcpy(buf, "set for all roles", size);
+			break;
+		case LG_SOURCE_DATABASE:
+			snprintf(buf, size, "set for database \"%s\"", database);
+			break;
+		case LG_SOURCE_ROLE:
+			snprintf(buf, size, "set for role \"%s\"", role);
+			break;
+		case LG_SOURCE_ROLE_IN_DATABASE:
+			snprintf(buf, size, "set for role \"%s\" in database \"%s\"", role, database);
+			break;
+		case LG_SOURCE_SESSION:
+			strlcpy(buf, "set in the session", size);
+			break;
+	}
+}
+
+/* Add DETAIL and HINT to an error that lockguard has caused. */
+static void
+explain(ErrorData *edata, const LgReason *reason)
+{
+	char		story[256];
+	char		value[32];
+	char		source[2 * NAMEDATALEN + 64];
+
+	lg_tell(reason->limit, reason->blocked_sessions, reason->measured,
+			reason->state, story, sizeof(story));
+	if (reason->limit == LG_NO_LIMIT)
+	{
+		edata->detail = psprintf("lockguard: this session %s; process %d asked for this.",
+								 story, reason->requested_by_pid);
+		edata->hint = pstrdup("Commit or roll back sooner when others wait for the same rows or tables.");
+		return;
+	}
+
+	lg_format_value(reason->limit, reason->value, value, sizeof(value));
+	lg_describe_source(reason->source,
+					   MyProcPort && MyProcPort->user_name ? MyProcPort->user_name : "",
+					   MyProcPort && MyProcPort->database_name ? MyProcPort->database_name : "",
+					   source, sizeof(source));
+	if (reason->other_pid != 0)
+		edata->detail = psprintf("lockguard: this session %s; lockguard.%s of process %d is %s.",
+								 story, lg_setting_name(reason->limit),
+								 reason->other_pid, value);
+	else
+		edata->detail = psprintf("lockguard: this session %s; lockguard.%s is %s (%s).",
+								 story, lg_setting_name(reason->limit),
+								 value, source);
+	edata->hint = pstrdup(lg_limits[reason->limit].hint);
+}
+
+/*
+ * Is this the error that our signal causes?  A cancel counts only within the
+ * statement that it was meant for, so that a later one by somebody else is
+ * not explained by ours.
+ */
+static void
+emit_log(ErrorData *edata)
+{
+	LgReason	reason;
+
+	if (edata->elevel >= ERROR && edata->message_id != NULL &&
+		edata->detail == NULL && edata->hint == NULL && !IsParallelWorker())
+	{
+		if (edata->elevel == FATAL &&
+			edata->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN &&
+			strcmp(edata->message_id,
+				   "terminating connection due to administrator command") == 0)
+		{
+			if (read_reason(&reason) && reason.action == LG_DO_TERMINATE)
+				explain(edata, &reason);
+		}
+		else if (edata->elevel == ERROR &&
+				 edata->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+				 strcmp(edata->message_id,
+						"canceling statement due to user request") == 0)
+		{
+			if (read_reason(&reason) && reason.action == LG_DO_CANCEL &&
+				reason.lxid == lg_proc_lxid(MyProc) &&
+				(MyBEEntry == NULL ||
+				 reason.stmt_start == MyBEEntry->st_activity_start_timestamp))
+				explain(edata, &reason);
+		}
+	}
+	if (next_emit_log)
+		next_emit_log(edata);
+}
+
+/*
+ * Say that this transaction has begun to commit.  From here on lockguard
+ * sends it no signal: a cancel that arrives while the commit waits for a
+ * synchronous standby would end that wait.
+ *
+ * Whoever signals raises "signalling" before he looks at "committing", and we
+ * do it the other way round: so either he sees us, or we see him and wait.
+ * What was sent before that is taken care of here, while we can still abort;
+ * the system call has it delivered.
+ */
+static void
+commit_begins(LgSlot *slot)
+{
+	LocalTransactionId lxid = lg_proc_lxid(MyProc);
+
+	slot->committing = lxid;
+	pg_memory_barrier();
+	for (int tries = 0; pg_atomic_read_u32(&slot->signalling) != 0 && tries < 10000; tries++)
+		pg_usleep(10);
+	if (slot->reason.pid == MyProcPid && slot->reason.lxid == lxid)
+	{
+		(void) getppid();
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+static void
+transaction_event(XactEvent event, void *arg)
+{
+	static bool logged_in = false;
+	LgSlot	   *slot;
+
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+
+			/* The first transaction of a process is the one that logs it in. */
+			if (!logged_in)
+			{
+				lg_settings_login();
+				logged_in = true;
+			}
+			slot = MyProc ? lg_slot(lg_proc_number(MyProc)) : NULL;
+			if (slot != NULL && slot->pid == MyProcPid)
+				commit_begins(slot);
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			slot = MyProc ? lg_slot(lg_proc_number(MyProc)) : NULL;
+			if (slot != NULL && slot->pid == MyProcPid && slot->statement_start != 0)
+				slot->statement_start = 0;
+			break;
+		default:
+			break;
+	}
+}
+
+/* Stand in for a session that does not report when its statements begin. */
+static inline void
+note_statement(void)
+{
+	if (!pgstat_track_activities && MyProc != NULL)
+	{
+		LgSlot	   *slot = lg_slot(lg_proc_number(MyProc));
+
+		if (slot != NULL && slot->pid == MyProcPid)
+			slot->statement_start = GetCurrentStatementStartTimestamp();
+	}
+}
+
+static void
+executor_start(QueryDesc *query, int eflags)
+{
+	note_statement();
+	if (next_executor_start)
+		next_executor_start(query, eflags);
+	else
+		standard_ExecutorStart(query, eflags);
+}
+
+static void
+process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tree,
+				ProcessUtilityContext context, ParamListInfo params,
+				QueryEnvironment *environment, DestReceiver *dest,
+				QueryCompletion *completion)
+{
+	note_statement();
+	if (next_process_utility)
+		next_process_utility(pstmt, query_string, read_only_tree, context, params,
+							 environment, dest, completion);
+	else
+		standard_ProcessUtility(pstmt, query_string, read_only_tree, context, params,
+								environment, dest, completion);
+}
+
+/* Install all of the above.  Called once, in the postmaster. */
+void
+lg_victim_install(void)
+{
+	next_emit_log = emit_log_hook;
+	emit_log_hook = emit_log;
+	next_executor_start = ExecutorStart_hook;
+	ExecutorStart_hook = executor_start;
+	next_process_utility = ProcessUtility_hook;
+	ProcessUtility_hook = process_utility;
+	RegisterXactCallback(transaction_event, NULL);
+}

@@ -1,0 +1,895 @@
+/*-------------------------------------------------------------------------
+ *
+ * waitgraph.c
+ *		Walks contended locks: who waits for whom, and since when.
+ *
+ * A contended lock is walked once, under its own partition lock in shared
+ * mode, whatever the number of its waiters: its holders and its queue are
+ * copied, and nothing else is done there.  No list of pairs is made.  What is
+ * asked of pairs ("the oldest", "all that follow") is answered from one value
+ * per lock mode, so that all below is linear in holders and waiters.
+ *
+ * The locks of one look are copied one after the other, so that the graph is
+ * not of one instant.  That is why enforce.c proves everything again.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "lockguard.h"
+#include "snapshot.h"
+#include "waitgraph.h"
+
+/* Smallest moment among waiters, and among those of other nodes than it. */
+typedef struct Oldest
+{
+	int64		at;
+	int			node;
+	int			waiter;
+	int64		other_at;
+	int			other_waiter;
+} Oldest;
+
+/*
+ * An empty graph, all of whose memory is in "context".  Grows with the number
+ * of locks contended at once, and never shrinks.
+ */
+LgGraph *
+lg_graph_create(MemoryContext context)
+{
+	MemoryContext old = MemoryContextSwitchTo(context);
+	LgGraph    *graph = palloc0(sizeof(LgGraph));
+
+	graph->context = context;
+	graph->max_locks = graph->old_max_locks = 64;
+	graph->locks = palloc_array(LgLock, graph->max_locks);
+	graph->old_locks = palloc_array(LgLock, graph->max_locks);
+	graph->max_holders = graph->old_max_holders = LG_TOTAL_PROCS;
+	graph->holders = palloc_array(LgHolder, graph->max_holders);
+	graph->old_holders = palloc_array(LgHolder, graph->max_holders);
+	graph->max_waiters = LG_TOTAL_PROCS;
+	graph->waiters = palloc_array(LgWaiter, graph->max_waiters);
+	graph->nbuckets = 64;
+	while (graph->nbuckets < LG_TOTAL_PROCS)
+		graph->nbuckets *= 2;
+	graph->buckets = palloc_array(int, graph->nbuckets);
+	graph->old_buckets = palloc_array(int, graph->nbuckets);
+	memset(graph->buckets, -1, graph->nbuckets * sizeof(int));
+	memset(graph->old_buckets, -1, graph->nbuckets * sizeof(int));
+	graph->nodes = palloc0_array(LgNode, LG_TOTAL_PROCS);
+	graph->active = palloc_array(int, LG_TOTAL_PROCS);
+	graph->steps = palloc_array(LgStep, LG_TOTAL_PROCS + 1);
+	graph->scratch = palloc0_array(int, LG_TOTAL_PROCS);
+	MemoryContextSwitchTo(old);
+	return graph;
+}
+
+/*
+ * Bring what is remembered of a process's wait up to date.
+ *
+ * waitStart is set a little after the wait has begun, and is 0 until then.
+ * Such a wait counts as begun when it was first seen.  When its start is set
+ * at last, it is taken for the same wait only if it began before that.
+ */
+static void
+track_wait(LgTrack *track, int pid, LOCK *lock, TimestampTz start,
+		   const LgClock *clock)
+{
+	int64		at;
+
+	if (track->pid != pid)
+	{
+		memset(track, 0, sizeof(*track));
+		track->pid = pid;
+	}
+	if (track->wait_lock == lock && track->wait.wall == start &&
+		track->wait.at != 0)
+		return;
+
+	at = start == 0 ? clock->now : lg_clock_at(clock, start);
+	if (track->wait_lock != lock || track->wait.wall != 0 || at > track->wait.at)
+		track->wait_looked = 0;
+	track->wait_lock = lock;
+	track->wait.wall = start;
+	track->wait.at = at;
+}
+
+/*
+ * Find all processes that wait for a heavyweight lock, in one pass over the
+ * PGPROCs without any lock.  "found" has room for one each.  Returns how many.
+ */
+int
+lg_find_waiters(LgFound *found, LgTrack *tracks, const LgClock *clock)
+{
+	int			nprocs = ProcGlobal->allProcCount;
+	int			nfound = 0;
+
+	for (int procno = 0; procno < nprocs; procno++)
+	{
+		volatile PGPROC *proc = &ProcGlobal->allProcs[procno];
+		LOCK	   *lock = proc->waitLock;
+		TimestampTz start;
+
+		if (likely(lock == NULL))
+			continue;
+
+		start = (TimestampTz) pg_atomic_read_u64(&ProcGlobal->allProcs[procno].waitStart);
+		track_wait(&tracks[procno], proc->pid, lock, start, clock);
+		found[nfound].procno = procno;
+		found[nfound].since = tracks[procno].wait.at;
+		nfound++;
+	}
+	return nfound;
+}
+
+/* Make room for the holders and waiters of one more lock. */
+static void
+make_room(LgGraph *graph)
+{
+	if (graph->nlocks >= graph->max_locks)
+	{
+		graph->max_locks *= 2;
+		graph->locks = repalloc_array(graph->locks, LgLock, graph->max_locks);
+	}
+	if (graph->nholders + LG_TOTAL_PROCS > graph->max_holders)
+	{
+		graph->max_holders = Max(graph->max_holders * 2,
+								 graph->nholders + LG_TOTAL_PROCS);
+		graph->holders = repalloc_huge(graph->holders,
+									   graph->max_holders * sizeof(LgHolder));
+	}
+	if (graph->nwaiters + LG_TOTAL_PROCS > graph->max_waiters)
+	{
+		graph->max_waiters = Max(graph->max_waiters * 2,
+								 graph->nwaiters + LG_TOTAL_PROCS);
+		graph->waiters = repalloc_huge(graph->waiters,
+									   graph->max_waiters * sizeof(LgWaiter));
+	}
+}
+
+static int
+find_lock(const LgLock *locks, const int *buckets, int nbuckets,
+		  const LOCKTAG *tag, uint32 hash)
+{
+	int			i = buckets[hash & (nbuckets - 1)];
+
+	while (i >= 0 && memcmp(&locks[i].tag, tag, sizeof(LOCKTAG)) != 0)
+		i = locks[i].next_in_bucket;
+	return i;
+}
+
+/*
+ * Copy the lock that a process waits for, unless that has been done in this
+ * look.  The process may stop waiting at any moment until we have the
+ * partition lock; then there is nothing to copy.
+ */
+static void
+walk_lock(LgGraph *graph, PGPROC *proc)
+{
+	LOCK	   *lock = ((volatile PGPROC *) proc)->waitLock;
+	LOCKTAG		tag;
+	uint32		hash;
+	LWLock	   *partition;
+	LgLock	   *copy;
+	int64		start;
+
+	if (lock == NULL)
+		return;
+
+	/*
+	 * Memory of the lock table is never unmapped, so this read is safe even
+	 * if the lock is gone; whether the tag is right is checked below.
+	 */
+	memcpy(&tag, &lock->tag, sizeof(LOCKTAG));
+	hash = LockTagHashCode(&tag);
+	if (find_lock(graph->locks, graph->buckets, graph->nbuckets, &tag, hash) >= 0)
+		return;
+	make_room(graph);
+	copy = &graph->locks[graph->nlocks];
+	copy->holder = graph->nholders;
+	copy->waiter = graph->nwaiters;
+
+	partition = LockHashPartitionLock(hash);
+	LWLockAcquire(partition, LW_SHARED);
+	start = lg_now();
+	if (proc->waitLock == lock &&
+		memcmp(&lock->tag, &tag, sizeof(LOCKTAG)) == 0)
+	{
+		for (PROCLOCK *proclock = lg_first_proclock(lock); proclock != NULL;
+			 proclock = lg_next_proclock(lock, proclock))
+		{
+			LgHolder   *holder;
+
+			if (proclock->holdMask == 0)
+				continue;
+			holder = &graph->holders[graph->nholders++];
+			holder->procno = lg_proc_number(proclock->tag.myProc);
+			holder->node = lg_proc_number(proclock->groupLeader);
+			holder->pid = proclock->tag.myProc->pid;
+			holder->mask = proclock->holdMask;
+		}
+		for (PGPROC *queued = lg_first_waiter(lock); queued != NULL;
+			 queued = lg_next_waiter(lock, queued))
+		{
+			LgWaiter   *waiter = &graph->waiters[graph->nwaiters++];
+
+			waiter->procno = lg_proc_number(queued);
+			waiter->node = lg_proc_number(queued->waitProcLock->groupLeader);
+			waiter->pid = queued->pid;
+			waiter->lxid = lg_proc_lxid(queued);
+			waiter->mode = queued->waitLockMode;
+			waiter->wait_start = (TimestampTz) pg_atomic_read_u64(&queued->waitStart);
+		}
+	}
+	start = lg_now() - start;
+	LWLockRelease(partition);
+
+	graph->max_lock_time = Max(graph->max_lock_time, start);
+	copy->nholders = graph->nholders - copy->holder;
+	copy->nwaiters = graph->nwaiters - copy->waiter;
+	if (copy->nwaiters == 0)
+		return;
+
+	copy->tag = tag;
+	copy->address = lock;
+	copy->hash = hash;
+	copy->conflicts = GetLockTagsMethodTable(&tag)->conflictTab;
+	copy->next_in_bucket = graph->buckets[hash & (graph->nbuckets - 1)];
+	graph->buckets[hash & (graph->nbuckets - 1)] = graph->nlocks;
+	graph->nlocks++;
+}
+
+/* Keep this look as the old one, and begin an empty one. */
+static void
+begin_look(LgGraph *graph)
+{
+	LgLock	   *locks = graph->old_locks;
+	LgHolder   *holders = graph->old_holders;
+	int		   *buckets = graph->old_buckets;
+	int			max_locks = graph->old_max_locks;
+	int			max_holders = graph->old_max_holders;
+
+	/* Empty the buckets that the look before the last has used. */
+	for (int i = 0; i < graph->old_nlocks; i++)
+		buckets[locks[i].hash & (graph->nbuckets - 1)] = -1;
+
+	graph->old_locks = graph->locks;
+	graph->old_nlocks = graph->nlocks;
+	graph->old_max_locks = graph->max_locks;
+	graph->old_holders = graph->holders;
+	graph->old_max_holders = graph->max_holders;
+	graph->old_buckets = graph->buckets;
+
+	graph->locks = locks;
+	graph->nlocks = 0;
+	graph->max_locks = max_locks;
+	graph->holders = holders;
+	graph->nholders = 0;
+	graph->max_holders = max_holders;
+	graph->buckets = buckets;
+	graph->nwaiters = 0;
+	graph->nactive = 0;
+	graph->max_lock_time = 0;
+	graph->look++;
+}
+
+/* The node of a procno, added to this look if it is not part of it yet. */
+static LgNode *
+add_node(LgGraph *graph, int procno)
+{
+	LgNode	   *node = &graph->nodes[procno];
+
+	if (node->look != graph->look)
+	{
+		node->look = graph->look;
+		node->waiting = false;
+		node->first_wait = -1;
+		node->first_hold = -1;
+		node->idle_since = LG_NEVER;
+		node->blocking_since = LG_NEVER;
+		node->tree = procno;
+		node->visit = 0;
+		graph->active[graph->nactive++] = procno;
+	}
+	return node;
+}
+
+/* The node of this look with that procno, or NULL. */
+LgNode *
+lg_node(LgGraph *graph, int node)
+{
+	return graph->nodes[node].look == graph->look ? &graph->nodes[node] : NULL;
+}
+
+/* The tree that a node belongs to, named by one of its nodes. */
+int
+lg_tree(LgGraph *graph, int node)
+{
+	while (graph->nodes[node].tree != node)
+	{
+		/* Halve the path as we go. */
+		graph->nodes[node].tree = graph->nodes[graph->nodes[node].tree].tree;
+		node = graph->nodes[node].tree;
+	}
+	return node;
+}
+
+static void
+join_trees(LgGraph *graph, int a, int b)
+{
+	a = lg_tree(graph, a);
+	b = lg_tree(graph, b);
+	if (a != b)
+		graph->nodes[b].tree = a;
+}
+
+/* The modes that conflict with any of those in a mask. */
+static inline LOCKMASK
+conflicting(const LgLock *lock, LOCKMASK mask)
+{
+	LOCKMASK	result = 0;
+
+	for (int mode = 1; mode < LG_LOCKMODES; mode++)
+		if (mask & LOCKBIT_ON(mode))
+			result |= lock->conflicts[mode];
+	return result;
+}
+
+/*
+ * Since when has each mode of each holder been seen?  Carried over from the
+ * look before, where that walked the same lock.
+ */
+static void
+carry_over_holders(LgGraph *graph, const LgLock *lock, int64 now)
+{
+	int			old = find_lock(graph->old_locks, graph->old_buckets,
+								graph->nbuckets, &lock->tag, lock->hash);
+
+	if (old >= 0)
+		for (int i = 0; i < graph->old_locks[old].nholders; i++)
+		{
+			int			index = graph->old_locks[old].holder + i;
+
+			graph->scratch[graph->old_holders[index].procno] = index;
+		}
+
+	for (int i = 0; i < lock->nholders; i++)
+	{
+		LgHolder   *holder = &graph->holders[lock->holder + i];
+		const LgHolder *before = NULL;
+
+		if (old >= 0)
+		{
+			int			index = graph->scratch[holder->procno];
+
+			/* scratch is not cleared: check that it is about this lock. */
+			if (index >= graph->old_locks[old].holder &&
+				index < graph->old_locks[old].holder + graph->old_locks[old].nholders &&
+				graph->old_holders[index].procno == holder->procno &&
+				graph->old_holders[index].pid == holder->pid)
+				before = &graph->old_holders[index];
+		}
+		for (int mode = 1; mode < LG_LOCKMODES; mode++)
+			if (holder->mask & LOCKBIT_ON(mode))
+				holder->seen[mode] =
+					before && (before->mask & LOCKBIT_ON(mode)) ?
+					before->seen[mode] : now;
+	}
+}
+
+static void
+oldest_clear(Oldest *oldest)
+{
+	oldest->at = oldest->other_at = LG_NEVER;
+	oldest->node = oldest->waiter = oldest->other_waiter = -1;
+}
+
+static void
+oldest_add(Oldest *oldest, int64 at, int node, int waiter)
+{
+	if (at < oldest->at)
+	{
+		if (node != oldest->node)
+		{
+			oldest->other_at = oldest->at;
+			oldest->other_waiter = oldest->waiter;
+		}
+		oldest->at = at;
+		oldest->node = node;
+		oldest->waiter = waiter;
+	}
+	else if (node != oldest->node && at < oldest->other_at)
+	{
+		oldest->other_at = at;
+		oldest->other_waiter = waiter;
+	}
+}
+
+/* The oldest that is not of "node" itself: nobody blocks itself. */
+static int64
+oldest_besides(const Oldest *oldest, int node, int *waiter)
+{
+	bool		other = oldest->node == node;
+
+	*waiter = other ? oldest->other_waiter : oldest->waiter;
+	return other ? oldest->other_at : oldest->at;
+}
+
+/* A pair of a waiter and a blocking node began at "since". */
+static void
+blame(LgGraph *graph, const LgLock *lock, int node, int64 since,
+	  LgBlockKind kind, int procno, int pid, int waiter)
+{
+	LgNode	   *blocker = &graph->nodes[node];
+
+	if (since >= blocker->blocking_since)
+		return;
+	blocker->blocking_since = since;
+	blocker->evidence.kind = kind;
+	blocker->evidence.tag = lock->tag;
+	blocker->evidence.procno = procno;
+	blocker->evidence.pid = pid;
+	blocker->evidence.waiter_procno = graph->waiters[waiter].procno;
+	blocker->evidence.waiter_pid = graph->waiters[waiter].pid;
+	blocker->evidence.waiter_start = graph->waiters[waiter].wait_start;
+}
+
+/*
+ * Since when has each node been in somebody's way?
+ *
+ * It is the longest time of any chain that ends at the node, and in a chain
+ * blame begins with the youngest pair; so the last pair of a chain alone is
+ * never younger than the chain, and it is enough to find the oldest pair.
+ * When a pair began is never guessed early:
+ *
+ * - a lock that has only ever one holder: when the wait began;
+ * - a queue pair: when the later of the two began to wait;
+ * - an idle holder took its lock before it went idle: the later of that and
+ *	 of the wait's beginning, or the first look that saw both if earlier;
+ * - any other holder: the first look that saw both.
+ */
+static void
+blame_lock(LgGraph *graph, const LgLock *lock)
+{
+	bool		one_holder =
+		lock->tag.locktag_type == LOCKTAG_TRANSACTION ||
+		lock->tag.locktag_type == LOCKTAG_VIRTUALTRANSACTION ||
+		lock->tag.locktag_type == LOCKTAG_SPECULATIVE_TOKEN;
+	Oldest		since[LG_LOCKMODES];
+	Oldest		seen[LG_LOCKMODES];
+	int			ignored;
+
+	for (int mode = 1; mode < LG_LOCKMODES; mode++)
+	{
+		oldest_clear(&since[mode]);
+		oldest_clear(&seen[mode]);
+	}
+
+	/* The queue, from its end: all behind a waiter are known at its turn. */
+	for (int i = lock->nwaiters - 1; i >= 0; i--)
+	{
+		int			index = lock->waiter + i;
+		LgWaiter   *waiter = &graph->waiters[index];
+
+		for (int mode = 1; mode < LG_LOCKMODES; mode++)
+			if (lock->conflicts[waiter->mode] & lock->waited & LOCKBIT_ON(mode))
+			{
+				int			behind;
+				int64		at = oldest_besides(&since[mode], waiter->node, &behind);
+
+				if (at != LG_NEVER)
+					blame(graph, lock, waiter->node, Max(at, waiter->since),
+						  LG_QUEUE, waiter->procno, waiter->pid, behind);
+			}
+		oldest_add(&since[waiter->mode], waiter->since, waiter->node, index);
+		oldest_add(&seen[waiter->mode], waiter->seen, waiter->node, index);
+	}
+
+	for (int i = 0; i < lock->nholders; i++)
+	{
+		LgHolder   *holder = &graph->holders[lock->holder + i];
+		int64		idle_since;
+
+		if (!holder->blocks)
+			continue;
+		idle_since = graph->nodes[holder->node].idle_since;
+
+		for (int mode = 1; mode < LG_LOCKMODES; mode++)
+		{
+			LOCKMASK	against = lock->conflicts[mode] & holder->mask;
+			int64		held = LG_NEVER;
+			int64		at;
+			int64		pair;
+			int			waiter;
+
+			if (against == 0 || (lock->waited & LOCKBIT_ON(mode)) == 0)
+				continue;
+			at = oldest_besides(&since[mode], holder->node, &waiter);
+			if (at == LG_NEVER)
+				continue;
+
+			if (one_holder)
+				pair = at;
+			else
+			{
+				for (int h = 1; h < LG_LOCKMODES; h++)
+					if (against & LOCKBIT_ON(h))
+						held = Min(held, holder->seen[h]);
+				pair = Max(held, oldest_besides(&seen[mode], holder->node, &ignored));
+				if (idle_since != LG_NEVER)
+					pair = Min(pair, Max(at, idle_since));
+			}
+			blame(graph, lock, holder->node, pair,
+				  LG_HOLDER, holder->procno, holder->pid, waiter);
+		}
+	}
+}
+
+/*
+ * Look at the lock manager: walk the locks of all waiters in "found" that
+ * have waited at least min_age ns, and find out who blocks whom since when.
+ * "server" has the server's own settings.
+ *
+ * Takes the partition lock of each of these locks, one at a time, shared.
+ */
+void
+lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
+			  const LgValues *server,
+			  const LgFound *found, int nfound, int64 min_age)
+{
+	begin_look(graph);
+	graph->walked_at = clock->now;
+
+	for (int i = 0; i < nfound; i++)
+		if (clock->now - found[i].since >= min_age)
+			walk_lock(graph, &ProcGlobal->allProcs[found[i].procno]);
+
+	/* Nodes, and what is known of each wait and each holder. */
+	for (int l = 0; l < graph->nlocks; l++)
+	{
+		LgLock	   *lock = &graph->locks[l];
+		LOCKMASK	blocking;
+		int			tree = -1;
+
+		lock->waited = 0;
+		lock->visit = 0;
+		for (int mode = 0; mode < LG_LOCKMODES; mode++)
+			lock->last[mode] = -1;
+
+		for (int i = 0; i < lock->nwaiters; i++)
+		{
+			int			index = lock->waiter + i;
+			LgWaiter   *waiter = &graph->waiters[index];
+			LgTrack    *track = &tracks[waiter->procno];
+			LgNode	   *node = add_node(graph, waiter->node);
+
+			track_wait(track, waiter->pid, lock->address, waiter->wait_start, clock);
+			waiter->since = track->wait.at;
+			if (track->wait_looked == 0)
+				track->wait_looked = clock->now;
+			waiter->seen = track->wait_looked;
+			waiter->lock = l;
+			waiter->same_mode = lock->last[waiter->mode];
+			lock->last[waiter->mode] = index;
+			lock->waited |= LOCKBIT_ON(waiter->mode);
+			waiter->next_of_node = node->first_wait;
+			node->first_wait = index;
+			node->waiting = true;
+			if (tree < 0)
+				tree = waiter->node;
+			else
+				join_trees(graph, tree, waiter->node);
+		}
+
+		blocking = conflicting(lock, lock->waited);
+		carry_over_holders(graph, lock, clock->now);
+		for (int i = 0; i < lock->nholders; i++)
+		{
+			LgHolder   *holder = &graph->holders[lock->holder + i];
+
+			holder->lock = l;
+			holder->blocks = (holder->mask & blocking) != 0;
+			if (holder->blocks)
+			{
+				LgNode	   *node = add_node(graph, holder->node);
+
+				holder->next_of_node = node->first_hold;
+				node->first_hold = lock->holder + i;
+				join_trees(graph, tree, holder->node);
+			}
+		}
+	}
+
+	/* Waits that were too young to be walked: who waits is no root. */
+	for (int i = 0; i < nfound; i++)
+	{
+		PGPROC	   *proc = &ProcGlobal->allProcs[found[i].procno];
+		PGPROC	   *leader = ((volatile PGPROC *) proc)->lockGroupLeader;
+		LgNode	   *node = lg_node(graph, lg_proc_number(leader ? leader : proc));
+
+		if (node != NULL && ((volatile PGPROC *) proc)->waitLock != NULL)
+			node->waiting = true;
+	}
+
+	for (int i = 0; i < graph->nactive; i++)
+	{
+		LgNode	   *node = &graph->nodes[graph->active[i]];
+		LgTrack    *track = &tracks[graph->active[i]];
+		int			limit;
+
+		lg_read_session(graph->active[i], &node->session);
+		lg_track_session(track, &node->session, clock, false);
+		lg_settings_of_session(graph->active[i], node->session.pid,
+							   node->session.session_start, server, &node->values);
+		limit = node->values.value[LG_IDLE_BLOCKER_TIMEOUT];
+		if (!node->waiting &&
+			(limit > 0 || lg_state_is_idle(&node->session)))
+			node->idle_since = lg_idle_since(track, &node->session, clock,
+											 limit * LG_NANOS_PER_MS);
+	}
+
+	for (int l = 0; l < graph->nlocks; l++)
+		blame_lock(graph, &graph->locks[l]);
+}
+
+/* A root blocker blocks somebody and waits for no heavyweight lock itself. */
+bool
+lg_is_root(LgGraph *graph, const LgNode *node)
+{
+	return node->look == graph->look && !node->waiting &&
+		node->blocking_since != LG_NEVER;
+}
+
+/* The wait of a node that has lasted longest, or NULL if none was walked. */
+const LgWaiter *
+lg_longest_wait(LgGraph *graph, const LgNode *node)
+{
+	const LgWaiter *longest = NULL;
+
+	for (int i = node->first_wait; i >= 0; i = graph->waiters[i].next_of_node)
+		if (longest == NULL || graph->waiters[i].since < longest->since)
+			longest = &graph->waiters[i];
+	return longest;
+}
+
+/* The same, of its waits for a relation lock. */
+const LgWaiter *
+lg_relation_wait(LgGraph *graph, const LgNode *node)
+{
+	const LgWaiter *longest = NULL;
+
+	for (int i = node->first_wait; i >= 0; i = graph->waiters[i].next_of_node)
+		if (graph->locks[graph->waiters[i].lock].tag.locktag_type == LOCKTAG_RELATION &&
+			(longest == NULL || graph->waiters[i].since < longest->since))
+			longest = &graph->waiters[i];
+	return longest;
+}
+
+/*
+ * Step through the blockers of a waiter, in no particular order of holders,
+ * then of the queue ahead of it.  Begin with position 0; false at the end.
+ * Members of the waiter's own lock group do not block it, except on a
+ * relation-extension lock.
+ */
+bool
+lg_next_blocker(LgGraph *graph, const LgWaiter *waiter, LgBlocker *blocker)
+{
+	const LgLock *lock = &graph->locks[waiter->lock];
+	LOCKMASK	conflicts = lock->conflicts[waiter->mode];
+	bool		within_group =
+		lock->tag.locktag_type == LOCKTAG_RELATION_EXTEND;
+
+	while (blocker->position < lock->nholders)
+	{
+		const LgHolder *holder = &graph->holders[lock->holder + blocker->position++];
+
+		if ((holder->mask & conflicts) == 0 || holder->procno == waiter->procno ||
+			(holder->node == waiter->node && !within_group))
+			continue;
+		blocker->node = holder->node;
+		blocker->procno = holder->procno;
+		blocker->pid = holder->pid;
+		blocker->kind = LG_HOLDER;
+		return true;
+	}
+	while (blocker->position - lock->nholders < lock->nwaiters)
+	{
+		const LgWaiter *ahead =
+			&graph->waiters[lock->waiter + blocker->position - lock->nholders];
+
+		if (ahead == waiter)
+			return false;
+		blocker->position++;
+		if ((LOCKBIT_ON(ahead->mode) & conflicts) == 0 ||
+			(ahead->node == waiter->node && !within_group))
+			continue;
+		blocker->node = ahead->node;
+		blocker->procno = ahead->procno;
+		blocker->pid = ahead->pid;
+		blocker->kind = LG_QUEUE;
+		return true;
+	}
+	return false;
+}
+
+/*
+ * Visit all waiters of a lock that conflict with "modes" and stand behind
+ * "after" (an index in waiters), and whose node has not been visited.  As the
+ * visited part of a mode's queue is always its end, each waiter is passed
+ * over once in a traversal, however many nodes it waits for.
+ */
+static void
+visit_behind(LgGraph *graph, LgLock *lock, LOCKMASK modes, int after,
+			 int parent, LgBlockKind kind)
+{
+	int			node = graph->steps[parent].node;
+	int			first = graph->nsteps;
+
+	if (lock->visit != graph->visit)
+	{
+		lock->visit = graph->visit;
+		memcpy(lock->cursor, lock->last, sizeof(lock->cursor));
+	}
+	for (int mode = 1; mode < LG_LOCKMODES; mode++)
+	{
+		int			i;
+
+		if ((modes & LOCKBIT_ON(mode)) == 0)
+			continue;
+		for (i = lock->cursor[mode]; i > after; i = graph->waiters[i].same_mode)
+		{
+			LgNode	   *waiting = &graph->nodes[graph->waiters[i].node];
+
+			if (graph->waiters[i].node == node || waiting->visit == graph->visit)
+				continue;
+			waiting->visit = graph->visit;
+			graph->steps[graph->nsteps].node = graph->waiters[i].node;
+			graph->steps[graph->nsteps].parent = parent;
+			graph->steps[graph->nsteps].level = graph->steps[parent].level + 1;
+			graph->steps[graph->nsteps].kind = kind;
+			graph->steps[graph->nsteps].waiter = i;
+			graph->nsteps++;
+		}
+		lock->cursor[mode] = i;
+	}
+
+	/* They were found from the end of the queue: turn them round. */
+	for (int last = graph->nsteps - 1; first < last; first++, last--)
+	{
+		LgStep		step = graph->steps[first];
+
+		graph->steps[first] = graph->steps[last];
+		graph->steps[last] = step;
+	}
+}
+
+/*
+ * All nodes that wait for "start", directly or through others, each once.
+ * They are left in graph->steps, nearest first, with "start" itself as the
+ * first; returns their number without it.  Linear in holders and waiters.
+ */
+int
+lg_downstream(LgGraph *graph, int start)
+{
+	graph->visit++;
+	graph->nodes[start].visit = graph->visit;
+	graph->nsteps = 1;
+	graph->steps[0].node = start;
+	graph->steps[0].parent = -1;
+	graph->steps[0].level = 0;
+	graph->steps[0].kind = LG_HOLDER;
+	graph->steps[0].waiter = -1;
+
+	for (int i = 0; i < graph->nsteps; i++)
+	{
+		LgNode	   *node = &graph->nodes[graph->steps[i].node];
+
+		for (int h = node->first_hold; h >= 0; h = graph->holders[h].next_of_node)
+		{
+			LgLock	   *lock = &graph->locks[graph->holders[h].lock];
+
+			visit_behind(graph, lock,
+						 lock->waited & conflicting(lock, graph->holders[h].mask),
+						 -1, i, LG_HOLDER);
+		}
+		for (int w = node->first_wait; w >= 0; w = graph->waiters[w].next_of_node)
+		{
+			LgLock	   *lock = &graph->locks[graph->waiters[w].lock];
+
+			visit_behind(graph, lock,
+						 lock->waited & lock->conflicts[graph->waiters[w].mode],
+						 w, i, LG_QUEUE);
+		}
+	}
+	return graph->nsteps - 1;
+}
+
+/*
+ * Does a node wait for itself?  Runs a traversal, and leaves its steps.
+ */
+bool
+lg_in_cycle(LgGraph *graph, int node)
+{
+	lg_downstream(graph, node);
+	for (int w = graph->nodes[node].first_wait; w >= 0;
+		 w = graph->waiters[w].next_of_node)
+	{
+		LgBlocker	blocker = {0};
+
+		while (lg_next_blocker(graph, &graph->waiters[w], &blocker))
+			if (blocker.node != node &&
+				graph->nodes[blocker.node].visit == graph->visit)
+				return true;
+	}
+	return false;
+}
+
+/*
+ * The procnos from which trees are drawn, those with the most behind them
+ * first: all roots, and for each cycle its member with the lowest pid.
+ * "roots" has room for one per PGPROC.  Returns how many.
+ */
+int
+lg_find_roots(LgGraph *graph, int *roots)
+{
+	int		   *below = palloc_array(int, LG_TOTAL_PROCS);
+	bool	   *reached = palloc0_array(bool, LG_TOTAL_PROCS);
+	int			n = 0;
+
+	for (int i = 0; i < graph->nactive; i++)
+	{
+		int			node = graph->active[i];
+
+		if (graph->nodes[node].waiting ||
+			graph->nodes[node].blocking_since == LG_NEVER)
+			continue;
+		below[node] = lg_downstream(graph, node);
+		for (int s = 0; s < graph->nsteps; s++)
+			reached[graph->steps[s].node] = true;
+		roots[n++] = node;
+	}
+
+	/* What no root has reached is in a cycle, or behind one. */
+	for (;;)
+	{
+		int			lowest = -1;
+
+		for (int i = 0; i < graph->nactive; i++)
+		{
+			int			node = graph->active[i];
+
+			if (!reached[node] && graph->nodes[node].first_wait >= 0 &&
+				(lowest < 0 ||
+				 graph->nodes[node].session.pid < graph->nodes[lowest].session.pid) &&
+				lg_in_cycle(graph, node))
+				lowest = node;
+		}
+		if (lowest < 0)
+			break;
+		below[lowest] = lg_downstream(graph, lowest);
+		for (int s = 0; s < graph->nsteps; s++)
+			reached[graph->steps[s].node] = true;
+		roots[n++] = lowest;
+	}
+
+	/* Few; insertion keeps equals in order. */
+	for (int i = 1; i < n; i++)
+	{
+		int			root = roots[i];
+		int			at = i;
+
+		for (; at > 0 && below[roots[at - 1]] < below[root]; at--)
+			roots[at] = roots[at - 1];
+		roots[at] = root;
+	}
+	pfree(below);
+	pfree(reached);
+	return n;
+}

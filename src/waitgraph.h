@@ -1,0 +1,182 @@
+/*-------------------------------------------------------------------------
+ *
+ * waitgraph.h
+ *		Who waits for whom.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOCKGUARD_WAITGRAPH_H
+#define LOCKGUARD_WAITGRAPH_H
+
+#include "lockguard.h"
+#include "snapshot.h"
+
+#include "storage/lock.h"
+
+#define LG_LOCKMODES	(AccessExclusiveLock + 1)
+
+typedef enum LgBlockKind
+{
+	LG_HOLDER,					/* holds the lock in a conflicting mode */
+	LG_QUEUE					/* waits ahead for a conflicting mode */
+} LgBlockKind;
+
+/* An entry of a contended lock's wait queue. */
+typedef struct LgWaiter
+{
+	int			procno;			/* who waits */
+	int			node;			/* its lock group's leader */
+	int			lock;			/* index in LgGraph.locks */
+	int			pid;
+	LocalTransactionId lxid;
+	LOCKMODE	mode;
+	TimestampTz wait_start;		/* as in shared memory; 0 = just now */
+	int64		since;			/* the same, monotonic ns */
+	int64		seen;			/* first look that saw this wait */
+	int			same_mode;		/* the next one ahead with this mode, or -1 */
+	int			next_of_node;	/* another wait of the same node, or -1 */
+} LgWaiter;
+
+/* A process that holds a contended lock. */
+typedef struct LgHolder
+{
+	int			procno;
+	int			node;
+	int			lock;
+	int			pid;
+	LOCKMASK	mask;
+	bool		blocks;			/* conflicts with some waiter */
+	int			next_of_node;	/* another lock held by the same node, or -1 */
+	int64		seen[LG_LOCKMODES]; /* first look that saw this mode held */
+} LgHolder;
+
+/* A contended lock: its holders and its queue, in order, as slices. */
+typedef struct LgLock
+{
+	LOCKTAG		tag;
+	LOCK	   *address;		/* to compare only */
+	uint32		hash;
+	int			next_in_bucket;
+	const LOCKMASK *conflicts;	/* by lock mode */
+	int			holder;			/* first in LgGraph.holders */
+	int			nholders;
+	int			waiter;			/* first in LgGraph.waiters */
+	int			nwaiters;
+	LOCKMASK	waited;			/* modes that are waited for */
+	int			last[LG_LOCKMODES]; /* last waiter for each mode, or -1 */
+
+	/* How far a traversal has come, from the end of the queue, per mode. */
+	uint32		visit;
+	int			cursor[LG_LOCKMODES];
+} LgLock;
+
+/* One "W waits because of X": enough to prove it again under the lock. */
+typedef struct LgEvidence
+{
+	LgBlockKind kind;
+	LOCKTAG		tag;
+	int			procno;			/* X: the process that holds or queues */
+	int			pid;
+	int			waiter_procno;
+	int			waiter_pid;
+	TimestampTz waiter_start;	/* its waitStart */
+} LgEvidence;
+
+/* A lock group that waits or blocks; indexed by its leader's procno. */
+typedef struct LgNode
+{
+	uint32		look;			/* the look that this belongs to */
+	bool		waiting;		/* some member waits for a heavyweight lock */
+	int			first_wait;		/* index in waiters, or -1 */
+	int			first_hold;		/* index in holders, or -1 */
+	LgSession	session;		/* the leader */
+	LgValues	values;			/* its settings */
+	int64		idle_since;		/* LG_NEVER = not idle */
+	int64		blocking_since; /* LG_NEVER = blocks nobody */
+	LgEvidence	evidence;		/* of the pair that began then */
+	int			tree;			/* parent in the union of its tree */
+	uint32		visit;
+} LgNode;
+
+/* One step of a traversal downstream of a node. */
+typedef struct LgStep
+{
+	int			node;
+	int			parent;			/* index in the steps; -1 = the start */
+	int			level;
+	LgBlockKind kind;
+	int			waiter;			/* by which it waits for its parent */
+} LgStep;
+
+typedef struct LgGraph
+{
+	MemoryContext context;
+	uint32		look;
+	uint32		visit;
+	int64		walked_at;		/* monotonic ns of the look; 0 = never */
+
+	int			nlocks;
+	int			max_locks;
+	LgLock	   *locks;
+	int			nholders;
+	int			max_holders;
+	LgHolder   *holders;
+	int			nwaiters;
+	int			max_waiters;
+	LgWaiter   *waiters;
+	int			nbuckets;		/* a power of 2 */
+	int		   *buckets;		/* locks by hash */
+
+	/* As the look before saw them: since when is each lock held? */
+	int			old_nlocks;
+	LgLock	   *old_locks;
+	int			old_max_locks;
+	LgHolder   *old_holders;
+	int			old_max_holders;
+	int		   *old_buckets;
+
+	LgNode	   *nodes;			/* one per PGPROC */
+	int			nactive;
+	int		   *active;			/* the nodes of this look */
+	int			nsteps;
+	LgStep	   *steps;			/* of the last traversal, the start first */
+	int		   *scratch;		/* one per PGPROC */
+
+	int64		max_lock_time;	/* longest a partition lock was held, ns */
+} LgGraph;
+
+/* A waiter found by the unlocked pass over the PGPROCs. */
+typedef struct LgFound
+{
+	int			procno;
+	int64		since;			/* monotonic ns */
+} LgFound;
+
+/* A blocker of a waiter; see lg_next_blocker(). */
+typedef struct LgBlocker
+{
+	int			position;		/* where the iteration stands; begin with 0 */
+	int			node;
+	int			procno;
+	int			pid;			/* of procno */
+	LgBlockKind kind;
+} LgBlocker;
+
+extern LgGraph *lg_graph_create(MemoryContext context);
+extern int	lg_find_waiters(LgFound *found, LgTrack *tracks, const LgClock *clock);
+extern void lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
+						  const LgValues *server,
+						  const LgFound *found, int nfound, int64 min_age);
+
+extern LgNode *lg_node(LgGraph *graph, int node);
+extern bool lg_is_root(LgGraph *graph, const LgNode *node);
+extern const LgWaiter *lg_longest_wait(LgGraph *graph, const LgNode *node);
+extern const LgWaiter *lg_relation_wait(LgGraph *graph, const LgNode *node);
+extern bool lg_next_blocker(LgGraph *graph, const LgWaiter *waiter,
+							LgBlocker *blocker);
+extern int	lg_downstream(LgGraph *graph, int start);
+extern bool lg_in_cycle(LgGraph *graph, int node);
+extern int	lg_find_roots(LgGraph *graph, int *roots);
+extern int	lg_tree(LgGraph *graph, int node);
+
+#endif							/* LOCKGUARD_WAITGRAPH_H */

@@ -1,0 +1,446 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *		The background worker: when to scan, and the steps of a scan.
+ *
+ * A scan begins with one pass over the PGPROCs without any lock.  Only if
+ * somebody has waited long enough to matter does it look at the lock manager;
+ * then it judges, acts, and works out when the next limit can be passed at
+ * the earliest.  Until then it sleeps, but never longer than naptime.
+ *
+ * What is remembered between scans is private to the worker.  If it fails, the
+ * postmaster starts it again after a second; it then takes up the signals
+ * that are still open, and begins all other clocks anew, which makes it late,
+ * not early.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "compat.h"
+#include "debug.h"
+#include "enforce.h"
+#include "limits.h"
+#include "lockguard.h"
+#include "prepared.h"
+
+/* Private state of the worker; all of it lives as long as the process. */
+typedef struct LgWorker
+{
+	LgView		view;
+	LgVerdicts	verdicts;
+	LgFollow   *follow;
+	LgPrepared *prepared;
+	LgFound    *found;
+	MemoryContext scan_context; /* emptied after each scan that used it */
+
+	uint32		settings_changes;	/* seen when "smallest" was computed */
+	int			smallest[LG_NUM_LIMITS];	/* smallest value anybody has */
+	int64		ages_due;		/* next pass over all sessions */
+	int64		scans_served;
+	int64		last_look;		/* monotonic ns; 0 = no look at the last scan */
+} LgWorker;
+
+static void
+worker_exit(int code, Datum arg)
+{
+	pg_atomic_write_u32(&lg_shared->worker_procno, PG_UINT32_MAX);
+	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
+	lg_shared->worker_pid = 0;
+	LWLockRelease(lg_shared->lock);
+
+	/* Whoever waits for a scan finds out that there is nobody to do it. */
+	ConditionVariableBroadcast(&lg_shared->scan_served);
+}
+
+/*
+ * Say which limits are in force for the whole server, so that a value that
+ * PostgreSQL has refused does not go unnoticed.
+ */
+static void
+log_limits(void)
+{
+	LgValues	server;
+	StringInfoData buf;
+
+	lg_settings_server_values(&server);
+	initStringInfo(&buf);
+	for (int limit = 0; limit < LG_NUM_LIMITS; limit++)
+	{
+		char		value[32];
+
+		if (server.value[limit] == 0)
+			continue;
+		lg_format_value(limit, server.value[limit], value, sizeof(value));
+		appendStringInfo(&buf, "%s%s = %s", buf.len ? ", " : "",
+						 lg_setting_name(limit), value);
+	}
+	if (lg_prepared_timeout > 0)
+		appendStringInfo(&buf, "%sprepared_transaction_timeout = %dms",
+						 buf.len ? ", " : "", lg_prepared_timeout);
+
+	if (!lg_enabled)
+		ereport(LOG, (errmsg("lockguard: disabled by lockguard.enabled")));
+	else if (buf.len == 0)
+		ereport(LOG, (errmsg("lockguard: no limit is set for the whole server"),
+					  errdetail("Limits of roles and databases are in force all the same.")));
+	else
+		ereport(LOG, (errmsg("lockguard: limits for the whole server: %s%s",
+							 buf.data, lg_dry_run ? " (dry run)" : "")));
+	pfree(buf.data);
+}
+
+/* The smaller of two times of which 0 means "off". */
+static int64
+smaller(int64 a, int64 b)
+{
+	if (a == 0 || b == 0)
+		return Max(a, b);
+	return Min(a, b);
+}
+
+/* The smallest value in force of one limit, in ns; 0 = off for all. */
+static int64
+smallest(const LgWorker *worker, LgSetting limit)
+{
+	return worker->smallest[limit] * LG_NANOS_PER_MS;
+}
+
+/*
+ * The smallest limit on blockers in force, in ns; 0 if there is none.  What a
+ * blocker is to blame for begins for some pairs only when we look, so looks
+ * are a tenth of this apart.
+ */
+static int64
+smallest_blocker_limit(const LgWorker *worker)
+{
+	int64		least = smallest(worker, LG_IDLE_BLOCKER_TIMEOUT);
+
+	least = smaller(least, smallest(worker, LG_BLOCKER_TIMEOUT));
+	least = smaller(least, smallest(worker, LG_QUEUED_BLOCKER_TIMEOUT));
+	least = smaller(least, smallest(worker, LG_PREEMPT_TIMEOUT));
+	if (worker->smallest[LG_MAX_BLOCKED_SESSIONS] > 0)
+		least = smaller(least, DeadlockTimeout * LG_NANOS_PER_MS);
+	return least;
+}
+
+/*
+ * Pass over all sessions for the limits on ages, if any can have been passed
+ * by now.  A session that begins something after this pass cannot be over a
+ * limit before the smallest such limit has gone by.
+ */
+static void
+judge_ages(LgWorker *worker, bool now)
+{
+	static const LgSetting timeouts[] = {
+		LG_TRANSACTION_TIMEOUT, LG_IDLE_IN_TRANSACTION_TIMEOUT,
+		LG_STATEMENT_TIMEOUT, LG_IDLE_SESSION_TIMEOUT
+	};
+	LgView	   *view = &worker->view;
+	LgVerdicts	ages = worker->verdicts;
+	int64		least = 0;
+	bool		counts = worker->smallest[LG_MAX_LOCKS] > 0 ||
+		worker->smallest[LG_MAX_XMIN_AGE] > 0;
+
+	for (int i = 0; i < lengthof(timeouts); i++)
+		least = smaller(least, smallest(worker, timeouts[i]));
+	if (least == 0 && !counts)
+	{
+		worker->ages_due = LG_NEVER;
+		return;
+	}
+
+	if (now || view->clock.now >= worker->ages_due)
+	{
+		ages.next_due = LG_NEVER;
+		for (int procno = 0; procno < MaxBackends; procno++)
+			lg_judge_session(view, procno, &ages);
+		worker->verdicts.n = ages.n;
+		worker->ages_due = ages.next_due;
+		if (least > 0)
+			worker->ages_due = Min(worker->ages_due, view->clock.now + least);
+		if (counts)
+			worker->ages_due = Min(worker->ages_due, view->clock.now +
+								   lg_naptime * LG_NANOS_PER_MS);
+	}
+	worker->verdicts.next_due = Min(worker->verdicts.next_due, worker->ages_due);
+}
+
+/*
+ * Let the views see what was measured: times that only the worker knows, as
+ * it alone has looked before.  The caller holds LgShared->lock.
+ */
+static void
+publish_measures(LgWorker *worker)
+{
+	LgGraph    *graph = worker->view.graph;
+
+	for (int i = 0; i < graph->nactive; i++)
+	{
+		LgNode	   *node = &graph->nodes[graph->active[i]];
+		LgSlot	   *slot = lg_slot(graph->active[i]);
+
+		if (slot == NULL)
+			continue;
+		slot->measured_pid = node->session.pid;
+		slot->measured_session_start = node->session.session_start;
+		slot->measured_at = worker->view.clock.now;
+		slot->blocking_since = node->blocking_since;
+		slot->idle_since = node->idle_since;
+	}
+}
+
+/*
+ * One scan: look, judge, act.  With "whole", every waiter is looked at,
+ * however short it has waited.  Returns when the next scan is due (monotonic
+ * ns), naptime aside.
+ */
+static int64
+scan(LgWorker *worker, bool whole)
+{
+	LgView	   *view = &worker->view;
+	LgStats    *stats = &lg_shared->stats;
+	int64		start;
+	int64		looked = 0;
+	int64		tenth;
+	int64		min_age;
+	int64		wake = LG_NEVER;
+	int64		stepped = view->clock.stepped;
+	int64		blocked_time = 0;
+	int			nfound;
+	uint32		changes = pg_atomic_read_u32(&lg_shared->settings_changes);
+	bool		settings_changed = changes != worker->settings_changes;
+	bool		must_look;
+
+	lg_clock_read(&view->clock);
+	start = view->clock.now;
+	if (settings_changed)
+	{
+		worker->settings_changes = changes;
+		lg_settings_server_values(&view->server);
+		lg_settings_smallest(&view->server, worker->smallest);
+	}
+	tenth = smallest_blocker_limit(worker) / 10;
+	if (tenth > 0)
+		tenth = Max(tenth, LG_NANOS_PER_MS);
+
+	/* From which age on does a wait matter? */
+	min_age = smaller(tenth, smallest(worker, LG_LOCK_WAIT_TIMEOUT));
+	lg_follow_adopt(view, worker->follow);
+	must_look = lg_follow_needs_look(worker->follow, &whole);
+	if (whole)
+		min_age = 0;
+	else if (min_age == 0 && !must_look)
+		min_age = LG_NEVER;
+
+	LG_DEBUG_POINT("before_look");
+	nfound = lg_find_waiters(worker->found, view->tracks, &view->clock);
+	view->looked = whole || must_look;
+	for (int i = 0; i < nfound; i++)
+	{
+		int64		age = start - worker->found[i].since;
+
+		if (min_age == LG_NEVER)
+			break;
+		if (age >= min_age)
+			view->looked = true;
+		else
+			wake = Min(wake, worker->found[i].since + min_age);
+	}
+	if (view->looked)
+	{
+		lg_graph_walk(view->graph, view->tracks, &view->clock, &view->server,
+					  worker->found, nfound, min_age);
+		looked = lg_now() - start;
+
+		/* Session time lost since the last look, for the statistics. */
+		for (int i = 0; i < view->graph->nwaiters; i++)
+			blocked_time += start - Max(view->graph->waiters[i].since, worker->last_look);
+		worker->last_look = start;
+		if (tenth > 0 && nfound > 0)
+			wake = Min(wake, start + tenth);
+	}
+	else
+		worker->last_look = start;
+
+	LG_DEBUG_POINT("before_judge");
+	worker->verdicts.n = 0;
+	worker->verdicts.next_due = LG_NEVER;
+	lg_follow_up(view, worker->follow, &worker->verdicts);
+	lg_judge_waits(view, &worker->verdicts);
+	judge_ages(worker, whole || settings_changed || stepped != view->clock.stepped);
+
+	LG_DEBUG_POINT("before_act");
+	lg_sort_verdicts(&worker->verdicts);
+	for (int i = 0; i < worker->verdicts.n; i++)
+		if (view->tracks[worker->verdicts.verdicts[i].session.procno].open_action == 0 ||
+			worker->verdicts.verdicts[i].result != LG_PENDING)
+			(void) lg_act(view, worker->follow, &worker->verdicts.verdicts[i], NULL);
+	wake = Min(wake, lg_prepared_scan(worker->prepared, view));
+	LG_DEBUG_POINT("after_act");
+
+	wake = Min(wake, worker->verdicts.next_due);
+	wake = Min(wake, lg_follow_wake(worker->follow, lg_now()));
+
+	/* Who begins to wait now must be seen in time. */
+	if (tenth > 0)
+		wake = Min(wake, start + tenth);
+	if (smallest(worker, LG_LOCK_WAIT_TIMEOUT) > 0)
+		wake = Min(wake, start + smallest(worker, LG_LOCK_WAIT_TIMEOUT));
+
+	start = lg_now() - start;
+	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
+	stats->scans++;
+	stats->scan_time += start;
+	stats->max_scan_time = Max(stats->max_scan_time, start);
+	if (view->looked)
+	{
+		stats->looks++;
+		stats->look_time += looked;
+		stats->max_look_time = Max(stats->max_look_time, looked);
+		stats->max_partition_lock_time = Max(stats->max_partition_lock_time,
+											 view->graph->max_lock_time);
+		stats->blocked_time += blocked_time;
+		publish_measures(worker);
+	}
+	lg_shared->last_scan = view->clock.wall;
+	LWLockRelease(lg_shared->lock);
+	return wake;
+}
+
+/* All memory that the worker needs, once and for all. */
+static LgWorker *
+worker_create(void)
+{
+	LgWorker   *worker = palloc0(sizeof(LgWorker));
+
+	worker->view.graph = lg_graph_create(TopMemoryContext);
+	worker->view.tracks = palloc0_array(LgTrack, LG_TOTAL_PROCS);
+	worker->view.scratch = palloc_array(int64, LG_TOTAL_PROCS);
+	worker->found = palloc_array(LgFound, LG_TOTAL_PROCS);
+	worker->verdicts.max = 2 * LG_TOTAL_PROCS;
+	worker->verdicts.verdicts = palloc_array(LgVerdict, worker->verdicts.max);
+	worker->follow = lg_follow_create();
+	worker->prepared = lg_prepared_create();
+	worker->scan_context = AllocSetContextCreate(TopMemoryContext, "lockguard scan",
+												 ALLOCSET_DEFAULT_SIZES);
+	worker->settings_changes = pg_atomic_read_u32(&lg_shared->settings_changes) - 1;
+	return worker;
+}
+
+/*
+ * Sleep until "wake" (monotonic ns), naptime at most, or until something is
+ * asked of us.
+ */
+static void
+nap(int64 wake)
+{
+	int64		ms = lg_naptime;
+
+	if (wake != LG_NEVER)
+	{
+		int64		left = wake - lg_now();
+
+		/* Round up: a wake-up just before the time would be for nothing. */
+		ms = left <= 0 ? 0 : Min(ms, (left + LG_NANOS_PER_MS - 1) / LG_NANOS_PER_MS);
+	}
+	if (ms > 0)
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+}
+
+#ifdef LOCKGUARD_DEBUG
+/*
+ * Wait here as long as lockguard.debug_wait_at names this point; fail if
+ * debug_error_at does.  The activity says where the worker waits.
+ */
+void
+lg_debug_point(const char *name)
+{
+	if (lg_debug_error_at && strcmp(lg_debug_error_at, name) == 0)
+		elog(ERROR, "lockguard: made to fail at \"%s\"", name);
+	if (!lg_debug_wait_at || strcmp(lg_debug_wait_at, name) != 0 || MyProcPort != NULL)
+		return;
+	pgstat_report_activity(STATE_RUNNING, name);
+	while (lg_debug_wait_at && strcmp(lg_debug_wait_at, name) == 0)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, 0,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			lg_settings_publish_server();
+		}
+	}
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+#endif
+
+/* Entry point of the worker. */
+void
+lg_worker_main(Datum main_arg)
+{
+	LgWorker   *worker;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+
+	before_shmem_exit(worker_exit, (Datum) 0);
+	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
+	lg_shared->worker_pid = MyProcPid;
+	lg_shared->worker_start = MyStartTimestamp;
+	LWLockRelease(lg_shared->lock);
+	pg_atomic_write_u32(&lg_shared->worker_procno, lg_proc_number(MyProc));
+
+	MemoryContextSwitchTo(TopMemoryContext);
+	worker = worker_create();
+	MemoryContextSwitchTo(worker->scan_context);
+	lg_settings_publish_server();
+	log_limits();
+
+	for (;;)
+	{
+		uint64		requested;
+		int64		wake = LG_NEVER;
+
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			lg_settings_publish_server();
+			log_limits();
+		}
+
+		requested = pg_atomic_read_u64(&lg_shared->scans_requested);
+		if (lg_enabled)
+			wake = scan(worker, requested != pg_atomic_read_u64(&lg_shared->scans_served));
+		if (requested != pg_atomic_read_u64(&lg_shared->scans_served))
+		{
+			pg_atomic_write_u64(&lg_shared->scans_served, requested);
+			ConditionVariableBroadcast(&lg_shared->scan_served);
+		}
+
+		MemoryContextReset(worker->scan_context);
+		nap(wake);
+	}
+}

@@ -1,0 +1,148 @@
+#!/bin/bash
+# Builds lockguard without warnings and runs every test on temporary servers.
+#
+#   test/check.sh                             PostgreSQL 15
+#   PG_CONFIG=/path/pg_config test/check.sh   another one
+#   LOCKGUARD_JOBS=2 test/check.sh            that many TAP tests at a time
+#   LOCKGUARD_KEEP=1 test/check.sh            keeps the temporary folder with all logs
+#
+# The last line is "N passed, N failed", where each build, regression test, isolation test and TAP
+# file counts as one.
+
+. "$(dirname "$0")/common.sh"
+
+jobs=${LOCKGUARD_JOBS:-3}
+passed=0
+failed=0
+
+report()
+{
+	printf '%-8s%s\n' "$1" "$2"
+	case $1 in
+	ok) passed=$((passed + 1)) ;;
+	*) failed=$((failed + 1)) ;;
+	esac
+}
+
+# step NAME COMMAND ...: one line, and all that the command said if it fails.
+step()
+{
+	local name=$1
+
+	shift
+	if "$@" >"$tmp/step.log" 2>&1 </dev/null; then
+		report ok "$name"
+	else
+		report FAILED "$name"
+		tail -n 100 "$tmp/step.log" | sed 's/^/    /'
+		return 1
+	fi
+}
+
+finish()
+{
+	echo "$passed passed, $failed failed"
+	[ $failed = 0 ]
+	exit
+}
+
+# Hooks and SQL functions have parameters that not every one of them needs. PostgreSQL's own headers
+# count as the system's, and its flags for gcc mean nothing to clang.
+strict_build()
+{
+	local compiler=$1 flags
+
+	shift
+	flags="-isystem $("$PG_CONFIG" --includedir-server) -Wall -Wextra -Werror -Wno-unused-parameter"
+	case $compiler in
+	*clang*) flags="$flags -Wno-unknown-warning-option -Wno-ignored-optimization-argument" ;;
+	esac
+	build "$1" CC="$compiler" COPT="$flags" "${@:2}"
+}
+
+static_analysis()
+{
+	cppcheck -q -j 2 --error-exitcode=1 --enable=warning,performance,portability \
+		--inline-suppr --suppress=missingInclude --suppress=missingIncludeSystem \
+		"$tmp/plain/src"
+}
+
+# regression REGRESS|ISOLATION: counts the tests one by one from what pg_regress says.
+regression()
+{
+	local other=ISOLATION diffs=regression.diffs line name
+
+	[ "$1" = REGRESS ] || { other=REGRESS; diffs=output_iso/regression.diffs; }
+	as_user make -C "$tmp/debug" -s PG_CONFIG="$PG_CONFIG" $other= TAP_TESTS= installcheck \
+		>"$tmp/regress.log" 2>&1 </dev/null && status=0 || status=1
+	while read -r line; do
+		name=$(echo "$line" | sed -E 's/^(test|(not )?ok +[0-9]+ +[-+]) +([^ ]+).*/\3/')
+		case $line in
+		"not ok"* | *FAILED*) report FAILED "${1,,} test $name" ;;
+		*) report ok "${1,,} test $name" ;;
+		esac
+	done < <(grep -E '^(test |ok |not ok )' "$tmp/regress.log")
+	[ $status = 1 ] || return 0
+	[ $failed != 0 ] || report FAILED "make installcheck"
+	tail -n 30 "$tmp/regress.log"
+	[ ! -f "$tmp/debug/$diffs" ] || head -n 300 "$tmp/debug/$diffs"
+	echo "---- server log"
+	tail -n 40 "$tmp/server.log"
+}
+
+tap_tests()
+{
+	local file name log
+
+	cd "$tmp/debug" || return
+	set -- test/t/*.pl test/incidents/*.pl
+	as_user mkdir -p "$tmp/tap/log"
+	# Up to version 15 the tests find their folder by TESTDIR, from 16 on by the other two.
+	as_user env -u PGHOST -u PGUSER -u PGPORT \
+		TESTDIR="$tmp/tap" TESTDATADIR="$tmp/tap/tmp_check" TESTLOGDIR="$tmp/tap/tmp_check/log" \
+		PG_REGRESS="$pgxs/src/test/regress/pg_regress" top_builddir="$tmp/tap" \
+		prove --timer -j "$jobs" -I "$pgxs/src/test/perl" -I "$tmp/debug/test/lib" "$@" </dev/null 2>&1 |
+		tee "$tmp/prove.log"
+	for file; do
+		name=$(basename "$file" .pl)
+		if grep -qE "$file \.+ (ok|skipped)" "$tmp/prove.log"; then
+			passed=$((passed + 1))
+			continue
+		fi
+		report FAILED "$file"
+		for log in "$tmp"/tap/tmp_check/log/regress_log_"$name" "$tmp"/tap/tmp_check/log/"$name"_*.log; do
+			[ ! -f "$log" ] || { echo "---- $(basename "$log")"; tail -n 40 "$log"; }
+		done
+	done
+	cd "$tmp"
+}
+
+# A crash that the server recovered from may escape the tests.
+no_crash()
+{
+	! grep -rE 'TRAP: |PANIC: |terminated by signal (4|6|7|8|11)\b' "$tmp/server.log" "$tmp"/tap/tmp_check/log
+}
+
+restore_plain_build()
+{
+	install_build plain >/dev/null
+}
+
+prepare tests
+echo "$pg_version, $PG_CONFIG"
+
+step "builds with gcc" strict_build gcc plain || finish
+step "builds with $(basename "$(find_clang)")" strict_build "$(find_clang)" clang
+step "builds with wait points" strict_build gcc debug LOCKGUARD_DEBUG=1 || finish
+step "cppcheck" static_analysis
+
+at_exit=restore_plain_build
+step "installs" install_build debug LOCKGUARD_DEBUG=1 || finish
+if step "server starts" start_server "max_prepared_transactions = 10"; then
+	regression REGRESS
+	regression ISOLATION
+	step "server stops" stop_server
+fi
+tap_tests
+step "no server crashed" no_crash
+finish

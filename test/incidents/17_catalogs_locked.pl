@@ -1,0 +1,54 @@
+# Catalogs locked: whoever logs in hangs, and so does every look at
+# pg_stat_activity.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use LockguardTest;
+use Test::More;
+
+my $node = lockguard_node('main');
+# All sessions that the test needs are from before the outage.
+my $observer = LockguardTest::Session->new($node, 'observer');
+my ($s1, $s2) = map { LockguardTest::Session->new($node, "S$_") } 1 .. 2;
+# It has looked before, and so has the catalog entries in its cache.
+scan($observer);
+is_actions($observer, [], 'nothing has happened');
+
+$s1->query_ok($_)
+  foreach 'BEGIN',
+  'LOCK TABLE pg_authid, pg_database IN ACCESS EXCLUSIVE MODE';
+$s2->start('SELECT count(*) FROM pg_stat_activity');
+is_blocked_by($observer, $s2, $s1);
+my $login = LockguardTest::Session->new($node, 'S3', wait => 0);
+my $waiters = 'SELECT pid FROM pg_locks WHERE NOT granted ORDER BY 1';
+wait_until(sub { $observer->rows($waiters) == 2 });
+my @waiters = map { $_->[0] } $observer->rows($waiters);
+is(scalar @waiters, 2, 'a login hangs');
+
+scan($observer);
+is_actions($observer, [], 'without a limit nothing is done');
+
+configure_file($node, idle_blocker_timeout => '500ms');
+is_terminated($s1, 'idle_blocker_timeout');
+succeeds($s2, 'SELECT from pg_stat_activity');
+succeeds($login, 'login');
+is_alive($login, 'I');
+is_actions(
+	$observer,
+	[
+		{
+			pid => $s1,
+			limit_name => 'idle_blocker_timeout',
+			limit_value => '500ms',
+			limit_source => 'configuration',
+			action => 'terminate',
+			result => 'released',
+			blocked => \@waiters
+		}
+	]);
+
+$node->stop;
+done_testing();
