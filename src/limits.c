@@ -134,7 +134,7 @@ lock_wait_timeout(LgView *view, const LgSubject *subject, int value, int64 *meas
 {
 	const LgWaiter *wait;
 
-	if (subject->node == NULL || subject->session->kind == LG_KIND_STARTING)
+	if (subject->node == NULL)
 		return LG_NEVER;
 	wait = lg_longest_wait(view->graph, subject->node);
 	return passed_after(view, wait ? wait->since : LG_NEVER, value, measured);
@@ -754,6 +754,7 @@ lg_judge_waits(LgView *view, LgVerdicts *verdicts)
 		LgVerdict	verdict;
 
 		if (node->first_wait < 0 || node->values.value[LG_LOCK_WAIT_TIMEOUT] == 0 ||
+			node->session.kind != LG_KIND_CLIENT ||
 			subject_of_node(view, node).track->open_action != 0)
 			continue;
 		if (lg_judge_again(view, graph->active[i], LG_LOCK_WAIT_TIMEOUT, &verdict))

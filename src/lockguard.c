@@ -84,6 +84,8 @@ shmem_startup(void)
 		ConditionVariableInit(&shared->scan_served);
 		for (int id = 0; id < LG_NUM_SETTINGS; id++)
 			pg_atomic_init_u64(&shared->server_value[id], 0);
+		for (int id = 0; id < LG_NUM_LIMITS; id++)
+			pg_atomic_init_u32(&shared->smallest[id], 0);
 		for (int i = 0; i < MaxBackends; i++)
 		{
 			LgSlot	   *slot = &shared->slots[i];

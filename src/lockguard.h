@@ -184,6 +184,12 @@ typedef struct LgShared
 	/* The server's own values, published by the worker. */
 	pg_atomic_uint64 server_value[LG_NUM_SETTINGS];
 
+	/*
+	 * The smallest value of each limit that the worker reckons with; 0 = off.
+	 * Whoever gets a smaller one wakes it up.
+	 */
+	pg_atomic_uint32 smallest[LG_NUM_LIMITS];
+
 	/* scan(): a ticket is drawn by the caller, and served by the worker. */
 	pg_atomic_uint64 scans_requested;
 	pg_atomic_uint64 scans_served;
@@ -222,5 +228,6 @@ extern PGDLLEXPORT void lg_worker_main(Datum main_arg);
 
 extern int64 lg_now(void);
 extern LgSlot *lg_slot(int procno);
+extern bool lg_wake_worker(void);
 
 #endif							/* LOCKGUARD_H */

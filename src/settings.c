@@ -372,6 +372,15 @@ publish(LgSetting id, int value, const void *extra)
 		pg_atomic_fetch_or_u32(&slot->overrides, 1U << id);
 	}
 	pg_atomic_fetch_add_u32(&lg_shared->settings_changes, 1);
+
+	/* The worker may sleep for longer than a limit that is new to it. */
+	if (id < LG_NUM_LIMITS && value > 0)
+	{
+		uint32		smallest = pg_atomic_read_u32(&lg_shared->smallest[id]);
+
+		if (smallest == 0 || (uint32) value < smallest)
+			lg_wake_worker();
+	}
 }
 
 /*

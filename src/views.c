@@ -15,12 +15,12 @@
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
+#include "common/int.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
@@ -748,18 +748,6 @@ lockguard_base_value(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(written));
 }
 
-/* Wake the worker up; false if there is none. */
-static bool
-wake_worker(void)
-{
-	uint32		procno = pg_atomic_read_u32(&lg_shared->worker_procno);
-
-	if (procno == PG_UINT32_MAX)
-		return false;
-	SetLatch(&ProcGlobal->allProcs[procno].procLatch);
-	return true;
-}
-
 PG_FUNCTION_INFO_V1(lockguard_scan);
 
 /* Have the worker scan, and return when it has. */
@@ -773,7 +761,7 @@ lockguard_scan(PG_FUNCTION_ARGS)
 	ConditionVariablePrepareToSleep(&lg_shared->scan_served);
 	while (pg_atomic_read_u64(&lg_shared->scans_served) < ticket)
 	{
-		if (!wake_worker())
+		if (!lg_wake_worker())
 		{
 			ConditionVariableCancelSleep();
 			ereport(ERROR,
@@ -849,9 +837,12 @@ lockguard_exempt(PG_FUNCTION_ARGS)
 	}
 
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
-	slot->exempt_pid = session.pid;
+	slot->exempt_pid = 0;		/* judging reads without the lock */
+	pg_write_barrier();
 	slot->exempt_session_start = session.session_start;
 	slot->exempt_until = duration == 0 ? 0 : lg_now() + duration;
+	pg_write_barrier();
+	slot->exempt_pid = session.pid;
 	LWLockRelease(lg_shared->lock);
 	PG_RETURN_BOOL(true);
 }
@@ -873,7 +864,7 @@ lockguard_pause(PG_FUNCTION_ARGS)
 			(errmsg("lockguard: paused for %lld s by user \"%s\"",
 					(long long) (duration / LG_NANOS_PER_SEC),
 					GetUserNameFromId(GetUserId(), false))));
-	wake_worker();
+	lg_wake_worker();
 	PG_RETURN_VOID();
 }
 
@@ -890,7 +881,7 @@ lockguard_resume(PG_FUNCTION_ARGS)
 	ereport(LOG,
 			(errmsg("lockguard: resumed by user \"%s\"",
 					GetUserNameFromId(GetUserId(), false))));
-	wake_worker();
+	lg_wake_worker();
 	PG_RETURN_VOID();
 }
 
@@ -1040,7 +1031,7 @@ signal_blockers(int pid, LgActionKind what)
 					 verdicts[i].reason ? errdetail("It is protected: %s.", verdicts[i].reason) :
 					 errdetail("It was out of the way already.")));
 	}
-	wake_worker();
+	lg_wake_worker();
 	return array_of_pids(pids, n);
 }
 

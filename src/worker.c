@@ -66,6 +66,18 @@ worker_exit(int code, Datum arg)
 	ConditionVariableBroadcast(&lg_shared->scan_served);
 }
 
+/* Wake the worker up, from any process; false if there is none. */
+bool
+lg_wake_worker(void)
+{
+	uint32		procno = pg_atomic_read_u32(&lg_shared->worker_procno);
+
+	if (procno == PG_UINT32_MAX)
+		return false;
+	SetLatch(&ProcGlobal->allProcs[procno].procLatch);
+	return true;
+}
+
 /*
  * Say which limits are in force for the whole server, so that a value that
  * PostgreSQL has refused does not go unnoticed.
@@ -232,6 +244,8 @@ scan(LgWorker *worker, bool whole)
 		worker->settings_changes = changes;
 		lg_settings_server_values(&view->server);
 		lg_settings_smallest(&view->server, worker->smallest);
+		for (int limit = 0; limit < LG_NUM_LIMITS; limit++)
+			pg_atomic_write_u32(&lg_shared->smallest[limit], worker->smallest[limit]);
 	}
 	tenth = smallest_blocker_limit(worker) / 10;
 	if (tenth > 0)

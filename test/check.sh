@@ -94,8 +94,11 @@ tap_tests()
 {
 	local file name log
 
-	cd "$tmp/debug" || return
+	cd "$tmp/debug" || exit 1
+	shopt -s nullglob
 	set -- test/t/*.pl test/incidents/*.pl
+	shopt -u nullglob
+	[ $# != 0 ] || { report FAILED "no TAP tests found"; return; }
 	as_user mkdir -p "$tmp/tap/log"
 	# Up to version 15 the tests find their folder by TESTDIR, from 16 on by the other two.
 	as_user env -u PGHOST -u PGUSER -u PGPORT \
@@ -114,7 +117,6 @@ tap_tests()
 			[ ! -f "$log" ] || { echo "---- $(basename "$log")"; tail -n 40 "$log"; }
 		done
 	done
-	cd "$tmp"
 }
 
 # A crash that the server recovered from may escape the tests.
