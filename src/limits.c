@@ -586,7 +586,7 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 			view->tracks[graph->active[i]].open_action != 0)
 			continue;
 
-		for (int l = 0; l < lengthof(blocker_limits); l++)
+		for (int l = 0; l < (int) lengthof(blocker_limits); l++)
 		{
 			int			limit = blocker_limits[l];
 			int			value = node->values.value[limit];

@@ -43,6 +43,7 @@ typedef struct Attempt
 	bool		told;			/* recorded, without an attempt */
 	int64		action_id;		/* its row, once there was an attempt; or 0 */
 	BackgroundWorkerHandle *handle; /* of an attempt under way */
+	bool		released;		/* recorded as such */
 	int64		started;		/* monotonic ns */
 	int64		retry;			/* not before; monotonic ns */
 } Attempt;
@@ -113,6 +114,7 @@ end_attempt(Attempt *attempt, bool gone, int64 now)
 						attempt->xid),
 				 errdetail("It is tried again in %d s.",
 						   (int) (RETRY_AFTER / LG_NANOS_PER_SEC))));
+	attempt->released = gone;
 	attempt->retry = now + RETRY_AFTER;
 	if (attempt->handle)
 		pfree(attempt->handle);
@@ -208,19 +210,25 @@ lg_prepared_scan(LgPrepared *prepared, LgView *view)
 	{
 		Attempt    *attempt = &prepared->attempts[i];
 		int			procno = MaxBackends + NUM_AUXILIARY_PROCS + i;
-		TransactionId xid = ((volatile PGPROC *) &ProcGlobal->allProcs[procno])->xid;
+		TransactionId xid = InvalidTransactionId;
 		LgSession	session;
 		char		gid[LG_GID_SIZE];
-		TimestampTz prepared_at;
-		bool		busy;
+		TimestampTz prepared_at = 0;
+		bool		busy = false;
 		int64		at;
+
+		/* The xid of a PGPROC stays there when its transaction is finished. */
+		if ((attempt->handle != NULL || TransactionIdIsValid(attempt->xid) ||
+			 lg_prepared_timeout > 0) &&
+			lg_prepared_transaction(procno, gid, &prepared_at, &busy))
+			xid = ProcGlobal->allProcs[procno].xid;
 
 		if (attempt->handle != NULL)
 		{
 			pid_t		pid;
 			bool		gone = xid != attempt->xid;
 
-			if (GetBackgroundWorkerPid(attempt->handle, &pid) == BGWH_STOPPED || gone)
+			if (gone || GetBackgroundWorkerPid(attempt->handle, &pid) == BGWH_STOPPED)
 				end_attempt(attempt, gone, view->clock.now);
 			else if (view->clock.now - attempt->started >= GIVE_UP_AFTER)
 			{
@@ -235,7 +243,7 @@ lg_prepared_scan(LgPrepared *prepared, LgView *view)
 		}
 		if (xid != attempt->xid)
 		{
-			if (attempt->action_id != 0)
+			if (attempt->action_id != 0 && !attempt->released)
 				lg_record_result(attempt->action_id, LG_RELEASED,
 								 (view->clock.now - attempt->started) / 1000);
 			memset(attempt, 0, sizeof(*attempt));
@@ -245,9 +253,6 @@ lg_prepared_scan(LgPrepared *prepared, LgView *view)
 			continue;
 
 		lg_read_session(procno, &session);
-		if (session.xid != xid ||
-			!lg_prepared_transaction(procno, gid, &prepared_at, &busy))
-			continue;
 		at = lg_moment(&view->clock, &attempt->prepared, prepared_at) +
 			lg_prepared_timeout * LG_NANOS_PER_MS;
 		if (at > view->clock.now)

@@ -513,7 +513,7 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 	view = look();
 
 	row.n = 0;
-	for (int procno = 0; procno < ProcGlobal->allProcCount; procno++)
+	for (int procno = 0; procno < (int) ProcGlobal->allProcCount; procno++)
 	{
 		LgNode	   *node = lg_node(view->graph, procno);
 		LgSlot	   *slot = lg_slot(procno);

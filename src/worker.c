@@ -167,7 +167,7 @@ judge_ages(LgWorker *worker, bool now)
 	bool		counts = worker->smallest[LG_MAX_LOCKS] > 0 ||
 		worker->smallest[LG_MAX_XMIN_AGE] > 0;
 
-	for (int i = 0; i < lengthof(timeouts); i++)
+	for (int i = 0; i < (int) lengthof(timeouts); i++)
 		least = smaller(least, smallest(worker, timeouts[i]));
 	if (least == 0 && !counts)
 	{

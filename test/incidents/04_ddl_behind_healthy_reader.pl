@@ -7,7 +7,6 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/../lib";
 use LockguardTest;
-use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = lockguard_node('main');
@@ -74,14 +73,7 @@ is_actions($observer, [], 'nobody else was touched');
 
 # The same with a real dump, which stands still as long as nobody reads it.
 configure($observer, enabled => 'off');
-my $dump;
-{
-	local $ENV{PGHOST} = $node->host;
-	local $ENV{PGPORT} = $node->port;
-	open $dump, '-|', $node->installed_command('pg_dump'), '-t', 'big',
-	  'postgres'
-	  or die "cannot start pg_dump: $!";
-}
+my $dump = start_pg_dump($node, 'big');
 ok( $observer->poll(
 		"SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'pg_dump'"
 		  . " AND wait_event = 'ClientWrite'"),

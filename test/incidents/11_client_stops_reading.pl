@@ -8,9 +8,7 @@ use FindBin;
 use lib "$FindBin::RealBin/../lib";
 use IO::Select;
 use LockguardTest;
-use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
 
 my $node = lockguard_node('main');
 create_t($node);
@@ -71,16 +69,9 @@ $s1 = LockguardTest::Session->new($node, 'S1');
 my $s3 = LockguardTest::Session->new($node, 'S3');
 $s1->query_ok($_) foreach 'BEGIN', 'UPDATE t SET v = 9 WHERE id = 9';
 $s1->start($copy);
-my $dump;
-{
-	local $ENV{PGHOST} = $node->host;
-	local $ENV{PGPORT} = $node->port;
-	open $dump, '-|', $node->installed_command('pg_dump'), '-t', 'big',
-	  'postgres'
-	  or die "cannot start pg_dump: $!";
-}
-writes_to_client('pg_dump');
+my $dump = start_pg_dump($node, 'big');
 writes_to_client('S1');
+writes_to_client('pg_dump');
 $s2->start('UPDATE t SET v = v + 1 WHERE id = 9');
 is_blocked_by($observer, $s2, $s1);
 $s3->start('ALTER TABLE big ADD d int');

@@ -21,7 +21,7 @@ our @EXPORT = qw(
   configure configure_file
   is_blocked_by is_root_of is_waiting
   is_terminated is_cancelled succeeds is_alive
-  is_actions actions forget_actions scan wait_until
+  is_actions actions forget_actions scan wait_until start_pg_dump
 );
 
 # Start a server with lockguard loaded, the extension created, and no limit.
@@ -301,6 +301,21 @@ sub forget_actions
 
 	$seen{ $observer->node->name } = $rows[-1]{action_id} if @rows;
 	return;
+}
+
+# Start a real pg_dump of one table, and return the pipe that its output comes
+# from.  As long as nobody reads that, pg_dump stands still.
+sub start_pg_dump
+{
+	my ($node, $table) = @_;
+	local $ENV{PGHOST} = $node->host;
+	local $ENV{PGPORT} = $node->port;
+	local $ENV{PGAPPNAME} = 'pg_dump';
+
+	open my $pipe, '-|', $node->installed_command('pg_dump'), '-t', $table,
+	  'postgres'
+	  or die "cannot start pg_dump: $!";
+	return $pipe;
 }
 
 # Try until the condition is true; false when time is up.
