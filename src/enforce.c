@@ -565,7 +565,6 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 	if (outcome == SIGNALLED && list)
 	{
 		lg_cap_count(view->clock.now);
-		list->next_action_id = action.action_id + 1;
 		follow(view, list, &action.open);
 	}
 	lg_log_action(view, verdict, &action);
@@ -596,8 +595,11 @@ lg_follow_adopt(LgView *view, LgFollow *list)
 	for (int64 id = Max(first, list->next_action_id); id < next; id++)
 	{
 		LgAction	action;
+		bool		known = false;
 
-		if (lg_fetch_action(id, &action) &&
+		for (int i = 0; i < list->n && !known; i++)
+			known = list->open[i].action_id == id;
+		if (!known && lg_fetch_action(id, &action) &&
 			(action.result == LG_PENDING || action.result == LG_UNRESPONSIVE) &&
 			action.action != LG_DO_ROLLBACK)
 			follow(view, list, &action.open);

@@ -401,6 +401,12 @@ sub start
 	my ($self, $sql) = @_;
 
 	$self->{result} = { rows => [] };
+	if ($self->{closed})
+	{
+		$self->{result}{error} =
+		  { C => '08003', M => 'the connection is closed' };
+		return $self;
+	}
 	$self->{busy} = 1;
 	$self->_send('Q', "$sql\0");
 	return $self;
