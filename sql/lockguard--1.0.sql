@@ -65,12 +65,34 @@ CREATE FUNCTION lockguard._stats(
     OUT max_partition_lock_time float8, OUT cancels bigint,
     OUT terminations bigint, OUT rollbacks bigint, OUT logged bigint,
     OUT suppressed bigint, OUT self_resolved bigint, OUT unresponsive bigint,
-    OUT blocked_time float8, OUT worker_pid int, OUT worker_start timestamptz,
+    OUT incidents bigint, OUT blocked_time float8, OUT worker_pid int, OUT worker_start timestamptz,
     OUT last_scan timestamptz, OUT stats_reset timestamptz)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'lockguard_stats'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION lockguard._stats() IS 'internal: see view lockguard.stats';
+
+CREATE FUNCTION lockguard._incidents(
+    OUT incident_id bigint, OUT status text, OUT started_at timestamptz,
+    OUT ended_at timestamptz, OUT root_pid int, OUT gid text, OUT usename text,
+    OUT datname text, OUT application_name text, OUT client_addr text,
+    OUT backend_type text, OUT state text, OUT query text, OUT queryid bigint,
+    OUT locktype text, OUT peak_blocked_sessions int, OUT peak_at timestamptz,
+    OUT longest_wait interval, OUT total_wait interval, OUT resolution text,
+    OUT replaced_by bigint, OUT lock_tree text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'lockguard_incidents'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard._incidents() IS 'internal: see view lockguard.incidents';
+
+CREATE FUNCTION lockguard._contention(
+    OUT datname text, OUT usename text, OUT queryid bigint,
+    OUT incidents bigint, OUT blocked_sessions bigint, OUT total_wait interval,
+    OUT longest_wait interval, OUT actions bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'lockguard_contention'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard._contention() IS 'internal: see view lockguard.contention';
 
 CREATE FUNCTION lockguard._server_settings(
     OUT name text, OUT setting text, OUT source text)
@@ -106,6 +128,17 @@ SELECT action_id, incident_id, acted_at, pid, backend_start, gid, datname,
 FROM lockguard._actions();
 COMMENT ON VIEW lockguard.actions IS 'what lockguard did, or would have done, to whom, why, and what came of it';
 
+CREATE VIEW lockguard.incidents AS
+SELECT incident_id, status, started_at, ended_at, root_pid, gid, usename,
+       datname, application_name, client_addr::pg_catalog.inet AS client_addr,
+       backend_type, state, query, queryid, locktype, peak_blocked_sessions,
+       peak_at, longest_wait, total_wait, resolution, replaced_by, lock_tree
+FROM lockguard._incidents();
+COMMENT ON VIEW lockguard.incidents IS 'each outage: who blocked how many for how long, and how it ended';
+
+CREATE VIEW lockguard.contention AS SELECT * FROM lockguard._contention();
+COMMENT ON VIEW lockguard.contention IS 'who makes others wait: what each database, role and statement has cost others';
+
 CREATE VIEW lockguard.stats AS SELECT * FROM lockguard._stats();
 COMMENT ON VIEW lockguard.stats IS 'counters since the last reset; times in milliseconds';
 
@@ -140,7 +173,7 @@ WHERE pg_catalog.lower(c.entry) OPERATOR(pg_catalog.~~) 'lockguard.%';
 COMMENT ON VIEW lockguard.limits IS 'each setting: the server''s own value, and each role, database, or role in a database with another';
 
 GRANT SELECT ON lockguard.lock_tree, lockguard.sessions, lockguard.actions,
-                lockguard.stats, lockguard.limits TO PUBLIC;
+                lockguard.incidents, lockguard.contention, lockguard.stats, lockguard.limits TO PUBLIC;
 
 -- Functions for people
 
@@ -148,6 +181,11 @@ CREATE FUNCTION lockguard.tree() RETURNS SETOF text
 AS 'MODULE_PATHNAME', 'lockguard_tree'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION lockguard.tree() IS 'the lock trees as text, for a terminal';
+
+CREATE FUNCTION lockguard.report(incident_id bigint) RETURNS text
+AS 'MODULE_PATHNAME', 'lockguard_report'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard.report(bigint) IS 'an incident as a postmortem in Markdown, with Mermaid diagrams';
 
 CREATE FUNCTION lockguard.scan() RETURNS void
 AS 'MODULE_PATHNAME', 'lockguard_scan'
@@ -182,12 +220,12 @@ COMMENT ON FUNCTION lockguard.terminate_blockers(int) IS 'terminate the root blo
 CREATE FUNCTION lockguard.reset_stats() RETURNS void
 AS 'MODULE_PATHNAME', 'lockguard_reset_stats'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION lockguard.reset_stats() IS 'set the counters of lockguard.stats to zero';
+COMMENT ON FUNCTION lockguard.reset_stats() IS 'set the counters of lockguard.stats and lockguard.contention to zero';
 
 CREATE FUNCTION lockguard.reset_history() RETURNS void
 AS 'MODULE_PATHNAME', 'lockguard_reset_history'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION lockguard.reset_history() IS 'forget all recorded actions';
+COMMENT ON FUNCTION lockguard.reset_history() IS 'forget all recorded actions and incidents';
 
 REVOKE ALL ON FUNCTION lockguard.scan(), lockguard.exempt(int, interval),
     lockguard.pause(interval), lockguard.resume(), lockguard.cancel_blockers(int),

@@ -26,6 +26,7 @@
 #include "compat.h"
 #include "debug.h"
 #include "enforce.h"
+#include "incident.h"
 #include "record.h"
 #include "tree.h"
 #include "victim.h"
@@ -278,6 +279,7 @@ lg_describe(LgView *view, const LgVerdict *verdict, const LgRequest *request,
 	const char *state = lg_state_text(session);
 
 	memset(action, 0, sizeof(*action));
+	action->incident_id = lg_incident_of(view, session->procno);
 	action->pid = session->pid;
 	action->backend_start = session->session_start;
 	action->datid = session->datid;
@@ -562,6 +564,16 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 	}
 
 	lg_record_action(&action);
+	if (outcome == SIGNALLED)
+	{
+		LgContention more = {0};
+
+		more.datid = verdict->session.datid;
+		more.userid = verdict->session.userid;
+		more.query_id = verdict->session.query_id;
+		more.actions = 1;
+		lg_count_contention(&more);
+	}
 	if (outcome == SIGNALLED && list)
 	{
 		lg_cap_count(view->clock.now);

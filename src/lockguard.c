@@ -19,7 +19,9 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "history.h"
 #include "lockguard.h"
+#include "record.h"
 #include "victim.h"
 
 PG_MODULE_MAGIC;
@@ -38,12 +40,6 @@ shared_size(void)
 					mul_size(MaxBackends, sizeof(LgSlot)));
 }
 
-static Size
-history_size(void)
-{
-	return mul_size(lg_max_history, sizeof(LgAction));
-}
-
 static void
 shmem_request(void)
 {
@@ -51,15 +47,16 @@ shmem_request(void)
 		next_shmem_request();
 
 	RequestAddinShmemSpace(shared_size());
-	RequestAddinShmemSpace(history_size());
-	RequestNamedLWLockTranche("lockguard", 1);
+	RequestAddinShmemSpace(lg_record_shmem_size());
+	RequestNamedLWLockTranche("lockguard", 2);
 }
 
 static void
 shmem_startup(void)
 {
 	LgShared   *shared;
-	LgAction   *actions;
+	void	   *record;
+	LWLockPadded *locks;
 	bool		found;
 
 	if (next_shmem_startup)
@@ -67,15 +64,13 @@ shmem_startup(void)
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	shared = ShmemInitStruct("lockguard", shared_size(), &found);
-	actions = ShmemInitStruct("lockguard history", history_size(), &found);
+	record = ShmemInitStruct("lockguard history", lg_record_shmem_size(), &found);
+	locks = GetNamedLWLockTranche("lockguard");
+	lg_record_shmem_init(record, &locks[1].lock, !found);
 	if (!found)
 	{
 		memset(shared, 0, shared_size());
-		memset(actions, 0, history_size());
-		shared->lock = &(GetNamedLWLockTranche("lockguard"))->lock;
-		shared->actions = actions;
-		shared->next_action_id = 1;
-		shared->first_action_id = 1;
+		shared->lock = &locks[0].lock;
 		shared->stats.stats_reset = GetCurrentTimestamp();
 		pg_atomic_init_u32(&shared->settings_changes, 0);
 		pg_atomic_init_u64(&shared->scans_requested, 0);
@@ -98,6 +93,7 @@ shmem_startup(void)
 		}
 		lg_shared = shared;
 		lg_settings_publish_server();
+		lg_history_load();
 	}
 	lg_shared = shared;
 	LWLockRelease(AddinShmemInitLock);
@@ -131,5 +127,12 @@ _PG_init(void)
 	strlcpy(worker.bgw_function_name, "lg_worker_main", BGW_MAXLEN);
 	strlcpy(worker.bgw_name, "lockguard", BGW_MAXLEN);
 	strlcpy(worker.bgw_type, "lockguard", BGW_MAXLEN);
+	RegisterBackgroundWorker(&worker);
+
+	/* A process of its own writes the history, so that no disk stalls a scan. */
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
+	strlcpy(worker.bgw_function_name, "lg_history_main", BGW_MAXLEN);
+	strlcpy(worker.bgw_name, "lockguard history", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "lockguard history", BGW_MAXLEN);
 	RegisterBackgroundWorker(&worker);
 }

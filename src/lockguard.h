@@ -125,6 +125,7 @@ typedef struct LgOpen
 typedef struct LgAction
 {
 	int64		action_id;
+	int64		incident_id;	/* 0 = none */
 	TimestampTz acted_at;
 	int			pid;			/* 0 for a prepared transaction */
 	TimestampTz backend_start;
@@ -171,6 +172,7 @@ typedef struct LgStats
 	int64		suppressed;
 	int64		self_resolved;
 	int64		unresponsive;
+	int64		incidents;
 	TimestampTz stats_reset;
 } LgStats;
 
@@ -212,11 +214,6 @@ typedef struct LgShared
 	int64		paused_until;	/* monotonic ns */
 	LgStats		stats;
 
-
-	/* Actions: row n is at actions[n % max_history]. */
-	int64		next_action_id;
-	int64		first_action_id;
-	LgAction   *actions;
 
 	LgSlot		slots[FLEXIBLE_ARRAY_MEMBER];	/* MaxBackends of them */
 } LgShared;

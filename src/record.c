@@ -1,11 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * record.c
- *		What lockguard did, in shared memory.
+ *		What happened and what lockguard did, in shared memory.
  *
- * The last max_history actions are kept in a ring; the oldest makes room for
- * the newest.  LgShared->lock protects the ring; it is held for the copy of
- * one row only.
+ * The last max_history actions and as many incidents are kept in two rings;
+ * the oldest makes room for the newest.  A lock of its own protects all of it;
+ * it is held for the copy of one row at a time.  Every change is counted, for
+ * history.c, which keeps a copy on disk.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,19 +15,81 @@
 #include "lockguard.h"
 #include "record.h"
 
-/* Where a row is or was; the caller checks that it still is that row. */
-static LgAction *
-row(int64 action_id)
+typedef struct LgRecord
 {
-	return &lg_shared->actions[action_id % lg_max_history];
+	LWLock	   *lock;
+	pg_atomic_uint64 changes;
+	int64		first_action_id;
+	int64		next_action_id;
+	int64		first_incident_id;
+	int64		next_incident_id;
+	int			ncontention;
+	LgContention contention[LG_MAX_CONTENTION];
+} LgRecord;
+
+static LgRecord *record = NULL;
+static LgAction *actions = NULL;
+static LgIncident *incidents = NULL;
+
+/* Shared memory wanted for max_history rows of each kind. */
+Size
+lg_record_shmem_size(void)
+{
+	Size		size = MAXALIGN(sizeof(LgRecord));
+
+	size = add_size(size, mul_size(lg_max_history, MAXALIGN(sizeof(LgAction))));
+	return add_size(size, mul_size(lg_max_history, MAXALIGN(sizeof(LgIncident))));
 }
 
-/* Count an outcome; the caller holds the lock exclusively. */
+/* Attach to it, and with "init" make it empty first. */
+void
+lg_record_shmem_init(void *memory, LWLock *lock, bool init)
+{
+	record = memory;
+	actions = (LgAction *) ((char *) memory + MAXALIGN(sizeof(LgRecord)));
+	incidents = (LgIncident *) ((char *) actions + lg_max_history * sizeof(LgAction));
+	if (!init)
+		return;
+	memset(memory, 0, lg_record_shmem_size());
+	record->lock = lock;
+	pg_atomic_init_u64(&record->changes, 0);
+	record->first_action_id = record->next_action_id = 1;
+	record->first_incident_id = record->next_incident_id = 1;
+}
+
+/* How often anything has changed. */
+uint64
+lg_record_changes(void)
+{
+	return pg_atomic_read_u64(&record->changes);
+}
+
+static void
+changed(void)
+{
+	pg_atomic_fetch_add_u64(&record->changes, 1);
+}
+
+/* Where a row is or was; the caller checks that it still is that row. */
+static LgAction *
+action_row(int64 action_id)
+{
+	return &actions[action_id % lg_max_history];
+}
+
+static LgIncident *
+incident_row(int64 incident_id)
+{
+	return &incidents[incident_id % lg_max_history];
+}
+
+/* Count an outcome in the statistics.  Takes LgShared->lock. */
 static void
 count(const LgAction *action, LgResult result)
 {
 	LgStats    *stats = &lg_shared->stats;
 
+	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
 	switch (result)
 	{
 		case LG_PENDING:
@@ -52,6 +115,7 @@ count(const LgAction *action, LgResult result)
 		default:
 			break;
 	}
+	LWLockRelease(lg_shared->lock);
 }
 
 /*
@@ -60,14 +124,15 @@ count(const LgAction *action, LgResult result)
 int64
 lg_record_action(LgAction *action)
 {
-	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
-	action->action_id = lg_shared->next_action_id++;
+	LWLockAcquire(record->lock, LW_EXCLUSIVE);
+	action->action_id = record->next_action_id++;
 	action->open.action_id = action->action_id;
-	if (lg_shared->next_action_id - lg_shared->first_action_id > lg_max_history)
-		lg_shared->first_action_id = lg_shared->next_action_id - lg_max_history;
-	*row(action->action_id) = *action;
+	record->first_action_id = Max(record->first_action_id,
+								  record->next_action_id - lg_max_history);
+	*action_row(action->action_id) = *action;
+	LWLockRelease(record->lock);
+	changed();
 	count(action, action->result);
-	LWLockRelease(lg_shared->lock);
 	return action->action_id;
 }
 
@@ -78,19 +143,20 @@ lg_record_action(LgAction *action)
 void
 lg_record_result(int64 action_id, LgResult result, int64 released_after)
 {
-	LgAction   *action = row(action_id);
+	LgAction   *action = action_row(action_id);
 
-	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
-	if (action_id >= lg_shared->first_action_id && action->action_id == action_id)
+	LWLockAcquire(record->lock, LW_EXCLUSIVE);
+	if (action_id >= record->first_action_id && action->action_id == action_id)
 	{
 		action->result = result;
 		action->open.unresponsive = result == LG_UNRESPONSIVE;
 		if (released_after >= 0)
 			action->released_after = released_after;
 	}
+	LWLockRelease(record->lock);
+	changed();
 	if (result != LG_PENDING)
 		count(action, result);
-	LWLockRelease(lg_shared->lock);
 }
 
 /* Copy a row; false if it is not kept any more.  Takes the lock, shared. */
@@ -99,12 +165,13 @@ lg_fetch_action(int64 action_id, LgAction *action)
 {
 	bool		found;
 
-	LWLockAcquire(lg_shared->lock, LW_SHARED);
-	found = action_id >= lg_shared->first_action_id &&
-		action_id < lg_shared->next_action_id;
+	LWLockAcquire(record->lock, LW_SHARED);
+	found = action_id >= record->first_action_id &&
+		action_id < record->next_action_id &&
+		action_row(action_id)->action_id == action_id;
 	if (found)
-		*action = *row(action_id);
-	LWLockRelease(lg_shared->lock);
+		*action = *action_row(action_id);
+	LWLockRelease(record->lock);
 	return found;
 }
 
@@ -112,10 +179,196 @@ lg_fetch_action(int64 action_id, LgAction *action)
 void
 lg_action_range(int64 *first, int64 *next)
 {
-	LWLockAcquire(lg_shared->lock, LW_SHARED);
-	*first = lg_shared->first_action_id;
-	*next = lg_shared->next_action_id;
+	LWLockAcquire(record->lock, LW_SHARED);
+	*first = record->first_action_id;
+	*next = record->next_action_id;
+	LWLockRelease(record->lock);
+}
+
+/* Add a row.  Its incident_id is filled in and returned.  Takes the lock. */
+int64
+lg_record_incident(LgIncident *incident)
+{
+	LWLockAcquire(record->lock, LW_EXCLUSIVE);
+	incident->incident_id = record->next_incident_id++;
+	record->first_incident_id = Max(record->first_incident_id,
+									record->next_incident_id - lg_max_history);
+	memcpy(incident_row(incident->incident_id), incident, LG_INCIDENT_SIZE(incident));
+	LWLockRelease(record->lock);
+	changed();
+
+	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
+	lg_shared->stats.incidents++;
 	LWLockRelease(lg_shared->lock);
+	return incident->incident_id;
+}
+
+/*
+ * Put the present state of an incident in its row, if it is still kept; with
+ * its sessions only if these have changed.  Takes the lock.
+ */
+void
+lg_update_incident(const LgIncident *incident, bool with_arena)
+{
+	LgIncident *row = incident_row(incident->incident_id);
+
+	LWLockAcquire(record->lock, LW_EXCLUSIVE);
+	if (row->incident_id == incident->incident_id)
+		memcpy(row, incident, with_arena ? LG_INCIDENT_SIZE(incident) :
+			   offsetof(LgIncident, arena));
+	LWLockRelease(record->lock);
+	changed();
+}
+
+/* Copy a row; false if it is not kept any more.  Takes the lock, shared. */
+bool
+lg_fetch_incident(int64 incident_id, LgIncident *incident)
+{
+	LgIncident *row = incident_row(incident_id);
+	bool		found;
+
+	if (incident_id <= 0)
+		return false;
+	LWLockAcquire(record->lock, LW_SHARED);
+	found = incident_id >= record->first_incident_id &&
+		incident_id < record->next_incident_id &&
+		row->incident_id == incident_id;
+	if (found)
+		memcpy(incident, row, LG_INCIDENT_SIZE(row));
+	LWLockRelease(record->lock);
+	return found;
+}
+
+/* The ids kept: from *first to before *next.  Takes the lock, shared. */
+void
+lg_incident_range(int64 *first, int64 *next)
+{
+	LWLockAcquire(record->lock, LW_SHARED);
+	*first = record->first_incident_id;
+	*next = record->next_incident_id;
+	LWLockRelease(record->lock);
+}
+
+/*
+ * Add to what a database, role and query id have cost.  If there is no room
+ * for another, the one that has cost least makes room.  Takes the lock.
+ */
+void
+lg_count_contention(const LgContention *more)
+{
+	LgContention *entry = NULL;
+	LgContention *least = NULL;
+
+	LWLockAcquire(record->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < record->ncontention; i++)
+	{
+		LgContention *one = &record->contention[i];
+
+		if (one->query_id == more->query_id && one->userid == more->userid &&
+			one->datid == more->datid)
+		{
+			entry = one;
+			break;
+		}
+		if (least == NULL || one->lost < least->lost)
+			least = one;
+	}
+	if (entry == NULL)
+	{
+		entry = record->ncontention < LG_MAX_CONTENTION ?
+			&record->contention[record->ncontention++] : least;
+		memset(entry, 0, sizeof(*entry));
+		entry->datid = more->datid;
+		entry->userid = more->userid;
+		entry->query_id = more->query_id;
+	}
+	entry->incidents += more->incidents;
+	entry->sessions += more->sessions;
+	entry->lost += more->lost;
+	entry->longest_wait = Max(entry->longest_wait, more->longest_wait);
+	entry->actions += more->actions;
+	LWLockRelease(record->lock);
+	changed();
+}
+
+/*
+ * Copy all of contention; "all" has room for LG_MAX_CONTENTION.  Returns how
+ * many there are.  Takes the lock, shared.
+ */
+int
+lg_fetch_contention(LgContention *all)
+{
+	int			n;
+
+	LWLockAcquire(record->lock, LW_SHARED);
+	n = record->ncontention;
+	memcpy(all, record->contention, n * sizeof(LgContention));
+	LWLockRelease(record->lock);
+	return n;
+}
+
+/* Forget contention.  Takes the lock. */
+void
+lg_forget_contention(void)
+{
+	LWLockAcquire(record->lock, LW_EXCLUSIVE);
+	record->ncontention = 0;
+	LWLockRelease(record->lock);
+	changed();
+}
+
+/*
+ * Forget all actions and incidents; those that are open go on, but are not
+ * kept.  Takes the lock.
+ */
+void
+lg_forget_history(void)
+{
+	LWLockAcquire(record->lock, LW_EXCLUSIVE);
+	record->first_action_id = record->next_action_id;
+	record->first_incident_id = record->next_incident_id;
+	memset(actions, 0, lg_max_history * sizeof(LgAction));
+	memset(incidents, 0, lg_max_history * sizeof(LgIncident));
+	LWLockRelease(record->lock);
+	changed();
+}
+
+/*
+ * Put rows of an earlier life of the server back, under their old ids.  Only
+ * at start, in the postmaster, before anybody else is there: takes no lock.
+ * Rows come in the order of their ids.
+ */
+void
+lg_restore_action(const LgAction *action)
+{
+	if (action->action_id < record->next_action_id)
+		return;
+	if (record->next_action_id == 1)
+		record->first_action_id = action->action_id;
+	record->next_action_id = action->action_id + 1;
+	record->first_action_id = Max(record->first_action_id,
+								  record->next_action_id - lg_max_history);
+	*action_row(action->action_id) = *action;
+}
+
+void
+lg_restore_incident(const LgIncident *incident)
+{
+	if (incident->incident_id < record->next_incident_id)
+		return;
+	if (record->next_incident_id == 1)
+		record->first_incident_id = incident->incident_id;
+	record->next_incident_id = incident->incident_id + 1;
+	record->first_incident_id = Max(record->first_incident_id,
+									record->next_incident_id - lg_max_history);
+	memcpy(incident_row(incident->incident_id), incident, LG_INCIDENT_SIZE(incident));
+}
+
+void
+lg_restore_contention(const LgContention *contention)
+{
+	if (record->ncontention < LG_MAX_CONTENTION)
+		record->contention[record->ncontention++] = *contention;
 }
 
 const char *
@@ -135,4 +388,22 @@ lg_result_name(LgResult result)
 	};
 
 	return names[result];
+}
+
+/* How an incident ended; NULL while it is open. */
+const char *
+lg_resolution_name(LgResolution resolution)
+{
+	static const char *const names[] = {
+		[LG_OPEN_INCIDENT] = NULL,
+		[LG_BY_RELEASE] = "released",
+		[LG_BY_CANCEL] = "cancelled",
+		[LG_BY_TERMINATION] = "terminated",
+		[LG_BY_SESSION_END] = "session ended",
+		[LG_BY_ROLLBACK] = "rolled back",
+		[LG_BY_REPLACEMENT] = "replaced",
+		[LG_BY_RESTART] = "server restarted"
+	};
+
+	return names[resolution];
 }

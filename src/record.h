@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * record.h
- *		What lockguard did, in shared memory.
+ *		What happened and what lockguard did, in shared memory.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,10 +10,127 @@
 
 #include "lockguard.h"
 
+typedef enum LgResolution
+{
+	LG_OPEN_INCIDENT,
+	LG_BY_RELEASE,				/* it let go by itself */
+	LG_BY_CANCEL,
+	LG_BY_TERMINATION,
+	LG_BY_SESSION_END,
+	LG_BY_ROLLBACK,				/* of a prepared transaction */
+	LG_BY_REPLACEMENT,			/* it waits for another root now */
+	LG_BY_RESTART				/* of the server */
+} LgResolution;
+
+/*
+ * A session of an incident's tree at its worst.  In the incident's arena one
+ * such header follows the other, each with its texts behind it: user name,
+ * application name and query, each with its terminating NUL.
+ */
+typedef struct LgIncidentSession
+{
+	uint16		size;			/* of all of it, MAXALIGNed */
+	int16		parent;			/* index of whom it waits for; -1 = the root */
+	int16		level;
+	uint8		kind;			/* LgKind */
+	uint8		block_kind;		/* LgBlockKind */
+	int32		pid;
+	Oid			userid;
+	uint8		state;			/* BackendState */
+	uint8		mode;			/* lock mode it waits for */
+	uint32		wait_event;
+	int64		waited;			/* us; of the root: blocking for */
+	LOCKTAG		tag;			/* of the lock it waits for */
+	char		texts[FLEXIBLE_ARRAY_MEMBER];
+} LgIncidentSession;
+
+#define LG_ARENA_SIZE		(8 * 1024)
+#define LG_INCIDENT_QUERY	400 /* bytes of each query kept in the arena */
+
+/* A row of lockguard.incidents. */
+typedef struct LgIncident
+{
+	int64		incident_id;
+	TimestampTz started_at;		/* when its first pair began */
+	TimestampTz updated_at;		/* when last seen */
+	TimestampTz ended_at;		/* 0 = open */
+	LgResolution resolution;
+	int64		replaced_by;	/* incident of the root it waits for, or 0 */
+
+	/* The root, as it was when the tree was largest. */
+	int			root_pid;
+	uint8		kind;			/* LgKind */
+	TimestampTz backend_start;
+	TimestampTz xact_start;
+	Oid			datid;
+	Oid			userid;
+	NameData	datname;
+	NameData	usename;
+	char		gid[LG_GID_SIZE];
+	char		application_name[NAMEDATALEN];
+	char		client_addr[LG_ADDR_SIZE];
+	char		state[32];
+	char		query[LG_QUERY_SIZE];
+	int64		query_id;
+	LOCKTAG		tag;			/* the lock whose waiter has waited longest */
+
+	int			peak_blocked_sessions;
+	TimestampTz peak_at;
+	int64		longest_wait;	/* us */
+	int64		total_wait;		/* us, summed over all blocked sessions */
+	int64		action_id;		/* the last signal in its tree, or 0 */
+
+	/* The tree at its worst. */
+	int			nsessions;		/* in the arena, the root first */
+	int			nleft_out;		/* for want of room */
+	int			used;			/* bytes of the arena */
+	char		arena[LG_ARENA_SIZE];
+} LgIncident;
+
+/* Everything of an incident but what the arena does not use. */
+#define LG_INCIDENT_SIZE(incident) \
+	(offsetof(LgIncident, arena) + (incident)->used)
+
+/* A row of lockguard.contention. */
+typedef struct LgContention
+{
+	/* key; query_id 0 = not known */
+	Oid			datid;
+	Oid			userid;
+	int64		query_id;
+
+	int64		incidents;
+	int64		sessions;		/* blocked, each counted once per incident of waiting */
+	int64		lost;			/* us */
+	int64		longest_wait;	/* us */
+	int64		actions;
+} LgContention;
+
+#define LG_MAX_CONTENTION	500
+
+extern Size lg_record_shmem_size(void);
+extern void lg_record_shmem_init(void *memory, LWLock *lock, bool init);
+extern uint64 lg_record_changes(void);
+
 extern int64 lg_record_action(LgAction *action);
 extern void lg_record_result(int64 action_id, LgResult result, int64 released_after);
 extern bool lg_fetch_action(int64 action_id, LgAction *action);
 extern void lg_action_range(int64 *first, int64 *next);
 extern const char *lg_result_name(LgResult result);
+
+extern int64 lg_record_incident(LgIncident *incident);
+extern void lg_update_incident(const LgIncident *incident, bool with_arena);
+extern bool lg_fetch_incident(int64 incident_id, LgIncident *incident);
+extern void lg_incident_range(int64 *first, int64 *next);
+extern const char *lg_resolution_name(LgResolution resolution);
+
+extern void lg_count_contention(const LgContention *more);
+extern int	lg_fetch_contention(LgContention *all);
+extern void lg_forget_contention(void);
+extern void lg_forget_history(void);
+
+extern void lg_restore_action(const LgAction *action);
+extern void lg_restore_incident(const LgIncident *incident);
+extern void lg_restore_contention(const LgContention *contention);
 
 #endif							/* LOCKGUARD_RECORD_H */

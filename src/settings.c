@@ -32,6 +32,8 @@ int			lg_max_actions_per_minute = 60;
 int			lg_prepared_timeout = 0;
 int			lg_prepared_action = LG_DO_LOG;
 int			lg_max_history = 1000;
+int			lg_incident_threshold = 1000;
+bool		lg_log_incidents = true;
 
 #ifdef LOCKGUARD_DEBUG
 char	   *lg_debug_wait_at = NULL;
@@ -275,9 +277,18 @@ lg_settings_define(void)
 							 prepared_action_options,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("lockguard.max_history",
-							"How many actions are kept.", NULL,
+							"How many actions and how many incidents are kept.", NULL,
 							&lg_max_history, 1000, 10, 1000000,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("lockguard.incident_threshold",
+							"Record an incident when somebody has been blocked for this long.",
+							"0 records none.",
+							&lg_incident_threshold, 1000, 0, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomBoolVariable("lockguard.log_incidents",
+							 "Write to the server log when an incident begins and when it ends.", NULL,
+							 &lg_log_incidents, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
 
 #ifdef LOCKGUARD_DEBUG
 	DefineCustomStringVariable("lockguard.debug_wait_at",

@@ -83,6 +83,8 @@ extern int	lg_max_actions_per_minute;
 extern int	lg_prepared_timeout;	/* ms */
 extern int	lg_prepared_action;
 extern int	lg_max_history;
+extern int	lg_incident_threshold;	/* ms */
+extern bool lg_log_incidents;
 
 #ifdef LOCKGUARD_DEBUG
 extern char *lg_debug_wait_at;

@@ -223,6 +223,7 @@ lg_read_session(int procno, LgSession *session)
 			for (int i = 0; i < PGSTAT_NUM_PROGRESS_PARAM; i++)
 				progress = progress * 31 + (uint64) entry->st_progress_param[i];
 		session->progress = progress;
+		session->query_id = (int64) entry->st_query_id;
 		pgstat_end_read_activity(entry, after);
 
 		if (!pgstat_read_activity_complete(before, after))

@@ -75,6 +75,7 @@ typedef struct LgSession
 	TimestampTz stmt_start;
 	TimestampTz state_start;
 	uint64		progress;		/* hash of the progress counters */
+	int64		query_id;
 } LgSession;
 
 /*
@@ -119,6 +120,10 @@ typedef struct LgTrack
 		TimestampTz since;		/* of the wait, statement or state */
 		uint8		result;		/* LgResult + 1; 0 = none */
 	}			told[LG_NUM_LIMITS];
+
+	/* The incident of which it is the root, and the waits counted in one. */
+	int64		incident_id;
+	TimestampTz counted_wait;
 
 	/* The signal that was sent to it and whose outcome is open; 0 = none. */
 	int64		open_action;

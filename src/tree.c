@@ -16,9 +16,6 @@
 #include "snapshot.h"
 #include "tree.h"
 
-/* Levels drawn before a line is not indented any further. */
-#define MAX_INDENT	8
-
 /*
  * Text of others as one line: control characters and runs of space become a
  * single space; cut at max_bytes, marked with "...".  Bytes above 127 stay.
@@ -214,7 +211,7 @@ lg_draw_tree(LgView *view, int root, const LgTreeStyle *style, StringInfo out)
 
 		initStringInfo(&line);
 		lg_read_texts(session, query, sizeof(query), application_name, NULL);
-		appendStringInfoSpaces(&line, 2 * Min(step->level, MAX_INDENT));
+		appendStringInfoSpaces(&line, 2 * Min(step->level, LG_MAX_INDENT));
 		if (step->level > 0)
 			appendStringInfoString(&line, "-> ");
 		append_who(session, style, application_name, &line);

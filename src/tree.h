@@ -11,6 +11,9 @@
 #include "lib/stringinfo.h"
 #include "limits.h"
 
+/* Levels drawn before a line is not indented any further. */
+#define LG_MAX_INDENT	8
+
 /* How to draw for a reader; all may be left zero. */
 typedef struct LgTreeStyle
 {

@@ -36,10 +36,12 @@
 
 #include "compat.h"
 #include "enforce.h"
+#include "incident.h"
 #include "limits.h"
 #include "lockguard.h"
 #include "record.h"
 #include "tree.h"
+#include "views.h"
 
 /* How long the worker's last measure of a session is shown. */
 #define MEASURE_IS_RECENT	(10 * LG_NANOS_PER_SEC)
@@ -48,8 +50,8 @@
 #define TREE_WIDTH			120
 
 /* Errors out unless lockguard runs in this server. */
-static void
-require_loaded(void)
+void
+lg_require_loaded(void)
 {
 	if (lg_shared == NULL)
 		ereport(ERROR,
@@ -59,8 +61,8 @@ require_loaded(void)
 }
 
 /* May the user see what a session of that role does, as in pg_stat_activity? */
-static bool
-may_see(Oid userid)
+bool
+lg_may_see(Oid userid)
 {
 	return has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) ||
 		(OidIsValid(userid) && has_privs_of_role(GetUserId(), userid));
@@ -70,8 +72,8 @@ may_see(Oid userid)
  * Text of another session, perhaps of a database with another encoding: bytes
  * that are not valid in ours are replaced by question marks.
  */
-static char *
-clean(const char *text)
+char *
+lg_clean(const char *text)
 {
 	int			encoding = GetDatabaseEncoding();
 	int			len = strlen(text);
@@ -99,7 +101,7 @@ static Datum
 text_or_null(const char *text, bool *isnull)
 {
 	*isnull = text == NULL || text[0] == '\0';
-	return *isnull ? (Datum) 0 : CStringGetTextDatum(clean(text));
+	return *isnull ? (Datum) 0 : CStringGetTextDatum(lg_clean(text));
 }
 
 static Datum
@@ -329,7 +331,7 @@ emit_step(ReturnSetInfo *rsinfo, LgView *view, int index, int *path)
 	const LgSession *session = &node->session;
 	LgSlot	   *slot = lg_slot(session->procno);
 	bool		named = slot != NULL && slot->pid == session->pid;
-	bool		visible = may_see(session->userid);
+	bool		visible = lg_may_see(session->userid);
 	const LgWaiter *waiter = step.waiter >= 0 ? &graph->waiters[step.waiter] : NULL;
 	char		query[LG_QUERY_SIZE];
 	char		application_name[NAMEDATALEN];
@@ -391,7 +393,7 @@ lockguard_lock_tree(PG_FUNCTION_ARGS)
 	int			nroots;
 	int		   *path;
 
-	require_loaded();
+	lg_require_loaded();
 	InitMaterializedSRF(fcinfo, 0);
 	view = look();
 	roots = palloc_array(int, LG_TOTAL_PROCS);
@@ -435,15 +437,15 @@ lockguard_tree(PG_FUNCTION_ARGS)
 	int			nroots;
 	Row			row;
 
-	require_loaded();
+	lg_require_loaded();
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	view = look();
 	roots = palloc_array(int, LG_TOTAL_PROCS);
 	nroots = lg_find_roots(view->graph, roots);
 	style.width = TREE_WIDTH;
 	style.relation_name = relation_name;
-	style.may_see = may_see;
-	style.clean = clean;
+	style.may_see = lg_may_see;
+	style.clean = lg_clean;
 
 	row.n = 0;
 	for (int r = 0; r < nroots; r++)
@@ -508,7 +510,7 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 	LgView	   *view;
 	Row			row;
 
-	require_loaded();
+	lg_require_loaded();
 	InitMaterializedSRF(fcinfo, 0);
 	view = look();
 
@@ -544,7 +546,7 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 							   &view->server, &values);
 		lg_track_session(&view->tracks[procno], &session, &view->clock, false);
 		lg_read_texts(&session, query, sizeof(query), application_name, NULL);
-		visible = may_see(session.userid);
+		visible = lg_may_see(session.userid);
 		named = slot != NULL && slot->pid == session.pid;
 		session.committing = false;
 		exempt = lg_may_signal(&session, &values, &reason) == LG_EXEMPTED;
@@ -599,7 +601,7 @@ lockguard_actions(PG_FUNCTION_ARGS)
 	int64		next;
 	Row			row;
 
-	require_loaded();
+	lg_require_loaded();
 	InitMaterializedSRF(fcinfo, 0);
 	lg_action_range(&first, &next);
 	row.n = 0;
@@ -611,9 +613,9 @@ lockguard_actions(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		if (!lg_fetch_action(id, action))
 			continue;
-		visible = may_see(action->userid);
+		visible = lg_may_see(action->userid);
 		put(&row, Int64GetDatum(action->action_id));
-		put_null(&row);			/* incident_id */
+		put_if(&row, action->incident_id != 0, Int64GetDatum(action->incident_id));
 		put_time(&row, action->acted_at);
 		put(&row, Int32GetDatum(action->pid));
 		put_time(&row, action->backend_start);
@@ -651,6 +653,99 @@ lockguard_actions(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/* An incident's tree as text, with what the reader may see. */
+static Datum
+incident_tree(const LgIncident *incident)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	lg_incident_tree(incident, lg_may_see, lg_clean, &buf);
+	return CStringGetTextDatum(buf.data);
+}
+
+PG_FUNCTION_INFO_V1(lockguard_incidents);
+
+/* What has happened, the oldest first. */
+Datum
+lockguard_incidents(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	LgIncident *incident = palloc(sizeof(LgIncident));
+	int64		first;
+	int64		next;
+	Row			row;
+
+	lg_require_loaded();
+	InitMaterializedSRF(fcinfo, 0);
+	lg_incident_range(&first, &next);
+	row.n = 0;
+	for (int64 id = first; id < next; id++)
+	{
+		bool		visible;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!lg_fetch_incident(id, incident))
+			continue;
+		visible = lg_may_see(incident->userid);
+		put(&row, Int64GetDatum(incident->incident_id));
+		put_text(&row, incident->ended_at == 0 ? "open" : "closed");
+		put_time(&row, incident->started_at);
+		put_time(&row, incident->ended_at);
+		put(&row, Int32GetDatum(incident->root_pid));
+		put_text(&row, incident->gid);
+		put_role(&row, NameStr(incident->usename), incident->userid);
+		put_database(&row, NameStr(incident->datname), incident->datid);
+		put_text(&row, incident->application_name);
+		put_text(&row, visible ? incident->client_addr : NULL);
+		put_text(&row, lg_kind_text((LgKind) incident->kind));
+		put_text(&row, visible ? incident->state : NULL);
+		put_text(&row, visible || incident->kind != LG_KIND_CLIENT ?
+				 incident->query : "<insufficient privilege>");
+		put_if(&row, incident->query_id != 0, Int64GetDatum(incident->query_id));
+		put_text(&row, GetLockNameFromTagType(incident->tag.locktag_type));
+		put(&row, Int32GetDatum(incident->peak_blocked_sessions));
+		put_time(&row, incident->peak_at);
+		put(&row, interval_of(incident->longest_wait));
+		put(&row, interval_of(incident->total_wait));
+		put_text(&row, lg_resolution_name(incident->resolution));
+		put_if(&row, incident->replaced_by != 0, Int64GetDatum(incident->replaced_by));
+		put(&row, incident_tree(incident));
+		emit(rsinfo, &row);
+	}
+	return (Datum) 0;
+}
+
+PG_FUNCTION_INFO_V1(lockguard_contention);
+
+/* Who makes others wait, since the statistics were reset. */
+Datum
+lockguard_contention(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	LgContention *all = palloc_array(LgContention, LG_MAX_CONTENTION);
+	int			n;
+	Row			row;
+
+	lg_require_loaded();
+	InitMaterializedSRF(fcinfo, 0);
+	n = lg_fetch_contention(all);
+	row.n = 0;
+	for (int i = 0; i < n; i++)
+	{
+		put_database(&row, "", all[i].datid);
+		put_role(&row, "", all[i].userid);
+		put_if(&row, all[i].query_id != 0, Int64GetDatum(all[i].query_id));
+		put(&row, Int64GetDatum(all[i].incidents));
+		put(&row, Int64GetDatum(all[i].sessions));
+		put(&row, interval_of(all[i].lost));
+		put(&row, interval_of(all[i].longest_wait));
+		put(&row, Int64GetDatum(all[i].actions));
+		emit(rsinfo, &row);
+	}
+	return (Datum) 0;
+}
+
 PG_FUNCTION_INFO_V1(lockguard_stats);
 
 /* Counters since reset_stats(); times in ms. */
@@ -664,7 +759,7 @@ lockguard_stats(PG_FUNCTION_ARGS)
 	TimestampTz last_scan;
 	Row			row;
 
-	require_loaded();
+	lg_require_loaded();
 	InitMaterializedSRF(fcinfo, 0);
 	LWLockAcquire(lg_shared->lock, LW_SHARED);
 	stats = lg_shared->stats;
@@ -689,6 +784,7 @@ lockguard_stats(PG_FUNCTION_ARGS)
 	put(&row, Int64GetDatum(stats.suppressed));
 	put(&row, Int64GetDatum(stats.self_resolved));
 	put(&row, Int64GetDatum(stats.unresponsive));
+	put(&row, Int64GetDatum(stats.incidents));
 	put_ms(stats.blocked_time);
 	put_if(&row, worker_pid != 0, Int32GetDatum(worker_pid));
 	put_time(&row, worker_pid != 0 ? worker_start : 0);
@@ -708,7 +804,7 @@ lockguard_server_settings(PG_FUNCTION_ARGS)
 	LgValues	server;
 	Row			row;
 
-	require_loaded();
+	lg_require_loaded();
 	InitMaterializedSRF(fcinfo, 0);
 	lg_settings_server_values(&server);
 	row.n = 0;
@@ -756,7 +852,7 @@ lockguard_scan(PG_FUNCTION_ARGS)
 {
 	uint64		ticket;
 
-	require_loaded();
+	lg_require_loaded();
 	ticket = pg_atomic_add_fetch_u64(&lg_shared->scans_requested, 1);
 	ConditionVariablePrepareToSleep(&lg_shared->scan_served);
 	while (pg_atomic_read_u64(&lg_shared->scans_served) < ticket)
@@ -824,7 +920,7 @@ lockguard_exempt(PG_FUNCTION_ARGS)
 	LgSlot	   *slot;
 	int64		duration;
 
-	require_loaded();
+	lg_require_loaded();
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	duration = PG_ARGISNULL(1) ? 0 : interval_to_ns(PG_GETARG_INTERVAL_P(1));
@@ -855,7 +951,7 @@ lockguard_pause(PG_FUNCTION_ARGS)
 {
 	int64		duration;
 
-	require_loaded();
+	lg_require_loaded();
 	duration = interval_to_ns(PG_GETARG_INTERVAL_P(0));
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
 	lg_shared->paused_until = lg_now() + duration;
@@ -874,7 +970,7 @@ PG_FUNCTION_INFO_V1(lockguard_resume);
 Datum
 lockguard_resume(PG_FUNCTION_ARGS)
 {
-	require_loaded();
+	lg_require_loaded();
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
 	lg_shared->paused_until = 0;
 	LWLockRelease(lg_shared->lock);
@@ -890,11 +986,12 @@ PG_FUNCTION_INFO_V1(lockguard_reset_stats);
 Datum
 lockguard_reset_stats(PG_FUNCTION_ARGS)
 {
-	require_loaded();
+	lg_require_loaded();
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
 	memset(&lg_shared->stats, 0, sizeof(LgStats));
 	lg_shared->stats.stats_reset = GetCurrentTimestamp();
 	LWLockRelease(lg_shared->lock);
+	lg_forget_contention();
 	PG_RETURN_VOID();
 }
 
@@ -903,10 +1000,8 @@ PG_FUNCTION_INFO_V1(lockguard_reset_history);
 Datum
 lockguard_reset_history(PG_FUNCTION_ARGS)
 {
-	require_loaded();
-	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
-	lg_shared->first_action_id = lg_shared->next_action_id;
-	LWLockRelease(lg_shared->lock);
+	lg_require_loaded();
+	lg_forget_history();
 	PG_RETURN_VOID();
 }
 
@@ -946,7 +1041,7 @@ signal_blockers(int pid, LgActionKind what)
 	int			nroots = 0;
 	int			n = 0;
 
-	require_loaded();
+	lg_require_loaded();
 	if (find_session(pid, &session) < 0)
 	{
 		ereport(WARNING,

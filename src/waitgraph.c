@@ -659,7 +659,17 @@ lg_longest_wait(LgGraph *graph, const LgNode *node)
 	return longest;
 }
 
-/* The same, of its waits for a relation lock. */
+/*
+ * How long a waiter has waited since the last look, in ns: all of its wait,
+ * if this is the first look that sees it.
+ */
+int64
+lg_newly_waited(const LgWaiter *waiter, int64 now, int64 last_look)
+{
+	return now - (waiter->seen == now ? waiter->since : Max(waiter->since, last_look));
+}
+
+/* The longest wait of a node for a relation lock, or NULL. */
 const LgWaiter *
 lg_relation_wait(LgGraph *graph, const LgNode *node)
 {

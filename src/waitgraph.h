@@ -171,6 +171,7 @@ extern void lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 extern LgNode *lg_node(LgGraph *graph, int node);
 extern bool lg_is_root(LgGraph *graph, const LgNode *node);
 extern const LgWaiter *lg_longest_wait(LgGraph *graph, const LgNode *node);
+extern int64 lg_newly_waited(const LgWaiter *waiter, int64 now, int64 last_look);
 extern const LgWaiter *lg_relation_wait(LgGraph *graph, const LgNode *node);
 extern bool lg_next_blocker(LgGraph *graph, const LgWaiter *waiter,
 							LgBlocker *blocker);

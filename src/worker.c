@@ -33,6 +33,7 @@
 #include "compat.h"
 #include "debug.h"
 #include "enforce.h"
+#include "incident.h"
 #include "limits.h"
 #include "lockguard.h"
 #include "prepared.h"
@@ -44,6 +45,7 @@ typedef struct LgWorker
 	LgVerdicts	verdicts;
 	LgFollow   *follow;
 	LgPrepared *prepared;
+	LgIncidents *incidents;
 	LgFound    *found;
 	MemoryContext scan_context; /* emptied after each scan that used it */
 
@@ -146,7 +148,7 @@ smallest_blocker_limit(const LgWorker *worker)
 	least = smaller(least, smallest(worker, LG_PREEMPT_TIMEOUT));
 	if (worker->smallest[LG_MAX_BLOCKED_SESSIONS] > 0)
 		least = smaller(least, DeadlockTimeout * LG_NANOS_PER_MS);
-	return least;
+	return smaller(least, lg_incident_threshold * LG_NANOS_PER_MS);
 }
 
 /*
@@ -282,7 +284,8 @@ scan(LgWorker *worker, bool whole)
 
 		/* Session time lost since the last look, for the statistics. */
 		for (int i = 0; i < view->graph->nwaiters; i++)
-			blocked_time += start - Max(view->graph->waiters[i].since, worker->last_look);
+			blocked_time += lg_newly_waited(&view->graph->waiters[i], start,
+											worker->last_look);
 		worker->last_look = start;
 		if (tenth > 0 && nfound > 0)
 			wake = Min(wake, start + tenth);
@@ -290,6 +293,7 @@ scan(LgWorker *worker, bool whole)
 	else
 		worker->last_look = start;
 
+	lg_incidents_scan(worker->incidents, view);
 	LG_DEBUG_POINT("before_judge");
 	worker->verdicts.n = 0;
 	worker->verdicts.next_due = LG_NEVER;
@@ -349,6 +353,7 @@ worker_create(void)
 	worker->verdicts.verdicts = palloc_array(LgVerdict, worker->verdicts.max);
 	worker->follow = lg_follow_create();
 	worker->prepared = lg_prepared_create();
+	worker->incidents = lg_incidents_create();
 	worker->scan_context = AllocSetContextCreate(TopMemoryContext, "lockguard scan",
 												 ALLOCSET_DEFAULT_SIZES);
 	worker->settings_changes = pg_atomic_read_u32(&lg_shared->settings_changes) - 1;

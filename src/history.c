@@ -1,0 +1,451 @@
+/*-------------------------------------------------------------------------
+ *
+ * history.c
+ *		The history on disk: one file, so that it survives restart and crash.
+ *
+ * The file is a header and then one record after the other, each with a mark,
+ * its kind, its length and a checksum of its own.  If a part is damaged, the
+ * reader goes on at the next mark, so that no intact record is lost.  Such a
+ * file, or one of another version, is moved aside, never overwritten.
+ *
+ * A background worker of its own writes it, a second after something has
+ * changed: into a new file that replaces the old one durably.  If that fails,
+ * it says so once, and goes on trying.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "port/pg_crc32c.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "compat.h"
+#include "history.h"
+#include "lockguard.h"
+#include "record.h"
+
+#define HISTORY_FILE	PGSTAT_STAT_PERMANENT_DIRECTORY "/lockguard.stat"
+#define HISTORY_TEMP	HISTORY_FILE ".tmp"
+#define HISTORY_DAMAGED HISTORY_FILE ".damaged"
+
+#define FILE_MAGIC		0x4c4b4744	/* "LKGD" */
+#define FILE_VERSION	1
+#define RECORD_MARK		0x4b434f4c	/* "LOCK" */
+
+/* How long after a change the file is written. */
+#define WRITE_AFTER_MS	1000
+
+typedef enum RecordKind
+{
+	RECORD_ACTION = 1,
+	RECORD_INCIDENT,
+	RECORD_CONTENTION
+} RecordKind;
+
+/*
+ * The sizes tell of a build with other structs, which cannot read the rest.
+ */
+typedef struct FileHeader
+{
+	uint32		magic;
+	uint32		version;
+	uint32		action_size;
+	uint32		incident_size;
+	uint32		contention_size;
+	pg_crc32c	crc;			/* of the above */
+} FileHeader;
+
+typedef struct RecordHeader
+{
+	uint32		mark;
+	uint32		kind;
+	uint32		length;			/* of what follows */
+	pg_crc32c	crc;			/* of kind, length and what follows */
+} RecordHeader;
+
+static void
+make_header(FileHeader *header)
+{
+	memset(header, 0, sizeof(*header));
+	header->magic = FILE_MAGIC;
+	header->version = FILE_VERSION;
+	header->action_size = sizeof(LgAction);
+	header->incident_size = sizeof(LgIncident);
+	header->contention_size = sizeof(LgContention);
+	INIT_CRC32C(header->crc);
+	COMP_CRC32C(header->crc, header, offsetof(FileHeader, crc));
+	FIN_CRC32C(header->crc);
+}
+
+static pg_crc32c
+record_crc(uint32 kind, uint32 length, const char *data)
+{
+	pg_crc32c	crc;
+
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, &kind, sizeof(kind));
+	COMP_CRC32C(crc, &length, sizeof(length));
+	COMP_CRC32C(crc, data, length);
+	FIN_CRC32C(crc);
+	return crc;
+}
+
+/*
+ * Is there an intact record at "at"?  If so, *header is filled in, and its
+ * data follows.  "at" need not be aligned.
+ */
+static bool
+intact_record(const char *at, const char *end, RecordHeader *header)
+{
+	if (end - at < (ssize_t) sizeof(RecordHeader))
+		return false;
+	memcpy(header, at, sizeof(RecordHeader));
+	return header->mark == RECORD_MARK &&
+		header->length <= (size_t) (end - at) - sizeof(RecordHeader) &&
+		header->crc == record_crc(header->kind, header->length,
+								  at + sizeof(RecordHeader));
+}
+
+/* Terminate texts that a checksum alone does not vouch for. */
+#define TERMINATE(array) ((array)[sizeof(array) - 1] = '\0')
+
+static void
+load_action(const char *data)
+{
+	static LgAction action;
+
+	memcpy(&action, data, sizeof(action));
+	TERMINATE(action.datname.data);
+	TERMINATE(action.usename.data);
+	TERMINATE(action.requested_by.data);
+	TERMINATE(action.gid);
+	TERMINATE(action.application_name);
+	TERMINATE(action.client_addr);
+	TERMINATE(action.state);
+	TERMINATE(action.query);
+	TERMINATE(action.reason);
+
+	/* Whoever was signalled went with the server. */
+	if (action.result == LG_PENDING || action.result == LG_UNRESPONSIVE)
+		action.result = LG_RELEASED;
+	lg_restore_action(&action);
+}
+
+static void
+load_incident(const char *data, size_t length)
+{
+	static LgIncident incident;
+
+	memset(&incident, 0, sizeof(incident));
+	memcpy(&incident, data, length);
+	TERMINATE(incident.datname.data);
+	TERMINATE(incident.usename.data);
+	TERMINATE(incident.gid);
+	TERMINATE(incident.application_name);
+	TERMINATE(incident.client_addr);
+	TERMINATE(incident.state);
+	TERMINATE(incident.query);
+	if (incident.ended_at == 0)
+	{
+		incident.ended_at = incident.updated_at;
+		incident.resolution = LG_BY_RESTART;
+	}
+	lg_restore_incident(&incident);
+}
+
+/* Load one record; false if it makes no sense. */
+static bool
+load_record(const RecordHeader *header, const char *data)
+{
+	switch (header->kind)
+	{
+		case RECORD_ACTION:
+			if (header->length != sizeof(LgAction))
+				return false;
+			load_action(data);
+			return true;
+		case RECORD_INCIDENT:
+			if (header->length < offsetof(LgIncident, arena) ||
+				header->length > sizeof(LgIncident) ||
+				header->length != LG_INCIDENT_SIZE((const LgIncident *) data))
+				return false;
+			load_incident(data, header->length);
+			return true;
+		case RECORD_CONTENTION:
+			{
+				LgContention contention;
+
+				if (header->length != sizeof(LgContention))
+					return false;
+				memcpy(&contention, data, sizeof(contention));
+				lg_restore_contention(&contention);
+				return true;
+			}
+		default:
+			return false;
+	}
+}
+
+/* Read the whole file; NULL, with *why or errno, if that cannot be done. */
+static char *
+read_file(size_t *size, bool *missing)
+{
+	struct stat st;
+	FILE	   *file;
+	char	   *data;
+
+	*missing = false;
+	if (stat(HISTORY_FILE, &st) != 0)
+	{
+		*missing = errno == ENOENT;
+		return NULL;
+	}
+	file = AllocateFile(HISTORY_FILE, PG_BINARY_R);
+	if (file == NULL)
+		return NULL;
+	*size = st.st_size;
+	data = MemoryContextAllocExtended(CurrentMemoryContext, *size + 1,
+									  MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+	if (data != NULL && fread(data, 1, *size, file) != *size)
+	{
+		pfree(data);
+		data = NULL;
+	}
+	FreeFile(file);
+	return data;
+}
+
+/*
+ * Take the history from the file.  Called in the postmaster at start, also
+ * after a crash.  Never fails.
+ */
+void
+lg_history_load(void)
+{
+	size_t		size = 0;
+	bool		missing;
+	char	   *data = read_file(&size, &missing);
+	FileHeader	expected;
+	RecordHeader header;
+	bool		damaged = false;
+	int			loaded = 0;
+
+	if (data == NULL)
+	{
+		if (!missing)
+			ereport(WARNING,
+					(errcode_for_file_access(),
+					 errmsg("lockguard: could not read history file \"%s\": %m",
+							HISTORY_FILE)));
+		return;
+	}
+
+	make_header(&expected);
+	if (size < sizeof(FileHeader) || memcmp(data, &expected, sizeof(expected)) != 0)
+	{
+		FileHeader	found;
+
+		/* A damaged header may well stand before intact records. */
+		memset(&found, 0, sizeof(found));
+		memcpy(&found, data, Min(size, sizeof(found)));
+		damaged = true;
+		if (found.magic == FILE_MAGIC && found.version != FILE_VERSION)
+			size = 0;			/* another version: leave it all alone */
+	}
+
+	for (size_t at = damaged ? 0 : sizeof(FileHeader); at < size;)
+	{
+		/* Records of a damaged file may be anywhere: copy for alignment. */
+		if (intact_record(data + at, data + size, &header))
+		{
+			char	   *copy = palloc(Max(header.length, 1));
+
+			memcpy(copy, data + at + sizeof(RecordHeader), header.length);
+			if (load_record(&header, copy))
+			{
+				loaded++;
+				pfree(copy);
+				at += sizeof(RecordHeader) + header.length;
+				continue;
+			}
+			pfree(copy);
+		}
+		damaged = true;
+		at++;
+	}
+	pfree(data);
+
+	if (damaged)
+	{
+		if (rename(HISTORY_FILE, HISTORY_DAMAGED) != 0)
+			ereport(WARNING,
+					(errcode_for_file_access(),
+					 errmsg("lockguard: could not rename \"%s\" to \"%s\": %m",
+							HISTORY_FILE, HISTORY_DAMAGED)));
+		ereport(WARNING,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("lockguard: history file \"%s\" is damaged or of another version",
+						HISTORY_FILE),
+				 errdetail("It was moved to \"%s\"; %d intact records were taken from it.",
+						   HISTORY_DAMAGED, loaded)));
+	}
+}
+
+static bool
+write_record(FILE *file, RecordKind kind, const void *data, uint32 length)
+{
+	RecordHeader header;
+
+	memset(&header, 0, sizeof(header));
+	header.mark = RECORD_MARK;
+	header.kind = kind;
+	header.length = length;
+	header.crc = record_crc(kind, length, data);
+	return fwrite(&header, sizeof(header), 1, file) == 1 &&
+		fwrite(data, length, 1, file) == 1;
+}
+
+/* Write everything into an open file; false with errno if that fails. */
+static bool
+write_records(FILE *file)
+{
+	FileHeader	header;
+	LgAction   *action = palloc(sizeof(LgAction));
+	LgIncident *incident = palloc(sizeof(LgIncident));
+	LgContention *contention = palloc_array(LgContention, LG_MAX_CONTENTION);
+	int64		first;
+	int64		next;
+	int			n;
+
+	make_header(&header);
+	if (fwrite(&header, sizeof(header), 1, file) != 1)
+		return false;
+
+	lg_action_range(&first, &next);
+	for (int64 id = first; id < next; id++)
+		if (lg_fetch_action(id, action) &&
+			!write_record(file, RECORD_ACTION, action, sizeof(LgAction)))
+			return false;
+	lg_incident_range(&first, &next);
+	for (int64 id = first; id < next; id++)
+		if (lg_fetch_incident(id, incident) &&
+			!write_record(file, RECORD_INCIDENT, incident, LG_INCIDENT_SIZE(incident)))
+			return false;
+	n = lg_fetch_contention(contention);
+	for (int i = 0; i < n; i++)
+		if (!write_record(file, RECORD_CONTENTION, &contention[i], sizeof(LgContention)))
+			return false;
+	return true;
+}
+
+/*
+ * Write the history file anew.  Returns false, with the reason in errno, if
+ * that fails; the old file is there still then.
+ */
+static bool
+write_history(void)
+{
+	FILE	   *file = AllocateFile(HISTORY_TEMP, PG_BINARY_W);
+	int			save_errno;
+
+	if (file == NULL)
+		return false;
+	if (!write_records(file))
+	{
+		save_errno = errno;
+		FreeFile(file);
+		unlink(HISTORY_TEMP);
+		errno = save_errno;
+		return false;
+	}
+	if (FreeFile(file) != 0)
+	{
+		save_errno = errno;
+		unlink(HISTORY_TEMP);
+		errno = save_errno;
+		return false;
+	}
+	/* Flushes the file and its directory. */
+	return durable_rename(HISTORY_TEMP, HISTORY_FILE, LOG) == 0;
+}
+
+/* Write if anything has changed; complain at the first of several failures. */
+static void
+write_if_changed(uint64 *written, bool *failing)
+{
+	uint64		changes = lg_record_changes();
+
+	if (changes == *written)
+		return;
+	if (write_history())
+	{
+		*written = changes;
+		if (*failing)
+			ereport(LOG, (errmsg("lockguard: the history file can be written again")));
+		*failing = false;
+	}
+	else
+	{
+		if (!*failing)
+			ereport(WARNING,
+					(errcode_for_file_access(),
+					 errmsg("lockguard: could not write history file \"%s\": %m",
+							HISTORY_FILE),
+					 errdetail("What happens is kept in memory and lost at a restart, until it can be written.")));
+		*failing = true;
+	}
+}
+
+/* Entry point of the worker that writes the file. */
+void
+lg_history_main(Datum main_arg)
+{
+	MemoryContext context;
+	uint64		written = 0;
+	bool		failing = false;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	BackgroundWorkerUnblockSignals();
+	context = AllocSetContextCreate(TopMemoryContext, "lockguard history",
+									ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(context);
+
+	while (!ShutdownRequestPending)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 WRITE_AFTER_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		if (!ShutdownRequestPending)
+			write_if_changed(&written, &failing);
+		MemoryContextReset(context);
+	}
+
+	/*
+	 * The server shuts down, or somebody has ended us: then the postmaster
+	 * starts us again, because of the exit code.
+	 */
+	write_if_changed(&written, &failing);
+	proc_exit(1);
+}

@@ -1,0 +1,590 @@
+/*-------------------------------------------------------------------------
+ *
+ * incident.c
+ *		Follows outages from their beginning to their end.
+ *
+ * An incident belongs to a root blocker.  It is opened when the root has
+ * blocked anybody for incident_threshold, whether or not anything may be done
+ * about it; it follows the root while its tree grows and shrinks, and keeps
+ * the tree as it was when it was largest.  It is closed when the root is out
+ * of the way, with how that came.
+ *
+ * The worker alone opens, follows and closes; its own copies of the open ones
+ * are here, the rows that others read are in record.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "incident.h"
+#include "lockguard.h"
+
+/* An action this long before the end of an incident may have ended it (us). */
+#define ENDED_IT_WITHIN		(2 * USECS_PER_SEC)
+
+/* Sessions drawn in a log message. */
+#define LOG_TREE_LINES		50
+
+struct LgIncidents
+{
+	LgIncident **open;			/* by procno of the root; NULL = none */
+	int			nopen;
+	int64		last_look;		/* monotonic ns */
+};
+
+/* The procno of the root of an incident, if it is there still; else -1. */
+static int
+find_root(const LgIncident *incident)
+{
+	for (int procno = 0; procno < LG_TOTAL_PROCS; procno++)
+	{
+		LgSession	session;
+		char		gid[LG_GID_SIZE];
+		TimestampTz prepared_at;
+		bool		busy;
+
+		if (((volatile PGPROC *) &ProcGlobal->allProcs[procno])->pid != incident->root_pid)
+			continue;
+		lg_read_session(procno, &session);
+		if (session.kind != incident->kind || session.pid != incident->root_pid)
+			continue;
+		if (session.kind != LG_KIND_PREPARED ?
+			session.session_start == incident->backend_start :
+			lg_prepared_transaction(procno, gid, &prepared_at, &busy) &&
+			strcmp(gid, incident->gid) == 0)
+			return procno;
+	}
+	return -1;
+}
+
+/*
+ * What the worker keeps of open incidents, in the current context.  Those
+ * that a worker before this one has left open are taken over.
+ */
+LgIncidents *
+lg_incidents_create(void)
+{
+	LgIncidents *incidents = palloc0(sizeof(LgIncidents));
+	LgIncident *incident = palloc(sizeof(LgIncident));
+	int64		first;
+	int64		next;
+
+	incidents->open = palloc0_array(LgIncident *, LG_TOTAL_PROCS);
+	incidents->last_look = lg_now();
+	lg_incident_range(&first, &next);
+	for (int64 id = first; id < next; id++)
+	{
+		int			procno;
+
+		if (!lg_fetch_incident(id, incident) || incident->ended_at != 0)
+			continue;
+		procno = find_root(incident);
+		if (procno >= 0 && incidents->open[procno] == NULL)
+		{
+			incidents->open[procno] =
+				MemoryContextAllocZero(TopMemoryContext, sizeof(LgIncident));
+			memcpy(incidents->open[procno], incident, LG_INCIDENT_SIZE(incident));
+			incidents->nopen++;
+		}
+		else
+		{
+			incident->resolution = LG_BY_SESSION_END;
+			incident->ended_at = GetCurrentTimestamp();
+			lg_update_incident(incident, false);
+		}
+	}
+	pfree(incident);
+	return incidents;
+}
+
+/*
+ * Step through the sessions of an incident: NULL for the first; NULL at the
+ * end.  The texts point into the incident.
+ */
+const LgIncidentSession *
+lg_next_session(const LgIncident *incident, const LgIncidentSession *session,
+				const char **usename, const char **application_name,
+				const char **query)
+{
+	const char *next = session == NULL ? incident->arena :
+		(const char *) session + session->size;
+
+	if (next + offsetof(LgIncidentSession, texts) > incident->arena + incident->used)
+		return NULL;
+	session = (const LgIncidentSession *) next;
+	*usename = session->texts;
+	*application_name = *usename + strlen(*usename) + 1;
+	*query = *application_name + strlen(*application_name) + 1;
+	return session;
+}
+
+/* Keep the tree of a root as it is now; its steps are in the graph. */
+static void
+keep_tree(LgView *view, LgIncident *incident, const LgNode *root)
+{
+	LgGraph    *graph = view->graph;
+	char		query[LG_INCIDENT_QUERY];
+	char		application_name[NAMEDATALEN];
+	const LgWaiter *longest = NULL;
+
+	incident->used = 0;
+	incident->nsessions = 0;
+	incident->nleft_out = 0;
+	for (int i = 0; i < graph->nsteps; i++)
+	{
+		const LgStep *step = &graph->steps[i];
+		const LgSession *session = &graph->nodes[step->node].session;
+		const LgWaiter *waiter = step->waiter >= 0 ? &graph->waiters[step->waiter] : NULL;
+		LgSlot	   *slot = lg_slot(session->procno);
+		const char *usename = slot != NULL && slot->pid == session->pid ?
+			NameStr(slot->usename) : "";
+		LgIncidentSession *kept;
+		char	   *text;
+		size_t		size;
+
+		if (waiter != NULL && step->parent == 0 &&
+			(longest == NULL || waiter->since < longest->since))
+			longest = waiter;
+		lg_read_texts(session, query, sizeof(query), application_name, NULL);
+		size = MAXALIGN(offsetof(LgIncidentSession, texts) + strlen(usename) +
+						strlen(application_name) + strlen(query) + 3);
+		if (incident->used + size > LG_ARENA_SIZE || incident->nleft_out > 0)
+		{
+			/* Once one is left out all are: parents come before children. */
+			incident->nleft_out++;
+			continue;
+		}
+		kept = (LgIncidentSession *) (incident->arena + incident->used);
+		memset(kept, 0, size);
+		kept->size = size;
+		kept->parent = step->parent;
+		kept->level = step->level;
+		kept->kind = session->kind;
+		kept->block_kind = step->kind;
+		kept->pid = session->pid;
+		kept->userid = session->userid;
+		kept->state = session->has_status ? session->state : STATE_UNDEFINED;
+		kept->wait_event = session->wait_event;
+		if (waiter)
+		{
+			kept->mode = waiter->mode;
+			kept->tag = graph->locks[waiter->lock].tag;
+			kept->waited = (view->clock.now - waiter->since) / 1000;
+		}
+		else
+			kept->waited = (view->clock.now - root->blocking_since) / 1000;
+		text = kept->texts;
+		strcpy(text, usename);
+		text += strlen(text) + 1;
+		strcpy(text, application_name);
+		text += strlen(text) + 1;
+		strcpy(text, query);
+		incident->used += size;
+		incident->nsessions++;
+	}
+	if (longest)
+		incident->tag = graph->locks[longest->lock].tag;
+}
+
+/* Fill in what is to be known of the root itself. */
+static void
+describe_root(LgIncident *incident, const LgSession *session)
+{
+	LgSlot	   *slot = lg_slot(session->procno);
+	const char *state = lg_state_text(session);
+
+	incident->root_pid = session->pid;
+	incident->kind = session->kind;
+	incident->backend_start = session->session_start;
+	incident->xact_start = session->xact_start;
+	incident->datid = session->datid;
+	incident->userid = session->userid;
+	incident->query_id = session->query_id;
+	if (slot != NULL && slot->pid == session->pid)
+	{
+		incident->datname = slot->datname;
+		incident->usename = slot->usename;
+	}
+	if (session->kind == LG_KIND_PREPARED)
+	{
+		TimestampTz prepared_at;
+		bool		busy;
+
+		lg_prepared_transaction(session->procno, incident->gid, &prepared_at, &busy);
+	}
+	strlcpy(incident->state, state ? state : "", sizeof(incident->state));
+	lg_read_texts(session, incident->query, sizeof(incident->query),
+				  incident->application_name, incident->client_addr);
+}
+
+/* 'process 123 (autovacuum worker)', 'prepared transaction "o"'. */
+static char *
+root_text(const LgIncident *incident)
+{
+	if (incident->kind == LG_KIND_PREPARED)
+		return psprintf("prepared transaction \"%s\"", lg_one_line(incident->gid, LG_GID_SIZE));
+	if (incident->kind != LG_KIND_CLIENT)
+		return psprintf("process %d (%s)", incident->root_pid,
+						lg_kind_text((LgKind) incident->kind));
+	return psprintf("process %d (user \"%s\", database \"%s\", application \"%s\")",
+					incident->root_pid,
+					lg_one_line(NameStr(incident->usename), NAMEDATALEN),
+					lg_one_line(NameStr(incident->datname), NAMEDATALEN),
+					lg_one_line(incident->application_name, NAMEDATALEN));
+}
+
+/*
+ * The root's tree has just been traversed: bring the incident up to date.
+ * Returns true if the tree was kept anew.
+ */
+static bool
+follow(LgView *view, LgIncident *incident, const LgNode *root, int64 last_look)
+{
+	LgGraph    *graph = view->graph;
+	int			blocked = graph->nsteps - 1;
+	int64		lost = 0;
+	bool		larger = blocked > incident->peak_blocked_sessions;
+
+	for (int i = 1; i < graph->nsteps; i++)
+	{
+		const LgWaiter *waiter = &graph->waiters[graph->steps[i].waiter];
+
+		incident->longest_wait = Max(incident->longest_wait,
+									 (view->clock.now - waiter->since) / 1000);
+		lost += lg_newly_waited(waiter, view->clock.now, last_look);
+	}
+	incident->total_wait += lost / 1000;
+	incident->updated_at = view->clock.wall;
+	if (larger)
+	{
+		describe_root(incident, &root->session);
+		incident->peak_blocked_sessions = blocked;
+		incident->peak_at = view->clock.wall;
+		keep_tree(view, incident, root);
+	}
+	return larger;
+}
+
+static void
+open_incident(LgIncidents *incidents, LgView *view, const LgNode *root)
+{
+	int			procno = root->session.procno;
+	LgIncident *incident = MemoryContextAllocZero(TopMemoryContext, sizeof(LgIncident));
+
+	incident->started_at = lg_clock_wall(&view->clock, root->blocking_since);
+	follow(view, incident, root, PG_INT64_MIN);
+	lg_record_incident(incident);
+	incidents->open[procno] = incident;
+	incidents->nopen++;
+	view->tracks[procno].incident_id = incident->incident_id;
+
+	if (lg_log_incidents)
+	{
+		StringInfoData tree;
+		LgTreeStyle style = {0};
+		char		duration[32];
+
+		initStringInfo(&tree);
+		style.max_lines = LOG_TREE_LINES;
+		lg_draw_tree(view, procno, &style, &tree);
+		lg_duration_text(view->clock.now - root->blocking_since, duration, sizeof(duration));
+		ereport(LOG,
+				(errmsg("lockguard: incident %lld begins: %s blocks %d %s, for %s so far",
+						(long long) incident->incident_id, root_text(incident),
+						incident->peak_blocked_sessions,
+						incident->peak_blocked_sessions == 1 ? "session" : "sessions",
+						duration),
+				 errdetail_internal("Lock tree:\n%s", tree.data),
+				 errhidestmt(true), errhidecontext(true)));
+	}
+}
+
+/*
+ * The last signal of ours in the tree of an incident; false if there was none.
+ */
+static bool
+last_signal(int64 incident_id, TimestampTz since, LgAction *action)
+{
+	int64		first;
+	int64		next;
+
+	lg_action_range(&first, &next);
+	while (--next >= first)
+	{
+		if (!lg_fetch_action(next, action) || action->acted_at < since)
+			return false;
+		if (action->incident_id == incident_id &&
+			(action->result == LG_PENDING || action->result == LG_RELEASED ||
+			 action->result == LG_ESCALATED || action->result == LG_UNRESPONSIVE))
+			return true;
+	}
+	return false;
+}
+
+/* How did it come that this root is out of the way? */
+static LgResolution
+resolve(LgView *view, LgIncident *incident, int procno)
+{
+	LgNode	   *node = view->looked ? lg_node(view->graph, procno) : NULL;
+	LgSession	now;
+	LgAction	action;
+	bool		gone;
+
+	lg_read_session(procno, &now);
+	if (incident->kind == LG_KIND_PREPARED)
+	{
+		char		gid[LG_GID_SIZE];
+		TimestampTz prepared_at;
+		bool		busy;
+
+		gone = !lg_prepared_transaction(procno, gid, &prepared_at, &busy) ||
+			strcmp(gid, incident->gid) != 0;
+	}
+	else
+		gone = now.pid != incident->root_pid ||
+			(now.has_status && now.session_start != incident->backend_start);
+
+	if (!gone && node != NULL && node->waiting && node->blocking_since != LG_NEVER)
+	{
+		incident->replaced_by = lg_incident_of(view, procno);
+		return LG_BY_REPLACEMENT;
+	}
+
+	if (last_signal(incident->incident_id, incident->started_at, &action))
+	{
+		bool		ours = action.pid == incident->root_pid;
+
+		incident->action_id = action.action_id;
+
+		/* Of another in the tree, only if that has just been. */
+		if (ours || view->clock.wall - action.acted_at < ENDED_IT_WITHIN)
+			switch (action.action)
+			{
+				case LG_DO_CANCEL:
+					return ours && gone ? LG_BY_SESSION_END : LG_BY_CANCEL;
+				case LG_DO_TERMINATE:
+					return LG_BY_TERMINATION;
+				case LG_DO_ROLLBACK:
+					return LG_BY_ROLLBACK;
+				case LG_DO_LOG:
+					break;
+			}
+	}
+	return gone && incident->kind != LG_KIND_PREPARED ? LG_BY_SESSION_END : LG_BY_RELEASE;
+}
+
+static void
+close_incident(LgIncidents *incidents, LgView *view, int procno)
+{
+	LgIncident *incident = incidents->open[procno];
+
+	incident->resolution = resolve(view, incident, procno);
+	incident->ended_at = view->clock.wall;
+	lg_update_incident(incident, false);
+	if (view->tracks[procno].incident_id == incident->incident_id)
+		view->tracks[procno].incident_id = 0;
+	incidents->open[procno] = NULL;
+	incidents->nopen--;
+
+	if (lg_log_incidents)
+	{
+		char		length[32];
+		char		longest[32];
+		char		total[32];
+
+		lg_duration_text((incident->ended_at - incident->started_at) * 1000,
+						 length, sizeof(length));
+		lg_duration_text(incident->longest_wait * 1000, longest, sizeof(longest));
+		lg_duration_text(incident->total_wait * 1000, total, sizeof(total));
+		ereport(LOG,
+				(errmsg("lockguard: incident %lld ended after %s (%s): %s blocked up to %d %s",
+						(long long) incident->incident_id, length,
+						lg_resolution_name(incident->resolution), root_text(incident),
+						incident->peak_blocked_sessions,
+						incident->peak_blocked_sessions == 1 ? "session" : "sessions"),
+				 errdetail("Longest wait %s; %s of session time lost.", longest, total),
+				 errhidestmt(true), errhidecontext(true)));
+	}
+	pfree(incident);
+}
+
+/* Add what this look has seen of a root to the cumulative figures. */
+static void
+count_contention(LgView *view, const LgNode *root, int64 last_look, bool opened)
+{
+	LgGraph    *graph = view->graph;
+	LgContention more = {0};
+
+	more.datid = root->session.datid;
+	more.userid = root->session.userid;
+	more.query_id = root->session.query_id;
+	more.incidents = opened ? 1 : 0;
+	for (int i = 1; i < graph->nsteps; i++)
+	{
+		const LgWaiter *waiter = &graph->waiters[graph->steps[i].waiter];
+		LgTrack    *track = &view->tracks[waiter->procno];
+
+		if (track->counted_wait != waiter->wait_start)
+		{
+			track->counted_wait = waiter->wait_start;
+			more.sessions++;
+		}
+		more.lost += lg_newly_waited(waiter, view->clock.now, last_look) / 1000;
+		more.longest_wait = Max(more.longest_wait,
+								(view->clock.now - waiter->since) / 1000);
+	}
+	lg_count_contention(&more);
+}
+
+/*
+ * Open, follow and close incidents by what this scan has seen.  Allocates in
+ * the current context for log messages.
+ */
+void
+lg_incidents_scan(LgIncidents *incidents, LgView *view)
+{
+	LgGraph    *graph = view->graph;
+	int64		threshold = lg_incident_threshold * LG_NANOS_PER_MS;
+	int			left = incidents->nopen;
+
+	for (int i = 0; view->looked && i < graph->nactive; i++)
+	{
+		int			procno = graph->active[i];
+		LgNode	   *root = &graph->nodes[procno];
+		LgIncident *incident = incidents->open[procno];
+		bool		opened = false;
+
+		if (!lg_is_root(graph, root))
+			continue;
+		lg_downstream(graph, procno);
+		if (incident != NULL &&
+			(incident->root_pid != root->session.pid ||
+			 incident->backend_start != root->session.session_start))
+		{
+			/* Another process has taken the place of a root that is gone. */
+			close_incident(incidents, view, procno);
+			left--;
+			incident = NULL;
+			lg_downstream(graph, procno);
+		}
+		if (incident != NULL)
+		{
+			view->tracks[procno].incident_id = incident->incident_id;
+			lg_update_incident(incident,
+							   follow(view, incident, root, incidents->last_look));
+			left--;
+		}
+		else if (lg_incident_threshold > 0 &&
+				 view->clock.now - root->blocking_since >= threshold)
+		{
+			open_incident(incidents, view, root);
+			lg_downstream(graph, procno);
+			opened = true;
+		}
+		count_contention(view, root, incidents->last_look, opened);
+	}
+
+	for (int procno = 0; left > 0 && procno < LG_TOTAL_PROCS; procno++)
+		if (incidents->open[procno] != NULL)
+		{
+			LgNode	   *root = view->looked ? lg_node(graph, procno) : NULL;
+
+			if (root == NULL || !lg_is_root(graph, root))
+			{
+				close_incident(incidents, view, procno);
+				left--;
+			}
+		}
+	incidents->last_look = view->clock.now;
+}
+
+/* The open incident in whose tree a process is, or 0. */
+int64
+lg_incident_of(LgView *view, int procno)
+{
+	LgGraph    *graph = view->graph;
+	int64		found = 0;
+	int			tree;
+
+	if (!view->looked || lg_node(graph, procno) == NULL)
+		return 0;
+	if (lg_is_root(graph, lg_node(graph, procno)))
+		return view->tracks[procno].incident_id;
+	tree = lg_tree(graph, procno);
+	for (int i = 0; i < graph->nactive && found == 0; i++)
+		if (graph->active[i] != procno && lg_tree(graph, graph->active[i]) == tree)
+			found = view->tracks[graph->active[i]].incident_id;
+	return found;
+}
+
+/*
+ * The tree of an incident at its worst as text, a line a session, with every
+ * session's query that may_see() lets the reader see.
+ */
+void
+lg_incident_tree(const LgIncident *incident, bool (*may_see) (Oid),
+				 char *(*clean) (const char *), StringInfo out)
+{
+	const LgIncidentSession *session = NULL;
+	const char *usename;
+	const char *application_name;
+	const char *query;
+	LgTreeStyle style = {0};
+
+	while ((session = lg_next_session(incident, session, &usename,
+									  &application_name, &query)) != NULL)
+	{
+		char		duration[32];
+
+		if (out->len > 0)
+			appendStringInfoChar(out, '\n');
+		appendStringInfoSpaces(out, 2 * Min(session->level, LG_MAX_INDENT));
+		if (session->level > 0)
+			appendStringInfoString(out, "-> ");
+		if (session->kind == LG_KIND_PREPARED)
+			appendStringInfo(out, "prepared transaction \"%s\"",
+							 clean(lg_one_line(incident->gid, 64)));
+		else
+			appendStringInfo(out, "%d", session->pid);
+		if (session->kind != LG_KIND_CLIENT && session->kind != LG_KIND_PREPARED)
+			appendStringInfo(out, " %s", lg_kind_text((LgKind) session->kind));
+		else if (usename[0])
+			appendStringInfo(out, " %s", clean(lg_one_line(usename, NAMEDATALEN)));
+		if (application_name[0])
+			appendStringInfo(out, " (%s)", clean(lg_one_line(application_name, NAMEDATALEN)));
+
+		lg_duration_text(session->waited * 1000, duration, sizeof(duration));
+		if (session->level == 0)
+			appendStringInfo(out, ", %sblocking %d %s for %s",
+							 session->kind != LG_KIND_CLIENT || !may_see(session->userid) ? "" :
+							 psprintf("%s, ", incident->state),
+							 incident->peak_blocked_sessions,
+							 incident->peak_blocked_sessions == 1 ? "session" : "sessions",
+							 duration);
+		else
+		{
+			char		lock[256];
+
+			lg_lock_text(&session->tag, &style, lock, sizeof(lock));
+			appendStringInfo(out, " waits %s for %s on %s%s", duration,
+							 GetLockmodeName(session->tag.locktag_lockmethodid, session->mode),
+							 lock, session->block_kind == LG_QUEUE ? ", queued behind" : "");
+		}
+		if (session->kind == LG_KIND_CLIENT)
+		{
+			if (!may_see(session->userid))
+				appendStringInfoString(out, ": <insufficient privilege>");
+			else if (query[0])
+				appendStringInfo(out, ": %s", clean(lg_one_line(query, LG_INCIDENT_QUERY)));
+		}
+	}
+	if (incident->nleft_out > 0)
+		appendStringInfo(out, "\n... and %d more", incident->nleft_out);
+}

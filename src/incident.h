@@ -1,0 +1,29 @@
+/*-------------------------------------------------------------------------
+ *
+ * incident.h
+ *		Follows outages from their beginning to their end.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOCKGUARD_INCIDENT_H
+#define LOCKGUARD_INCIDENT_H
+
+#include "limits.h"
+#include "record.h"
+#include "tree.h"
+
+typedef struct LgIncidents LgIncidents;
+
+extern LgIncidents *lg_incidents_create(void);
+extern void lg_incidents_scan(LgIncidents *incidents, LgView *view);
+extern int64 lg_incident_of(LgView *view, int procno);
+extern const LgIncidentSession *lg_next_session(const LgIncident *incident,
+												const LgIncidentSession *session,
+												const char **usename,
+												const char **application_name,
+												const char **query);
+
+extern void lg_incident_tree(const LgIncident *incident, bool (*may_see) (Oid),
+							 char *(*clean) (const char *), StringInfo out);
+
+#endif							/* LOCKGUARD_INCIDENT_H */

@@ -1,0 +1,499 @@
+/*-------------------------------------------------------------------------
+ *
+ * report.c
+ *		lockguard.report(): an incident as a postmortem in Markdown.
+ *
+ * Names and queries are other people's text.  In Markdown they stand in code
+ * spans and code blocks only, fenced by more backticks than they contain; in
+ * Mermaid's labels all but letters, digits and a few harmless characters are
+ * written as character codes.  So none of it is ever read as markup.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "incident.h"
+#include "lockguard.h"
+#include "record.h"
+#include "tree.h"
+#include "views.h"
+
+/* Sessions drawn in a graph: more cannot be read. */
+#define MAX_DRAWN	30
+
+/* The longest run of backticks in a text. */
+static int
+backticks(const char *text)
+{
+	int			longest = 0;
+	int			run = 0;
+
+	for (; *text; text++)
+	{
+		run = *text == '`' ? run + 1 : 0;
+		longest = Max(longest, run);
+	}
+	return longest;
+}
+
+static void
+append_fence(StringInfo out, int n)
+{
+	while (n-- > 0)
+		appendStringInfoChar(out, '`');
+}
+
+/* A text as a code span, on one line, fit for a table's cell. */
+static void
+append_code(StringInfo out, const char *text)
+{
+	char	   *line = lg_clean(lg_one_line(text, LG_QUERY_SIZE));
+	int			fence = backticks(line) + 1;
+
+	if (line[0] == '\0')
+	{
+		appendStringInfoString(out, "-");
+		return;
+	}
+	append_fence(out, fence);
+	if (fence > 1)
+		appendStringInfoChar(out, ' ');
+	for (char *p = line; *p; p++)
+	{
+		if (*p == '|')
+			appendStringInfoChar(out, '\\');
+		appendStringInfoChar(out, *p);
+	}
+	if (fence > 1)
+		appendStringInfoChar(out, ' ');
+	append_fence(out, fence);
+}
+
+/* A text as a code block; line ends stay, other control characters do not. */
+static void
+append_block(StringInfo out, const char *language, const char *text)
+{
+	char	   *copy = lg_clean(text);
+	int			fence = Max(backticks(copy) + 1, 3);
+
+	for (char *p = copy; *p; p++)
+		if ((unsigned char) *p < ' ' && *p != '\n' && *p != '\t')
+			*p = ' ';
+	append_fence(out, fence);
+	appendStringInfo(out, "%s\n%s\n", language, copy);
+	append_fence(out, fence);
+	appendStringInfoString(out, "\n");
+}
+
+/* A text as part of a Mermaid label. */
+static void
+append_label(StringInfo out, const char *text, int max_bytes)
+{
+	for (char *p = lg_clean(lg_one_line(text, max_bytes)); *p; p++)
+	{
+		unsigned char c = (unsigned char) *p;
+
+		if (c >= 128 || isalnum(c) || strchr(" _.,=+*-", c) != NULL)
+			appendStringInfoChar(out, c);
+		else
+			appendStringInfo(out, "#%d;", c);
+	}
+}
+
+static char *
+duration(int64 us)
+{
+	char		buf[32];
+
+	lg_duration_text(us * 1000, buf, sizeof(buf));
+	return pstrdup(buf);
+}
+
+static char *
+count_of(int n, const char *what)
+{
+	return psprintf("%d %s%s", n, what, n == 1 ? "" : "s");
+}
+
+/* What a lock is on, for a reader who cannot look names up any more. */
+static char *
+lock_name(const LOCKTAG *tag)
+{
+	LgTreeStyle style = {0};
+	char		buf[256];
+
+	lg_lock_text(tag, &style, buf, sizeof(buf));
+	return pstrdup(buf);
+}
+
+static void
+append_root(StringInfo out, const LgIncident *incident)
+{
+	if (incident->kind == LG_KIND_PREPARED)
+	{
+		appendStringInfoString(out, "prepared transaction ");
+		append_code(out, incident->gid);
+		return;
+	}
+	appendStringInfo(out, "process %d", incident->root_pid);
+	if (incident->kind != LG_KIND_CLIENT)
+		appendStringInfo(out, " (%s)", lg_kind_text((LgKind) incident->kind));
+	else
+	{
+		appendStringInfoString(out, " (role ");
+		append_code(out, NameStr(incident->usename));
+		appendStringInfoString(out, ", database ");
+		append_code(out, NameStr(incident->datname));
+		appendStringInfoString(out, ", application ");
+		append_code(out, incident->application_name);
+		appendStringInfoChar(out, ')');
+	}
+}
+
+/* Is somebody waiting for a relation lock right behind the root? */
+static bool
+has_queued_blocker(const LgIncident *incident)
+{
+	const LgIncidentSession *session = NULL;
+	const char *usename;
+	const char *application_name;
+	const char *query;
+
+	while ((session = lg_next_session(incident, session, &usename,
+									  &application_name, &query)) != NULL)
+		if (session->level > 1 && session->block_kind == LG_QUEUE &&
+			session->tag.locktag_type == LOCKTAG_RELATION)
+			return true;
+	return false;
+}
+
+/* The setting that would have ended it, and what it takes to prevent it. */
+static void
+append_advice(StringInfo out, const LgIncident *incident, bool acted)
+{
+	const char *setting;
+	const char *why;
+	const char *next;
+	bool		idle = strncmp(incident->state, "idle", 4) == 0;
+
+	if (incident->kind == LG_KIND_PREPARED)
+	{
+		setting = "lockguard.prepared_transaction_timeout";
+		why = "the root was a prepared transaction that nobody finished";
+		next = "Find the transaction manager that prepared it, and why it did not commit or roll back.";
+	}
+	else if (has_queued_blocker(incident))
+	{
+		setting = idle ? "lockguard.idle_blocker_timeout" :
+			"lockguard.queued_blocker_timeout";
+		why = idle ? "the root was idle, with a lock request and a queue behind it" :
+			"the root was at work, and a lock request that waited for it held up all others";
+		next = "Run schema changes with a short lock_timeout, and try again when the table is less busy.";
+	}
+	else if (idle)
+	{
+		setting = "lockguard.idle_blocker_timeout";
+		why = "the root was idle and held its locks for nothing";
+		next = "Find where the application leaves a transaction open: an error path without ROLLBACK, or a wait for something outside the database.";
+	}
+	else
+	{
+		setting = "lockguard.blocker_timeout";
+		why = "the root was at work all the time";
+		next = "Do the work in smaller transactions, or when nobody else needs the same rows.";
+	}
+
+	if (!acted)
+		appendStringInfo(out, "- Nothing was signalled. `%s` would have ended this: %s.\n",
+						 setting, why);
+	appendStringInfo(out, "- %s\n", next);
+	if (incident->query_id != 0)
+		appendStringInfo(out, "- `SELECT * FROM lockguard.contention WHERE queryid = %lld` shows what this statement has cost so far.\n",
+						 (long long) incident->query_id);
+	if (!acted)
+		appendStringInfo(out, "- With `lockguard.dry_run = on` a limit can be tried out: it is recorded who would have been hit.\n");
+}
+
+/* The signals in an incident's tree, each as a row of the timeline. */
+static int
+append_actions(StringInfo out, const LgIncident *incident, StringInfo gantt)
+{
+	LgAction   *action = palloc(sizeof(LgAction));
+	int64		first;
+	int64		next;
+	int			n = 0;
+
+	lg_action_range(&first, &next);
+	for (int64 id = first; id < next; id++)
+	{
+		char		value[32];
+
+		if (!lg_fetch_action(id, action) ||
+			action->incident_id != incident->incident_id)
+			continue;
+		appendStringInfo(out, "| %s | ", timestamptz_to_str(action->acted_at));
+		if (action->action == LG_DO_LOG || action->dry_run)
+			appendStringInfo(out, "lockguard left process %d alone (%s)", action->pid,
+							 action->reason[0] ? action->reason : lg_result_name(action->result));
+		else
+			appendStringInfo(out, "lockguard: %s process %d, %s%s",
+							 lg_action_name(action->action), action->pid,
+							 lg_result_name(action->result),
+							 action->released_after >= 0 ?
+							 psprintf(" after %s", duration(action->released_after)) : "");
+		if (action->limit == LG_NO_LIMIT)
+		{
+			appendStringInfoString(out, ", asked for by ");
+			append_code(out, NameStr(action->requested_by));
+		}
+		else
+		{
+			lg_format_value(action->limit, action->limit_value, value, sizeof(value));
+			appendStringInfo(out, "; `lockguard.%s` is %s (%s)",
+							 lg_setting_name(action->limit), value,
+							 lg_source_name(action->limit_source));
+		}
+		appendStringInfoString(out, " |\n");
+		if (action->action != LG_DO_LOG && !action->dry_run)
+		{
+			n++;
+			appendStringInfo(gantt, "    %s process %d : milestone, %lld, 0d\n",
+							 lg_action_name(action->action), action->pid,
+							 (long long) (action->acted_at / 1000 + INT64CONST(946684800000)));
+		}
+	}
+	return n;
+}
+
+/* Milliseconds since 1970, for Mermaid. */
+static long long
+epoch_ms(TimestampTz t)
+{
+	return (long long) (t / 1000 + INT64CONST(946684800000));
+}
+
+PG_FUNCTION_INFO_V1(lockguard_report);
+
+/*
+ * report(incident_id): the postmortem, masked for the caller.  Errors out if
+ * there is no such incident.
+ */
+Datum
+lockguard_report(PG_FUNCTION_ARGS)
+{
+	int64		id = PG_GETARG_INT64(0);
+	LgIncident *incident = palloc0(sizeof(LgIncident));
+	const LgIncidentSession *session;
+	const char *usename;
+	const char *application_name;
+	const char *query;
+	StringInfoData out;
+	StringInfoData actions;
+	StringInfoData gantt;
+	TimestampTz end;
+	bool		visible;
+	int			acted;
+	int			n;
+
+	lg_require_loaded();
+	if (!lg_fetch_incident(id, incident))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("incident %lld does not exist", (long long) id),
+				 errhint("lockguard.incidents lists those that are kept.")));
+	visible = lg_may_see(incident->userid);
+	end = incident->ended_at != 0 ? incident->ended_at : incident->updated_at;
+
+	initStringInfo(&actions);
+	initStringInfo(&gantt);
+	acted = append_actions(&actions, incident, &gantt);
+
+	initStringInfo(&out);
+	appendStringInfo(&out, "# Incident %lld: %s blocked for %s\n\n", (long long) id,
+					 count_of(incident->peak_blocked_sessions, "session"),
+					 duration(end - incident->started_at));
+
+	/* Summary */
+	appendStringInfo(&out, "From %s", timestamptz_to_str(incident->started_at));
+	if (incident->ended_at != 0)
+		appendStringInfo(&out, " to %s, ", timestamptz_to_str(incident->ended_at));
+	else
+		appendStringInfoString(&out, " until now, ");
+	append_root(&out, incident);
+	if (visible && incident->kind == LG_KIND_CLIENT && incident->state[0])
+		appendStringInfo(&out, ", %s,", incident->state);
+	appendStringInfo(&out, " blocked up to %s on %s; together they lost %s.",
+					 count_of(incident->peak_blocked_sessions, "session"),
+					 lock_name(&incident->tag), duration(incident->total_wait));
+	switch (incident->resolution)
+	{
+		case LG_OPEN_INCIDENT:
+			appendStringInfoString(&out, " It is going on still.");
+			break;
+		case LG_BY_RELEASE:
+			appendStringInfoString(&out, " It let go by itself.");
+			break;
+		case LG_BY_CANCEL:
+			appendStringInfoString(&out, " A statement was cancelled to end it.");
+			break;
+		case LG_BY_TERMINATION:
+			appendStringInfoString(&out, " A session was terminated to end it.");
+			break;
+		case LG_BY_SESSION_END:
+			appendStringInfoString(&out, " Its session ended.");
+			break;
+		case LG_BY_ROLLBACK:
+			appendStringInfoString(&out, " It was rolled back.");
+			break;
+		case LG_BY_REPLACEMENT:
+			appendStringInfo(&out, " Then it began to wait itself, for another root%s.",
+							 incident->replaced_by != 0 ?
+							 psprintf(" (incident %lld)", (long long) incident->replaced_by) : "");
+			break;
+		case LG_BY_RESTART:
+			appendStringInfoString(&out, " The server was restarted.");
+			break;
+	}
+
+	/* Timeline */
+	appendStringInfoString(&out, "\n\n## Timeline\n\n| when | what |\n|---|---|\n");
+	if (incident->xact_start != 0 && visible)
+		appendStringInfo(&out, "| %s | the root's transaction began |\n",
+						 timestamptz_to_str(incident->xact_start));
+	appendStringInfo(&out, "| %s | it began to block |\n",
+					 timestamptz_to_str(incident->started_at));
+	appendStringInfo(&out, "| %s | most were blocked: %s |\n",
+					 timestamptz_to_str(incident->peak_at),
+					 count_of(incident->peak_blocked_sessions, "session"));
+	appendStringInfoString(&out, actions.data);
+	if (incident->ended_at != 0)
+		appendStringInfo(&out, "| %s | the end: %s |\n",
+						 timestamptz_to_str(incident->ended_at),
+						 lg_resolution_name(incident->resolution));
+
+	appendStringInfoString(&out, "\n```mermaid\ngantt\n    dateFormat x\n    axisFormat %H:%M:%S\n    section root\n");
+	appendStringInfo(&out, "    %s : crit, %lld, %lld\n",
+					 incident->kind == LG_KIND_PREPARED ? "prepared transaction" :
+					 psprintf("process %d", incident->root_pid),
+					 epoch_ms(incident->started_at),
+					 Max(epoch_ms(end), epoch_ms(incident->started_at) + 1));
+	appendStringInfoString(&out, "    section blocked\n");
+	n = 0;
+	session = NULL;
+	while ((session = lg_next_session(incident, session, &usename,
+									  &application_name, &query)) != NULL && n < MAX_DRAWN)
+		if (session->level > 0)
+		{
+			long long	start = epoch_ms(incident->peak_at - session->waited);
+
+			n++;
+			appendStringInfo(&out, "    process %d : %lld, %lld\n", session->pid, start,
+							 Max(epoch_ms(end), start + 1));
+		}
+	if (gantt.len > 0)
+		appendStringInfo(&out, "    section lockguard\n%s", gantt.data);
+	appendStringInfoString(&out, "```\n");
+
+	/* Impact */
+	appendStringInfo(&out, "\n## Impact\n\n| | |\n|---|---|\n"
+					 "| Duration | %s |\n", duration(end - incident->started_at));
+	appendStringInfo(&out, "| Sessions blocked at once, at most | %d |\n",
+					 incident->peak_blocked_sessions);
+	appendStringInfo(&out, "| Longest wait | %s |\n", duration(incident->longest_wait));
+	appendStringInfo(&out, "| Session time lost | %s |\n", duration(incident->total_wait));
+
+	/* Graph */
+	appendStringInfoString(&out, "\n## Who waited for whom, at the worst\n\n```mermaid\nflowchart LR\n");
+	n = 0;
+	session = NULL;
+	while ((session = lg_next_session(incident, session, &usename,
+									  &application_name, &query)) != NULL && n < MAX_DRAWN)
+	{
+		appendStringInfo(&out, "    n%d[\"", n);
+		if (session->kind == LG_KIND_PREPARED)
+		{
+			appendStringInfoString(&out, "prepared ");
+			append_label(&out, incident->gid, 40);
+		}
+		else
+			appendStringInfo(&out, "%d ", session->pid);
+		if (session->kind == LG_KIND_CLIENT)
+			append_label(&out, application_name[0] ? application_name : usename, 40);
+		else if (session->kind != LG_KIND_PREPARED)
+			append_label(&out, lg_kind_text((LgKind) session->kind), 40);
+		appendStringInfoString(&out, "\"]\n");
+		if (session->level > 0)
+		{
+			appendStringInfo(&out, "    n%d -->|\"", n);
+			append_label(&out, GetLockmodeName(session->tag.locktag_lockmethodid,
+											   session->mode), 40);
+			appendStringInfoString(&out, ", ");
+			append_label(&out, lock_name(&session->tag), 80);
+			if (session->block_kind == LG_QUEUE)
+				appendStringInfoString(&out, ", queued");
+			appendStringInfo(&out, "\"| n%d\n", session->parent);
+		}
+		n++;
+	}
+	appendStringInfoString(&out, "    style n0 stroke-width:4px\n```\n");
+	if (incident->peak_blocked_sessions + 1 > n)
+		appendStringInfo(&out, "\n%s not drawn.\n",
+						 count_of(incident->peak_blocked_sessions + 1 - n, "more session"));
+
+	/* Sessions */
+	appendStringInfoString(&out, "\n## Sessions\n\n"
+						   "| process | role | application | waits for | lock | for |\n"
+						   "|---|---|---|---|---|---|\n");
+	session = NULL;
+	n = 0;
+	{
+		int		   *pids = palloc_array(int, incident->nsessions + 1);
+
+		while ((session = lg_next_session(incident, session, &usename,
+										  &application_name, &query)) != NULL)
+		{
+			pids[n++] = session->pid;
+			appendStringInfo(&out, "| %d | ", session->pid);
+			append_code(&out, usename);
+			appendStringInfoString(&out, " | ");
+			append_code(&out, application_name);
+			if (session->level > 0)
+				appendStringInfo(&out, " | %d | %s, %s | %s |\n",
+								 pids[session->parent],
+								 GetLockmodeName(session->tag.locktag_lockmethodid,
+												 session->mode),
+								 lock_name(&session->tag), duration(session->waited));
+			else
+				appendStringInfo(&out, " | | | blocking for %s |\n", duration(session->waited));
+		}
+	}
+	if (incident->nleft_out > 0)
+		appendStringInfo(&out, "\n%s could not be kept.\n",
+						 count_of(incident->nleft_out, "more session"));
+
+	appendStringInfoString(&out, "\n## What they ran\n");
+	session = NULL;
+	while ((session = lg_next_session(incident, session, &usename,
+									  &application_name, &query)) != NULL)
+	{
+		if (session->kind != LG_KIND_CLIENT || query[0] == '\0')
+			continue;
+		appendStringInfo(&out, "\n%d:\n\n", session->pid);
+		append_block(&out, "sql", lg_may_see(session->userid) ? query :
+					 "<insufficient privilege>");
+	}
+
+	appendStringInfoString(&out, "\n## What to do next\n\n");
+	append_advice(&out, incident, acted > 0);
+
+	PG_RETURN_TEXT_P(cstring_to_text_with_len(out.data, out.len));
+}
