@@ -108,7 +108,8 @@ is_same(const LgVerdict *verdict)
 
 	lg_read_session(then->procno, &now);
 	if (now.pid != then->pid || now.kind != then->kind ||
-		now.session_start != then->session_start || now.lxid != then->lxid)
+		now.session_start != then->session_start || now.lxid != then->lxid ||
+		lg_in_transit(&now))
 		return false;
 	if (verdict->proof == LG_PROVE_STATEMENT)
 		return now.state == then->state && now.stmt_start == then->stmt_start &&
@@ -654,9 +655,16 @@ still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
 		(now.has_status && now.session_start != open->session_start))
 		return false;
 
-	/* On its way out, or not far enough on it to tell. */
+	/*
+	 * Its transaction is over; but a session at the very end of it may hold
+	 * its locks still.
+	 */
 	if (LocalTransactionIdIsValid(open->lxid) && now.lxid != open->lxid)
-		return false;
+	{
+		node = view->looked ? lg_node(view->graph, open->procno) : NULL;
+		return !LocalTransactionIdIsValid(now.lxid) && node != NULL &&
+			node->blocking_since != LG_NEVER && node->blocking_since <= open->acted_at;
+	}
 
 	if (open->wait_start != 0)
 	{

@@ -179,7 +179,7 @@ keep_tree(LgView *view, LgIncident *incident, const LgNode *root)
 			kept->waited = (view->clock.now - waiter->since) / 1000;
 		}
 		else
-			kept->waited = (view->clock.now - root->blocking_since) / 1000;
+			kept->waited = (view->clock.now - root->root_since) / 1000;
 		text = kept->texts;
 		strcpy(text, usename);
 		text += strlen(text) + 1;
@@ -278,7 +278,7 @@ open_incident(LgIncidents *incidents, LgView *view, const LgNode *root)
 	int			procno = root->session.procno;
 	LgIncident *incident = MemoryContextAllocZero(TopMemoryContext, sizeof(LgIncident));
 
-	incident->started_at = lg_clock_wall(&view->clock, root->blocking_since);
+	incident->started_at = lg_clock_wall(&view->clock, root->root_since);
 	follow(view, incident, root, PG_INT64_MIN);
 	lg_record_incident(incident);
 	incidents->open[procno] = incident;
@@ -294,7 +294,7 @@ open_incident(LgIncidents *incidents, LgView *view, const LgNode *root)
 		initStringInfo(&tree);
 		style.max_lines = LOG_TREE_LINES;
 		lg_draw_tree(view, procno, &style, &tree);
-		lg_duration_text(view->clock.now - root->blocking_since, duration, sizeof(duration));
+		lg_duration_text(view->clock.now - root->root_since, duration, sizeof(duration));
 		ereport(LOG,
 				(errmsg("lockguard: incident %lld begins: %s blocks %d %s, for %s so far",
 						(long long) incident->incident_id, root_text(incident),
@@ -482,7 +482,7 @@ lg_incidents_scan(LgIncidents *incidents, LgView *view)
 			left--;
 		}
 		else if (lg_incident_threshold > 0 &&
-				 view->clock.now - root->blocking_since >= threshold)
+				 view->clock.now - root->root_since >= threshold)
 		{
 			open_incident(incidents, view, root);
 			lg_downstream(graph, procno);

@@ -67,7 +67,7 @@ idle_blocker_timeout(LgView *view, const LgSubject *subject, int value, int64 *m
 
 	if (!is_root(view, node) || node->idle_since == LG_NEVER)
 		return LG_NEVER;
-	return passed_after(view, Max(node->blocking_since, node->idle_since),
+	return passed_after(view, Max(node->root_since, node->idle_since),
 						value, measured);
 }
 
@@ -76,7 +76,7 @@ blocker_timeout(LgView *view, const LgSubject *subject, int value, int64 *measur
 {
 	if (!is_root(view, subject->node))
 		return LG_NEVER;
-	return passed_after(view, subject->node->blocking_since, value, measured);
+	return passed_after(view, subject->node->root_since, value, measured);
 }
 
 static int64
@@ -100,17 +100,26 @@ compare_int64(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* Only those count that have waited longer than deadlock_timeout. */
+/*
+ * Only those count that have waited longer than deadlock_timeout.  Who has
+ * just come to be in their way, with a queue that was there before, has as
+ * much time to get out of it.
+ */
 static int64
 max_blocked_sessions(LgView *view, const LgSubject *subject, int value, int64 *measured)
 {
 	const LgNode *node = subject->node;
 	LgGraph    *graph = view->graph;
 	int64		old_enough = DeadlockTimeout * LG_NANOS_PER_MS;
+	int64		own_time;
 	int			blocked;
 	int			count = 0;
 
-	if (!is_root(view, node) && !is_queued_blocker(view, node))
+	if (is_root(view, node))
+		own_time = node->root_since + old_enough;
+	else if (is_queued_blocker(view, node))
+		own_time = node->blocking_since + old_enough;
+	else
 		return LG_NEVER;
 
 	blocked = lg_downstream(graph, node->session.procno);
@@ -120,13 +129,17 @@ max_blocked_sessions(LgView *view, const LgSubject *subject, int value, int64 *m
 		if (view->scratch[i] < view->clock.now)
 			count++;
 	}
-	if (count > value || blocked <= value)
-		return passed_if(view, count, value, measured);
+	*measured = count;
+	if (blocked <= value)
+		return LG_NEVER;
 
 	/* It is passed when one more than allowed will have waited so long. */
-	*measured = count;
-	qsort(view->scratch, blocked, sizeof(int64), compare_int64);
-	return view->scratch[value] + 1;
+	if (count <= value)
+	{
+		qsort(view->scratch, blocked, sizeof(int64), compare_int64);
+		own_time = Max(own_time, view->scratch[value] + 1);
+	}
+	return own_time;
 }
 
 static int64
@@ -583,7 +596,8 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 		LgSubject	subject = subject_of_node(view, node);
 
 		if (node->blocking_since == LG_NEVER ||
-			view->tracks[graph->active[i]].open_action != 0)
+			view->tracks[graph->active[i]].open_action != 0 ||
+			lg_in_transit(&node->session))
 			continue;
 
 		for (int l = 0; l < (int) lengthof(blocker_limits); l++)
@@ -694,7 +708,7 @@ preempt(LgView *view, LgNode *waiting, LgVerdicts *verdicts)
 		LgNode	   *node = &graph->nodes[graph->scratch[i]];
 		LgVerdict	verdict;
 
-		if (!lg_is_root(graph, node) ||
+		if (!lg_is_root(graph, node) || lg_in_transit(&node->session) ||
 			view->tracks[graph->scratch[i]].open_action != 0)
 			continue;
 		decide(&verdict, &node->session, &node->values, LG_PREEMPT_TIMEOUT);

@@ -377,6 +377,23 @@ lg_state_is_idle(const LgSession *session)
 		session->state == STATE_IDLEINTRANSACTION_ABORTED;
 }
 
+/*
+ * At the end of its transaction: a session clears its local transaction id
+ * shortly before it lets go of its locks.  It is neither in that transaction
+ * any more, nor out of anybody's way.  (Idle with session-level locks, or
+ * after a failed transaction, a session has no transaction id either.)
+ */
+bool
+lg_in_transit(const LgSession *session)
+{
+	if (!session->has_status || LocalTransactionIdIsValid(session->lxid))
+		return false;
+	return session->state == STATE_RUNNING || session->state == STATE_FASTPATH ||
+		session->state == STATE_IDLEINTRANSACTION ||
+		(session->state == STATE_DISABLED &&
+		 session->wait_event != WAIT_EVENT_CLIENT_READ);
+}
+
 /* Waits for its client to send or to receive, whatever its state. */
 bool
 lg_waits_for_client(const LgSession *session)

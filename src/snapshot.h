@@ -91,6 +91,14 @@ typedef struct LgTrack
 	LgMoment	wait;
 	LOCK	   *wait_lock;
 	int64		wait_looked;	/* first look that walked the lock in this wait */
+	bool		in_wait;		/* as of the last scan */
+	int64		waited;			/* ns spent in waits that are over */
+	int64		wait_ended;		/* when the last one was seen to be over */
+	int64		last_wait;		/* how long that one was, ns */
+
+	/* What it had waited itself when it began to block; see root_since(). */
+	int64		blame_since;
+	int64		blame_waited;
 
 	/* Its transaction. */
 	LocalTransactionId lxid;
@@ -141,6 +149,7 @@ extern void lg_track_session(LgTrack *track, const LgSession *session,
 							 const LgClock *clock, bool want_next_xid);
 
 extern bool lg_state_is_idle(const LgSession *session);
+extern bool lg_in_transit(const LgSession *session);
 extern bool lg_waits_for_client(const LgSession *session);
 extern int64 lg_idle_since(LgTrack *track, const LgSession *session,
 						   const LgClock *clock, int64 limit);

@@ -227,7 +227,7 @@ look(void)
 	view->scratch = palloc_array(int64, LG_TOTAL_PROCS);
 	lg_settings_server_values(&view->server);
 	lg_clock_read(&view->clock);
-	nfound = lg_find_waiters(found, view->tracks, &view->clock);
+	nfound = lg_find_waiters(found, 0, view->tracks, &view->clock);
 	lg_graph_walk(view->graph, view->tracks, &view->clock, &view->server,
 				  found, nfound, 0);
 	view->looked = true;
@@ -243,9 +243,10 @@ look(void)
 		LWLockAcquire(lg_shared->lock, LW_SHARED);
 		if (slot->measured_pid == node->session.pid &&
 			slot->measured_session_start == node->session.session_start &&
-			view->clock.now - slot->measured_at < MEASURE_IS_RECENT)
+			view->clock.now - slot->measured_at < MEASURE_IS_RECENT &&
+			slot->blocking_since != LG_NEVER)
 		{
-			node->blocking_since = Min(node->blocking_since, slot->blocking_since);
+			node->blocking_since = node->root_since = slot->blocking_since;
 			if (node->idle_since != LG_NEVER)
 				node->idle_since = Min(node->idle_since, slot->idle_since);
 		}

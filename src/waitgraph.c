@@ -94,6 +94,11 @@ track_wait(LgTrack *track, int pid, LOCK *lock, TimestampTz start,
 		return;
 
 	at = start == 0 ? clock->now : lg_clock_at(clock, start);
+
+	/* Another wait right after the one before: the gap counts as waited. */
+	if (track->in_wait && track->wait.at != 0 && at > track->wait.at)
+		track->waited += at - track->wait.at;
+	track->in_wait = true;
 	if (track->wait_lock != lock || track->wait.wall != 0 || at > track->wait.at)
 		track->wait_looked = 0;
 	track->wait_lock = lock;
@@ -101,15 +106,32 @@ track_wait(LgTrack *track, int pid, LOCK *lock, TimestampTz start,
 	track->wait.at = at;
 }
 
+/* A wait that went on at the last scan is over. */
+static void
+end_wait(LgTrack *track, int64 now)
+{
+	if (!track->in_wait)
+		return;
+	track->in_wait = false;
+	track->last_wait = now - track->wait.at;
+	track->waited += track->last_wait;
+	track->wait_ended = now;
+}
+
 /*
  * Find all processes that wait for a heavyweight lock, in one pass over the
- * PGPROCs without any lock.  "found" has room for one each.  Returns how many.
+ * PGPROCs without any lock.  "found" has room for one each, and has those that
+ * were found the last time.  Returns how many.
  */
 int
-lg_find_waiters(LgFound *found, LgTrack *tracks, const LgClock *clock)
+lg_find_waiters(LgFound *found, int nbefore, LgTrack *tracks, const LgClock *clock)
 {
 	int			nprocs = ProcGlobal->allProcCount;
 	int			nfound = 0;
+
+	for (int i = 0; i < nbefore; i++)
+		if (((volatile PGPROC *) &ProcGlobal->allProcs[found[i].procno])->waitLock == NULL)
+			end_wait(&tracks[found[i].procno], clock->now);
 
 	for (int procno = 0; procno < nprocs; procno++)
 	{
@@ -533,6 +555,32 @@ blame_lock(LgGraph *graph, const LgLock *lock)
 }
 
 /*
+ * Since when is a node to blame as a root?  While it waited itself it was not
+ * the root: whoever was in its way was.  So its clock has stood still then,
+ * and one that has just got the lock it waited for starts at zero, with all
+ * that have queued up behind it meanwhile.
+ */
+static int64
+root_since(LgTrack *track, int64 blocking_since, int64 now)
+{
+	int64		waited = track->waited + (track->in_wait ? now - track->wait.at : 0);
+
+	if (track->blame_since != blocking_since)
+	{
+		int64		since_then = 0;
+
+		/* What of it lies after the beginning of this pair? */
+		if (track->in_wait)
+			since_then = now - Max(track->wait.at, blocking_since);
+		else if (track->wait_ended > blocking_since)
+			since_then = Min(track->wait_ended - blocking_since, track->last_wait);
+		track->blame_since = blocking_since;
+		track->blame_waited = waited - since_then;
+	}
+	return Min(now, blocking_since + waited - track->blame_waited);
+}
+
+/*
  * Look at the lock manager: walk the locks of all waiters in "found" that
  * have waited at least min_age ns, and find out who blocks whom since when.
  * "server" has the server's own settings.
@@ -637,6 +685,17 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 
 	for (int l = 0; l < graph->nlocks; l++)
 		blame_lock(graph, &graph->locks[l]);
+
+	for (int i = 0; i < graph->nactive; i++)
+	{
+		LgNode	   *node = &graph->nodes[graph->active[i]];
+		LgTrack    *track = &tracks[graph->active[i]];
+
+		if (!node->waiting)
+			end_wait(track, clock->now);
+		node->root_since = node->blocking_since == LG_NEVER ? LG_NEVER :
+			root_since(track, node->blocking_since, clock->now);
+	}
 }
 
 /* A root blocker blocks somebody and waits for no heavyweight lock itself. */

@@ -93,6 +93,7 @@ typedef struct LgNode
 	LgValues	values;			/* its settings */
 	int64		idle_since;		/* LG_NEVER = not idle */
 	int64		blocking_since; /* LG_NEVER = blocks nobody */
+	int64		root_since;		/* the same, less what it has waited itself */
 	LgEvidence	evidence;		/* of the pair that began then */
 	int			tree;			/* parent in the union of its tree */
 	uint32		visit;
@@ -163,7 +164,8 @@ typedef struct LgBlocker
 } LgBlocker;
 
 extern LgGraph *lg_graph_create(MemoryContext context);
-extern int	lg_find_waiters(LgFound *found, LgTrack *tracks, const LgClock *clock);
+extern int	lg_find_waiters(LgFound *found, int nbefore, LgTrack *tracks,
+							const LgClock *clock);
 extern void lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 						  const LgValues *server,
 						  const LgFound *found, int nfound, int64 min_age);

@@ -46,7 +46,8 @@ typedef struct LgWorker
 	LgFollow   *follow;
 	LgPrepared *prepared;
 	LgIncidents *incidents;
-	LgFound    *found;
+	LgFound    *found;			/* who waits */
+	int			nfound;
 	MemoryContext scan_context; /* emptied after each scan that used it */
 
 	uint32		settings_changes;	/* seen when "smallest" was computed */
@@ -212,7 +213,7 @@ publish_measures(LgWorker *worker)
 		slot->measured_pid = node->session.pid;
 		slot->measured_session_start = node->session.session_start;
 		slot->measured_at = worker->view.clock.now;
-		slot->blocking_since = node->blocking_since;
+		slot->blocking_since = node->waiting ? node->blocking_since : node->root_since;
 		slot->idle_since = node->idle_since;
 	}
 }
@@ -263,7 +264,8 @@ scan(LgWorker *worker, bool whole)
 		min_age = LG_NEVER;
 
 	LG_DEBUG_POINT("before_look");
-	nfound = lg_find_waiters(worker->found, view->tracks, &view->clock);
+	nfound = worker->nfound = lg_find_waiters(worker->found, worker->nfound,
+											  view->tracks, &view->clock);
 	view->looked = whole || must_look;
 	for (int i = 0; i < nfound; i++)
 	{
