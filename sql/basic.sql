@@ -4,6 +4,8 @@ CREATE EXTENSION lockguard;
 \d lockguard.lock_tree
 \d lockguard.sessions
 \d lockguard.actions
+\d lockguard.incidents
+\d lockguard.contention
 \d lockguard.stats
 \d lockguard.limits
 SELECT p.oid::regprocedure, p.prorettype::regtype, p.proretset AS set,
@@ -36,6 +38,7 @@ FROM lockguard.stats;
 SELECT lockguard.reset_history();
 SELECT * FROM lockguard.lock_tree;
 SELECT * FROM lockguard.actions;
+SELECT * FROM lockguard.incidents;
 SELECT lockguard.tree();
 SELECT lockguard.reset_stats();
 SELECT cancels, terminations, rollbacks, logged, suppressed, self_resolved, unresponsive,
@@ -86,6 +89,12 @@ SET client_min_messages = error;
 SELECT lockguard.exempt(worker_pid, '1h') FROM lockguard.stats;
 SELECT lockguard.exempt(pid, '1h') FROM pg_stat_activity WHERE backend_type = 'checkpointer';
 RESET client_min_messages;
+
+-- No such incident.
+SELECT lockguard.report(NULL);
+SELECT lockguard.report(0);
+SELECT lockguard.report(-1);
+SELECT lockguard.report(9223372036854775807);
 
 SELECT lockguard.pause(NULL);
 SELECT lockguard.pause('-1s');

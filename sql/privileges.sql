@@ -112,6 +112,8 @@ RESET ROLE;
 SET ROLE regress_lockguard_user;
 SELECT count(*) >= 0 AS lock_tree FROM lockguard.lock_tree;
 SELECT count(*) >= 0 AS actions FROM lockguard.actions;
+SELECT count(*) >= 0 AS incidents FROM lockguard.incidents;
+SELECT count(*) >= 0 AS contention FROM lockguard.contention;
 SELECT count(*) AS stats FROM lockguard.stats;
 SELECT count(*) > 0 AS limits FROM lockguard.limits;
 SELECT lockguard.tree();

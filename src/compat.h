@@ -62,6 +62,13 @@
 #define lg_state_is_starting(state) false
 #endif
 
+/* Bring memory that will be read soon nearer. */
+#if defined(__GNUC__) || defined(__clang__)
+#define lg_prefetch(address)	__builtin_prefetch(address)
+#else
+#define lg_prefetch(address)	((void) 0)
+#endif
+
 /* Memory for a GUC's "extra". */
 #if PG_VERSION_NUM >= 160000
 #define lg_guc_malloc(size)		guc_malloc(LOG, size)

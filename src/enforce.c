@@ -592,6 +592,7 @@ lg_follow_create(void)
 
 	list->max = LG_TOTAL_PROCS;
 	list->open = palloc0_array(LgOpen, list->max);
+	list->changes = PG_UINT64_MAX;
 	return list;
 }
 
@@ -601,9 +602,13 @@ lg_follow_create(void)
 void
 lg_follow_adopt(LgView *view, LgFollow *list)
 {
+	uint64		changes = lg_record_changes();
 	int64		first;
 	int64		next;
 
+	if (changes == list->changes)
+		return;
+	list->changes = changes;
 	lg_action_range(&first, &next);
 	for (int64 id = Max(first, list->next_action_id); id < next; id++)
 	{

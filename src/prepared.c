@@ -51,6 +51,7 @@ typedef struct Attempt
 struct LgPrepared
 {
 	Attempt    *attempts;		/* max_prepared_xacts of them */
+	bool		idle;			/* nothing is remembered of any */
 };
 
 /* What the rollback worker is told. */
@@ -203,8 +204,9 @@ lg_prepared_scan(LgPrepared *prepared, LgView *view)
 {
 	int64		wake = LG_NEVER;
 
-	if (max_prepared_xacts == 0)
+	if (max_prepared_xacts == 0 || (prepared->idle && lg_prepared_timeout == 0))
 		return wake;
+	prepared->idle = true;
 
 	for (int i = 0; i < max_prepared_xacts; i++)
 	{
@@ -238,6 +240,7 @@ lg_prepared_scan(LgPrepared *prepared, LgView *view)
 			else
 			{
 				wake = Min(wake, view->clock.now + 20 * LG_NANOS_PER_MS);
+				prepared->idle = false;
 				continue;
 			}
 		}
@@ -249,6 +252,8 @@ lg_prepared_scan(LgPrepared *prepared, LgView *view)
 			memset(attempt, 0, sizeof(*attempt));
 			attempt->xid = xid;
 		}
+		if (TransactionIdIsValid(xid))
+			prepared->idle = false;
 		if (!TransactionIdIsValid(xid) || lg_prepared_timeout == 0)
 			continue;
 

@@ -27,6 +27,9 @@
 #include "snapshot.h"
 #include "waitgraph.h"
 
+/* How far ahead of the pass over the PGPROCs memory is asked for. */
+#define PREFETCH_AHEAD	16
+
 /* Smallest moment among waiters, and among those of other nodes than it. */
 typedef struct Oldest
 {
@@ -136,9 +139,13 @@ lg_find_waiters(LgFound *found, int nbefore, LgTrack *tracks, const LgClock *clo
 	for (int procno = 0; procno < nprocs; procno++)
 	{
 		volatile PGPROC *proc = &ProcGlobal->allProcs[procno];
-		LOCK	   *lock = proc->waitLock;
+		LOCK	   *lock;
 		TimestampTz start;
 
+		/* A PGPROC or two a cache miss: have several on their way at once. */
+		if (procno + PREFETCH_AHEAD < nprocs)
+			lg_prefetch(&ProcGlobal->allProcs[procno + PREFETCH_AHEAD].waitLock);
+		lock = proc->waitLock;
 		if (likely(lock == NULL))
 			continue;
 

@@ -52,13 +52,16 @@ make_chroot()
 # check_in SUITE VERSION. Mounts and processes live in namespaces that end with the command.
 check_in()
 {
-	local dir=$chroots/$1
+	local dir=$chroots/$1 propagation=
 
 	cp -L /etc/resolv.conf "$dir/etc/resolv.conf"
 	rm -rf "$dir/root/lockguard"
 	mkdir -p "$dir/root/lockguard"
 	tar -C "$top" --exclude=./.git -c . | tar -C "$dir/root/lockguard" --no-same-owner -x || return
-	unshare --mount --pid --ipc --fork --kill-child bash -c '
+	# Inside a chroot, / is no mount point whose propagation could be changed.
+	mountpoint -q / || propagation="--propagation unchanged"
+	unshare --mount ${propagation:-} --pid --ipc --fork --kill-child bash -c '
+		mount --bind "$1" "$1" && mount --make-private "$1" && cd "$1" &&
 		mount -t proc proc "$1/proc" &&
 		mount -t tmpfs -o mode=1777 tmpfs "$1/dev/shm" &&
 		exec chroot "$1" env -u TMPDIR HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin \
