@@ -1,0 +1,68 @@
+# Sourced by versions.sh and upstream.sh: Debian chroots, for the PostgreSQL versions of other Debian
+# releases than this one. The caller has a temporary folder $tmp and the checkout $top. Needs root.
+#
+#   LOCKGUARD_CHROOTS=dir      keeps the chroots there and uses them again
+#   LOCKGUARD_MIRROR=url       instead of http://deb.debian.org/debian
+
+mirror=${LOCKGUARD_MIRROR:-http://deb.debian.org/debian}
+chroots=${LOCKGUARD_CHROOTS:-$tmp}
+
+# The Debian release that has this PostgreSQL version.
+suite_of()
+{
+	case $1 in
+	15) echo bookworm ;;
+	17) echo trixie ;;
+	18) echo forky ;;
+	*) return 1 ;;
+	esac
+}
+
+install_debootstrap()
+{
+	command -v debootstrap >/dev/null && return
+	echo "Installing debootstrap"
+	apt-get -qq -o DPkg::Lock::Timeout=300 update &&
+		DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
+			install --no-install-recommends debootstrap debian-archive-keyring </dev/null >"$tmp/apt.log" 2>&1 ||
+		{ cat "$tmp/apt.log"; return 1; }
+}
+
+# make_chroot SUITE: unless a complete one is there. Older debootstraps know every suite as sid.
+make_chroot()
+{
+	local dir=$chroots/$1
+
+	[ ! -x "$dir/usr/bin/apt-get" ] || [ -d "$dir/debootstrap" ] || return 0
+	install_debootstrap || return
+	echo "Making a chroot of Debian $1"
+	rm -rf --one-file-system "$dir"
+	mkdir -p "$dir"
+	debootstrap --variant=minbase "$1" "$dir" "$mirror" /usr/share/debootstrap/scripts/sid \
+		>"$tmp/debootstrap.log" 2>&1 </dev/null || { tail -n 30 "$tmp/debootstrap.log"; return 1; }
+	# How this machine reaches the mirror: proxies, and a clock that may differ.
+	apt-config dump | grep -E '^Acquire::(https?::(Proxy|[^:]*::Proxy)|Check-|Retries|Force)' \
+		>"$dir/etc/apt/apt.conf.d/99host"
+}
+
+# in_chroot SUITE FOLDER COMMAND ...: runs a command in a copy of the checkout, in which it is
+# /root/lockguard. FOLDER, unless empty, is seen as /mnt there. Mounts and processes live in
+# namespaces that end with the command.
+in_chroot()
+{
+	local dir=$chroots/$1 folder=$2
+
+	shift 2
+	cp -L /etc/resolv.conf "$dir/etc/resolv.conf"
+	rm -rf "$dir/root/lockguard"
+	mkdir -p "$dir/root/lockguard"
+	tar -C "$top" --exclude=./.git -c . | tar -C "$dir/root/lockguard" --no-same-owner -x || return
+	unshare --mount --pid --ipc --fork --kill-child bash -c '
+		dir=$1 folder=$2
+		shift 2
+		mount -t proc proc "$dir/proc" &&
+		mount -t tmpfs -o mode=1777 tmpfs "$dir/dev/shm" &&
+		{ [ -z "$folder" ] || mount --bind "$folder" "$dir/mnt"; } &&
+		exec chroot "$dir" env -u TMPDIR HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"' \
+		- "$dir" "$folder" "$@" </dev/null
+}

@@ -1,0 +1,311 @@
+# Acting: whoever inherits a lock and its queue starts with a clock of its
+# own, and nobody is signalled who is out of the way by then.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use LockguardSession;
+use LockguardTest;
+use Test::More;
+
+my $node = lockguard_node('main');
+create_t($node);
+my $observer = LockguardTest::Session->new($node, 'observer');
+
+# Handover.  S1 blocks S2 to S4, which queue up behind each other.  When S1
+# has gone, S2 is in the way of those who have waited as long as itself.
+sub handover
+{
+	my ($what, $setting, $begin, $lock, $after) = @_;
+	my @s = map { session($node, "$what S$_", $setting => '400ms') } 1 .. 4;
+
+	configure($observer, enabled => 'off');
+	$_->query_ok($begin) foreach @s;
+	$s[0]->query_ok($lock);
+	$s[0]->start('SELECT pg_sleep(600)') if $after;
+	foreach my $waiting (@s[ 1 .. 3 ])
+	{
+		$waiting->start($lock . ($after ? '; SELECT pg_sleep(600)' : ''));
+		is_waiting($observer, $waiting);
+	}
+	configure($observer, enabled => undef);
+
+	foreach my $i (0 .. 2)
+	{
+		if ($after)
+		{
+			is_cancelled($s[$i], $setting);
+		}
+		else
+		{
+			succeeds($s[$i], 'the statement') if $i > 0;
+			is_terminated($s[$i], $setting);
+		}
+	}
+	my @rows = is_actions($observer,
+		[ map { { pid => $s[$_], blocked_sessions => 3 - $_, result => 'released' } } 0 .. 2 ],
+		"$what: one after the other");
+	foreach my $i (1, 2)
+	{
+		# The lock is handed over after the signal: less is too early.
+		my $gap = $rows[$i]{acted_at} - $rows[ $i - 1 ]{acted_at};
+		cmp_ok($gap, '>=', 0.4, "$what: S" . ($i + 1) . ' has a clock of its own');
+	}
+	$observer->query_ok('SELECT pg_terminate_backend(' . $_->pid . ')') foreach @s[ 1 .. 3 ];
+	$s[3]->wait_closed;
+	return;
+}
+
+handover('row', 'idle_blocker_timeout', 'BEGIN', 'UPDATE t SET v = v + 1 WHERE id = 1', 0);
+handover('advisory', 'idle_blocker_timeout', 'SELECT 1', 'SELECT pg_advisory_lock(1)', 0);
+handover('table', 'idle_blocker_timeout', 'BEGIN', 'LOCK TABLE t', 0);
+handover('active', 'blocker_timeout', 'BEGIN', 'SELECT pg_advisory_xact_lock(2)', 1);
+
+# A session that has inherited a queue and lets go before its own limit is
+# never touched, though its heirs have waited for longer than that all along.
+{
+	my @s = map { session($node, "quick $_", idle_blocker_timeout => '1s') } 1 .. 12;
+
+	$_->query_ok('BEGIN') foreach @s;
+	$s[0]->query_ok('SELECT pg_advisory_xact_lock(3)');
+	foreach (@s[ 1 .. 11 ])
+	{
+		$_->start('SELECT pg_advisory_xact_lock(3)');
+		is_waiting($observer, $_);
+	}
+	older_than($observer, 'xact_start', '1100ms', $s[11]);
+	is_terminated($s[0], 'idle_blocker_timeout');
+	foreach my $quick (@s[ 1 .. 11 ])
+	{
+		$quick->finish;
+		$quick->query_ok('COMMIT');
+	}
+	scan($observer);
+	is_actions($observer, [ { pid => $s[0], blocked => [ @s[ 1 .. 11 ] ], result => 'released' } ],
+		'those who pass the lock on are left alone');
+	$_->close foreach @s[ 1 .. 11 ];
+}
+
+if (!has_wait_points($observer))
+{
+	note 'built without wait points: the rest is not tested';
+	$node->stop;
+	done_testing();
+	exit;
+}
+
+# From here on, the worker is stopped between judging somebody and signalling.
+#
+# Each story: the limit; how the session gets over it; what happens while the
+# worker waits; and in which state the session must be afterwards.
+my $key = 100;
+
+# Have the worker judge $victim over $setting and stop before the signal.
+sub judged
+{
+	my ($setting, $set) = @_;
+	my $value = $setting =~ /timeout/ ? '200ms' : 1;
+
+	stop_worker_at($observer, 'before_signal');
+	$observer->query_ok("ALTER SYSTEM SET lockguard.$setting = '$value'");
+	$observer->query_ok("ALTER SYSTEM SET lockguard.exempt = on");
+	$observer->query_ok('SELECT pg_reload_conf()');
+	return worker_is_at($observer, 'before_signal');
+}
+
+# Let it go, with the limit gone, too: nothing may come after.
+sub judged_no_more
+{
+	my ($setting) = @_;
+
+	let_worker_go($observer, $setting => undef, exempt => undef);
+	return;
+}
+
+# The control: nothing happens in the meantime, and the signal is sent.
+{
+	my ($s1, $w1) = blocked_pair($observer, 'stays', ++$key, exempt => 'off');
+
+	judged('idle_blocker_timeout');
+	judged_no_more('idle_blocker_timeout');
+	is_terminated($s1, 'idle_blocker_timeout');
+	succeeds($w1, 'the waiter');
+	is_recorded($observer, $s1, 'idle_blocker_timeout terminate released');
+}
+
+sub self_resolved
+{
+	my ($setting, $session, $meanwhile, $state) = @_;
+
+	judged($setting);
+	$meanwhile->();
+	judged_no_more($setting);
+	is_recorded($observer, $session, "$setting log self_resolved");
+	is_alive($session, $state) if defined $state;
+	return;
+}
+
+{
+	my ($s1, $w1) = blocked_pair($observer, 'commits', ++$key, exempt => 'off');
+
+	self_resolved('idle_blocker_timeout', $s1,
+		sub { $s1->query_ok('COMMIT'); succeeds($w1, 'the waiter'); }, 'I');
+	$_->close foreach $s1, $w1;
+}
+{
+	# Even if it is in the way still.
+	my ($s1, $w1) = blocked_pair($observer, 'works', ++$key, exempt => 'off', in => 'session');
+
+	self_resolved('idle_blocker_timeout', $s1,
+		sub { $s1->query_ok('SELECT 1'); }, 'I');
+	$_->close(silent => 1) foreach $w1, $s1;
+}
+{
+	my ($s1, $w1) = blocked_pair($observer, 'another transaction', ++$key, exempt => 'off', in => 'session');
+
+	$s1->query_ok('BEGIN');
+	self_resolved('idle_blocker_timeout', $s1,
+		sub { $s1->query_ok('COMMIT'); $s1->query_ok('BEGIN'); }, 'T');
+	$_->close(silent => 1) foreach $w1, $s1;
+}
+{
+	my ($s1, $w1) = blocked_pair($observer, 'nobody waits', ++$key, exempt => 'off');
+
+	self_resolved('idle_blocker_timeout', $s1,
+		sub {
+			$observer->query_ok('SELECT pg_cancel_backend(' . $w1->pid . ')');
+			is($w1->finish->{error}{C}, '57014', 'the waiter is cancelled');
+		},
+		'T');
+	$_->close foreach $s1, $w1;
+}
+{
+	# Somebody else waits by then: a new wait, for which it is not to blame.
+	my ($s1, $w1) = blocked_pair($observer, 'another waits', ++$key, exempt => 'off');
+	my $w2;
+
+	self_resolved('idle_blocker_timeout', $s1,
+		sub {
+			$observer->query_ok('SELECT pg_cancel_backend(' . $w1->pid . ')');
+			$w1->finish;
+			$w2 = waiter($observer, 'another waiter', $key);
+		},
+		'T');
+	$_->close(silent => 1) foreach $w2, $s1, $w1;
+}
+{
+	# Its place is taken by somebody else, who may have got its PGPROC.
+	my ($s1, $w1) = blocked_pair($observer, 'leaves', ++$key, exempt => 'off');
+	my $heir;
+
+	self_resolved('idle_blocker_timeout', $s1,
+		sub {
+			$s1->close;
+			succeeds($w1, 'the waiter');
+			$heir = holder($node, 'heir', $key + 1000);
+		},
+		undef);
+	is_alive($heir, 'T');
+	is_alive($w1, 'I');
+	$_->close foreach $heir, $w1;
+	$key++;
+}
+{
+	my $holder = holder($node, 'holder', ++$key);
+	my $s1 = waiter($observer, 'gets it', $key, exempt => 'off');
+
+	self_resolved('lock_wait_timeout', $s1,
+		sub { $holder->query_ok('COMMIT'); succeeds($s1, 'the wait'); }, 'I');
+	$_->close foreach $holder, $s1;
+}
+{
+	# The same session waits again, for the same lock.
+	my $holder = holder($node, 'holder', ++$key);
+	my $s1 = waiter($observer, 'waits again', $key, exempt => 'off');
+
+	self_resolved('lock_wait_timeout', $s1,
+		sub {
+			$holder->query_ok('COMMIT');
+			succeeds($s1, 'the wait');
+			$s1->query_ok("SELECT pg_advisory_unlock($key)");
+			$holder->query_ok('BEGIN');
+			$holder->query_ok("SELECT pg_advisory_xact_lock($key)");
+			$s1->start("SELECT pg_advisory_lock($key)");
+			is_waiting($observer, $s1);
+		},
+		undef);
+	$holder->query_ok('COMMIT');
+	succeeds($s1, 'the next wait');
+	$_->close foreach $holder, $s1;
+}
+{
+	my $reader = session($node, 'reader');
+	my $s1 = session($node, 'ALTER', exempt => 'off');
+	my $w1 = session($node, 'behind');
+
+	$reader->query_ok('BEGIN');
+	$reader->query_ok('SELECT FROM t LIMIT 1');
+	$s1->start('ALTER TABLE t ADD COLUMN w int');
+	is_waiting($observer, $s1);
+	$w1->start('SELECT FROM t LIMIT 1');
+	is_waiting($observer, $w1);
+	self_resolved('queued_blocker_timeout', $s1,
+		sub { $reader->query_ok('COMMIT'); succeeds($s1, 'ALTER'); succeeds($w1, 'SELECT'); }, 'I');
+	$_->close foreach $reader, $s1, $w1;
+}
+
+# Limits on ages are verified as strictly.
+foreach my $case (
+	[ 'transaction_timeout', 'BEGIN', 'COMMIT; BEGIN', 'T' ],
+	[ 'idle_in_transaction_timeout', 'BEGIN', 'SELECT 1', 'T' ],
+	[ 'idle_session_timeout', 'SELECT 1', 'SELECT 1', 'I' ],
+	[ 'max_locks', 'BEGIN; SELECT pg_advisory_xact_lock(1), pg_advisory_xact_lock(2)', 'COMMIT; BEGIN', 'T' ])
+{
+	my ($setting, $begin, $meanwhile, $state) = @$case;
+	my $s1 = session($node, $setting, exempt => 'off');
+
+	$s1->query_ok($_) foreach split /; /, $begin;
+	self_resolved($setting, $s1,
+		sub { $s1->query_ok($_) foreach split /; /, $meanwhile; }, $state);
+	$s1->close;
+}
+{
+	my $s1 = session($node, 'statement', exempt => 'off');
+
+	$s1->query_ok('BEGIN');
+	# So long as nobody holds the lock up, and it has nothing else to do.
+	my $holder = holder($node, 'holder', ++$key);
+	$s1->start("SELECT pg_advisory_xact_lock($key)");
+	self_resolved('statement_timeout', $s1,
+		sub {
+			$holder->query_ok('COMMIT');
+			succeeds($s1, 'the statement');
+			$holder->query_ok("SELECT pg_advisory_lock(1$key)");
+			$s1->start("SELECT pg_advisory_xact_lock(1$key)");
+			is_waiting($observer, $s1);
+		},
+		undef);
+	$holder->query_ok("SELECT pg_advisory_unlock(1$key)");
+	succeeds($s1, 'the next statement');
+	$_->close foreach $s1, $holder;
+}
+
+# What happens between looking and judging is no different.
+foreach my $point (qw(before_judge before_act))
+{
+	configure($observer, enabled => 'off');
+	my ($s1, $w1) = blocked_pair($observer, $point, ++$key, idle_blocker_timeout => '200ms');
+	older_than($observer, 'state_change', '300ms', $s1, $w1);
+	configure($observer, enabled => 'on', debug_wait_at => $point);
+	worker_is_at($observer, $point);
+	$s1->query_ok('COMMIT');
+	let_worker_go($observer);
+	is_recorded($observer, $s1, 'idle_blocker_timeout log self_resolved');
+	is_alive($s1, 'I');
+	$_->close foreach $s1, $w1;
+}
+
+$node->stop;
+done_testing();

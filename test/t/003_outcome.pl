@@ -1,0 +1,342 @@
+# What comes of it: escalation, what may be done to whom, and in which order.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use LockguardSession;
+use LockguardTest;
+use Test::More;
+
+my $node = lockguard_node('main');
+create_t($node);
+my $observer = LockguardTest::Session->new($node, 'observer');
+my $key = 0;
+
+# At most two signals in a minute: between trees, those with the most sessions
+# behind them come first.  This has to be the first test of this server.
+{
+	configure($observer, max_actions_per_minute => 2, enabled => 'off');
+	my (@roots, @waiters);
+	my $offset = -s $node->logfile;
+
+	foreach my $blocked (2, 1, 3)
+	{
+		push @roots, holder($node, "with $blocked", ++$key, idle_blocker_timeout => '200ms');
+		push @waiters, waiter($observer, "of $blocked", $key) foreach 1 .. $blocked;
+	}
+	older_than($observer, 'state_change', '300ms', @roots, @waiters);
+	configure($observer, enabled => undef);
+	is_terminated($roots[$_], 'idle_blocker_timeout') foreach 2, 0;
+	is_recorded($observer, $roots[1], 'idle_blocker_timeout terminate suppressed');
+	scan($observer);
+	is_actions($observer,
+		[
+			{ pid => $roots[2], result => 'released', blocked_sessions => 3 },
+			{ pid => $roots[0], result => 'released', blocked_sessions => 2 },
+			{ pid => $roots[1], result => 'suppressed', blocked_sessions => 1 }
+		]);
+	my @warnings = slurp_log($offset) =~ /WARNING:  lockguard: max_actions_per_minute \(2\) is reached/g;
+	is(scalar @warnings, 1, 'there is one warning');
+	is_alive($roots[1], 'T');
+
+	# It is idle again; and when more is allowed, it goes, too.
+	is_recorded($observer, $roots[1], ('idle_blocker_timeout terminate suppressed') x 1);
+	configure($observer, max_actions_per_minute => 1000);
+	is_terminated($roots[1], 'idle_blocker_timeout');
+	forget_actions($observer);
+	$observer->query_ok('SELECT pg_terminate_backend(' . $_->pid . ')') foreach @waiters;
+}
+
+sub slurp_log
+{
+	my ($offset) = @_;
+	return PostgreSQL::Test::Utils::slurp_file($node->logfile, $offset);
+}
+
+# A session that does not react at all.  The outcome is checked at the end.
+my ($stopped, $stopped_waiter) = blocked_pair($observer, 'stopped', ++$key);
+my $unresponsive_from = -s $node->logfile;
+kill 'STOP', $stopped->pid;
+{
+	# Its own value is not read any more; that of the server is.
+	configure($observer, idle_blocker_timeout => '300ms');
+	is_recorded($observer, $stopped, 'idle_blocker_timeout terminate pending');
+	configure($observer, idle_blocker_timeout => undef);
+}
+# Put it back in force, as "over its limit" is what is followed.
+configure($observer, idle_blocker_timeout => '1min');
+END { kill 'CONT', $stopped->pid if $stopped; }
+
+# Cancel, then terminate: a cancel frees no row that was locked before a
+# savepoint.  The twin has none, and lives.
+{
+	my @s = map { session($node, $_, blocker_timeout => '300ms', escalation_delay => '500ms') }
+	  'savepoint', 'none';
+	my @w;
+
+	foreach my $i (0, 1)
+	{
+		$s[$i]->query_ok('BEGIN');
+		$s[$i]->query_ok("UPDATE t SET v = 1 WHERE id = 1$i");
+		$s[$i]->query_ok('SAVEPOINT a') if $i == 0;
+		$s[$i]->start('SELECT pg_sleep(600)');
+		push @w, session($node, "waiter $i")->start("UPDATE t SET v = 2 WHERE id = 1$i");
+		is_waiting($observer, $w[$i]);
+	}
+	is_cancelled($_, 'blocker_timeout') foreach @s;
+	succeeds($w[1], 'the waiter of the twin');
+	is_terminated($s[0], 'blocker_timeout');
+	succeeds($w[0], 'the waiter');
+	is_recorded($observer, $s[0], 'blocker_timeout cancel escalated', 'blocker_timeout terminate released');
+	is_recorded($observer, $s[1], 'blocker_timeout cancel released');
+	cmp_ok(
+		$observer->value('SELECT extract(epoch FROM max(acted_at) - min(acted_at)) FROM lockguard.actions WHERE pid = ' . $s[0]->pid),
+		'>=', 0.5, 'the delay was kept to');
+	is_alive($s[1], 'E');
+	$_->close foreach $s[1], @w;
+	forget_actions($observer);
+}
+
+# It goes on from a savepoint, and idles: the delay counts all the same.  The
+# twin begins a new transaction, and gets a new cancel before anything else.
+{
+	my @s = map { session($node, $_, blocker_timeout => '300ms', escalation_delay => '700ms') }
+	  'goes on', 'begins anew';
+	my @w;
+
+	foreach my $i (0, 1)
+	{
+		$s[$i]->query_ok('BEGIN');
+		$s[$i]->query_ok('SELECT pg_advisory_lock(' . ++$key . ')');
+		$s[$i]->query_ok('SAVEPOINT a');
+		push @w, waiter($observer, "waiter $i", $key);
+		$s[$i]->start('SELECT pg_sleep(600)');
+	}
+	is_cancelled($_, 'blocker_timeout') foreach @s;
+	$s[0]->query_ok('ROLLBACK TO a');
+	$s[1]->start('ROLLBACK; BEGIN; SELECT pg_sleep(600)');
+	is_terminated($s[0], 'blocker_timeout');
+	is_cancelled($s[1], 'blocker_timeout');
+	$observer->query_ok('SELECT pg_terminate_backend(' . $_->pid . ')') foreach $w[1], $s[1];
+	is_deeply([ (recorded($observer, $s[1]))[0] ], ['blocker_timeout cancel released'],
+		'what was cancelled in a transaction that is gone counts as released');
+	forget_actions($observer);
+}
+
+# The most that may be done to a session is up to the session.
+{
+	my %set = (
+		'cancel and idle' => { action => 'cancel' },
+		'log' => { action => 'log' },
+		'exempt' => { exempt => 'on' });
+	my %expected = (
+		'cancel and idle' => 'idle_blocker_timeout log logged',
+		'log' => 'idle_blocker_timeout log logged',
+		'exempt' => 'idle_blocker_timeout log exempt');
+	my %reason = (
+		'cancel and idle' => 'lockguard.action is cancel, which cannot reach this session',
+		'log' => 'lockguard.action is log',
+		'exempt' => 'lockguard.exempt is on');
+	my (@all, %s);
+
+	foreach my $name (sort keys %set)
+	{
+		my ($s, $w) = blocked_pair($observer, $name, ++$key, idle_blocker_timeout => '200ms', %{ $set{$name} });
+		$s{$name} = $s;
+		push @all, $s, $w;
+	}
+	my ($twin, $twin_waiter) = blocked_pair($observer, 'twin', ++$key, idle_blocker_timeout => '200ms');
+	is_terminated($twin, 'idle_blocker_timeout');
+	is_recorded($observer, $s{$_}, $expected{$_}) foreach sort keys %set;
+	scan($observer);
+	foreach my $name (sort keys %set)
+	{
+		is_recorded($observer, $s{$name}, $expected{$name});
+		is($observer->value('SELECT reason FROM lockguard.actions WHERE pid = ' . $s{$name}->pid),
+			$reason{$name}, "$name: with the reason");
+		is_alive($s{$name}, 'T');
+
+		# That was a statement, after which it is idle anew: another episode
+		# of the same transaction is not told again.
+	}
+	$observer->query_ok('SELECT pg_terminate_backend(' . $_->pid . ')') foreach @all;
+	$_->close(silent => 1) foreach $twin_waiter;
+	forget_actions($observer);
+}
+
+# action = cancel reaches who is at work, and does not escalate.
+{
+	my $s = session($node, 'cancel only', action => 'cancel', blocker_timeout => '200ms', escalation_delay => 0);
+	$s->query_ok('BEGIN');
+	$s->query_ok('UPDATE t SET v = 1 WHERE id = 20');
+	$s->query_ok('SAVEPOINT a');
+	$s->start('SELECT pg_sleep(600)');
+	my $w = session($node, 'waiter')->start('UPDATE t SET v = 2 WHERE id = 20');
+
+	is_waiting($observer, $w);
+	is_cancelled($s, 'blocker_timeout');
+	older_than($observer, 'state_change', '500ms', $s);
+	scan($observer);
+	is_alive($s, 'E');
+	succeeds($w, 'the waiter');
+	is_recorded($observer, $s, 'blocker_timeout cancel released');
+	$_->close foreach $s, $w;
+}
+
+# exempt() is for a time, and for that session only.
+{
+	my ($s1, $w1) = blocked_pair($observer, 'for a time', ++$key);
+	my ($s2, $w2) = blocked_pair($observer, 'taken back', ++$key);
+	is($observer->value('SELECT lockguard.exempt(' . $_->pid . ", '1s')"), 't', 'exempt for a time') foreach $s1;
+	is($observer->value('SELECT lockguard.exempt(' . $_->pid . ", '1h')"), 't', 'exempt for long') foreach $s2;
+	my $since = $observer->value('SELECT clock_timestamp()');
+
+	configure($observer, idle_blocker_timeout => '200ms');
+	is_recorded($observer, $s1, 'idle_blocker_timeout log exempt');
+	is_terminated($s1, 'idle_blocker_timeout');
+	cmp_ok(
+		$observer->value("SELECT extract(epoch FROM max(acted_at) - '$since') FROM lockguard.actions WHERE pid = " . $s1->pid),
+		'>=', 0.9, 'not before the time was over');
+	is_recorded($observer, $s2, 'idle_blocker_timeout log exempt');
+	is_alive($s2, 'T');
+	is($observer->value('SELECT reason FROM lockguard.actions WHERE pid = ' . $s2->pid),
+		'exempt for a time by lockguard.exempt()', 'with the reason');
+	is($observer->value('SELECT lockguard.exempt(' . $s2->pid . ', NULL)'), 't', 'taken back');
+	is_terminated($s2, 'idle_blocker_timeout');
+	configure($observer, idle_blocker_timeout => '1min');
+	$_->close(silent => 1) foreach $w1, $w2;
+	forget_actions($observer);
+}
+
+# dry_run, pause and enabled = off: nobody is signalled.  All but the last
+# record what would have been done.
+foreach my $how (
+	[ 'dry_run', sub { configure($observer, dry_run => 'on') }, sub { configure($observer, dry_run => undef) }, 1 ],
+	[ 'pause', sub { $observer->query_ok("SELECT lockguard.pause('1h')") }, sub { $observer->query_ok('SELECT lockguard.resume()') }, 1 ],
+	[ 'pause for a time', sub { $observer->query_ok("SELECT lockguard.pause('1s')") }, sub { }, 1 ],
+	[ 'enabled', sub { configure($observer, enabled => 'off') }, sub { configure($observer, enabled => undef) }, 0 ])
+{
+	my ($name, $on, $off, $logged) = @$how;
+	my @row = $logged ? ('idle_blocker_timeout terminate logged') : ();
+
+	$on->();
+	my ($s, $w) = blocked_pair($observer, $name, ++$key, idle_blocker_timeout => '200ms');
+	older_than($observer, 'state_change', '400ms', $s, $w);
+	$observer->query_ok('SELECT lockguard.scan()');
+	if ($name eq 'pause for a time')
+	{
+		is((recorded($observer, $s))[0], $row[0], "$name: recorded");
+	}
+	else
+	{
+		is_recorded($observer, $s, @row);
+		is($observer->value('SELECT dry_run FROM lockguard.actions WHERE pid = ' . $s->pid),
+			$name eq 'dry_run' ? 't' : 'f', "$name: dry_run shows") if $logged;
+		is_alive($s, 'T');
+	}
+	$off->();
+	is_terminated($s, 'idle_blocker_timeout');
+	is_recorded($observer, $s, @row, 'idle_blocker_timeout terminate released');
+	succeeds($w, 'the waiter');
+	$w->close;
+}
+forget_actions($observer);
+
+# One tree: an idle root first, then the queued blocker, then an active root.
+foreach my $case (
+	[ 'queued before active', 1, 0 ],
+	[ 'active at last', 0, 0 ],
+	[ 'exempt does not end the search', 1, 1 ])
+{
+	my ($name, $queued_limit, $exempt) = @$case;
+
+	configure($observer, enabled => 'off');
+	my $idle = session($node, 'idle root', idle_blocker_timeout => '200ms', $exempt ? (exempt => 'on') : ());
+	my $active = session($node, 'active root', blocker_timeout => '200ms');
+	my $queued = session($node, 'queued', $queued_limit ? (queued_blocker_timeout => '200ms') : ());
+	my $reader = session($node, 'reader', lock_wait_timeout => 0);
+
+	$_->query_ok('BEGIN') foreach $idle, $active;
+	$_->query_ok('SELECT FROM t LIMIT 1') foreach $idle, $active;
+	$active->start('SELECT pg_sleep(600)');
+	$queued->start('ALTER TABLE t ADD COLUMN IF NOT EXISTS w int');
+	is_waiting($observer, $queued);
+	$reader->start('SELECT FROM t LIMIT 1');
+	is_waiting($observer, $reader);
+	older_than($observer, 'state_change', '400ms', $idle, $active, $queued, $reader);
+	configure($observer, enabled => undef);
+
+	my @expected;
+	if ($exempt)
+	{
+		push @expected, { pid => $idle, limit_name => 'idle_blocker_timeout', result => 'exempt' };
+	}
+	else
+	{
+		is_terminated($idle, 'idle_blocker_timeout');
+		push @expected, { pid => $idle, limit_name => 'idle_blocker_timeout', action => 'terminate', result => 'released' };
+	}
+	if ($queued_limit)
+	{
+		is_cancelled($queued, 'queued_blocker_timeout');
+		push @expected, { pid => $queued, limit_name => 'queued_blocker_timeout', action => 'cancel', result => 'released' };
+	}
+	else
+	{
+		is_cancelled($active, 'blocker_timeout');
+		push @expected, { pid => $active, limit_name => 'blocker_timeout', action => 'cancel', result => 'released' };
+		succeeds($queued, 'ALTER');
+	}
+	succeeds($reader, 'SELECT');
+	scan($observer);
+	is_actions($observer, \@expected, "$name: in order");
+	$observer->query_ok('SELECT pg_terminate_backend(' . $_->pid . ')') foreach $active, $idle;
+	$_->close foreach $queued, $reader;
+}
+
+# Of two queued blockers, the one nearest the root: it has the most behind it.
+{
+	configure($observer, enabled => 'off');
+	$observer->query_ok('CREATE TABLE u ()');
+	my $root = session($node, 'root');
+	my @q = map { session($node, "queued $_", queued_blocker_timeout => '200ms') } 1, 2;
+	my $reader = session($node, 'reader');
+
+	$root->query_ok('BEGIN');
+	$root->query_ok('SELECT FROM t LIMIT 1');
+	$q[0]->query_ok('BEGIN');
+	$q[0]->query_ok('LOCK TABLE u IN SHARE MODE');
+	$q[0]->start('LOCK TABLE t');
+	is_waiting($observer, $q[0]);
+	$q[1]->start('ALTER TABLE u ADD COLUMN w int');
+	is_waiting($observer, $q[1]);
+	$reader->start('SELECT FROM u');
+	is_waiting($observer, $reader);
+	older_than($observer, 'state_change', '400ms', $root, @q, $reader);
+	configure($observer, enabled => undef);
+	is_cancelled($q[0], 'queued_blocker_timeout');
+	succeeds($q[1], 'ALTER');
+	succeeds($reader, 'SELECT');
+	is_actions($observer, [ { pid => $q[0], blocked => [ $q[1], $reader ], result => 'released' } ],
+		'of queued blockers the one nearest the root');
+	is_alive($root, 'T');
+	$_->close foreach $root, @q, $reader;
+}
+
+# What has become of the one that does not react?
+is_recorded($observer, $stopped, 'idle_blocker_timeout terminate unresponsive');
+$node->wait_for_log(
+	qr/WARNING:  lockguard: process @{[ $stopped->pid ]} has not reacted to being terminated for 10 s/,
+	$unresponsive_from);
+pass('there is a warning');
+is($observer->value('SELECT unresponsive FROM lockguard.stats'), '1', 'it is counted');
+kill 'CONT', $stopped->pid;
+is_terminated($stopped, 'idle_blocker_timeout');
+succeeds($stopped_waiter, 'the waiter');
+is_recorded($observer, $stopped, 'idle_blocker_timeout terminate released');
+undef $stopped;
+
+$node->stop;
+done_testing();
