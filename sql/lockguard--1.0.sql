@@ -154,6 +154,10 @@ FROM pg_catalog.pg_settings s
        ON s.name OPERATOR(pg_catalog.=) ('lockguard.' OPERATOR(pg_catalog.||) v.name)
 WHERE s.name OPERATOR(pg_catalog.~~) 'lockguard.%'
 UNION ALL
+-- no row; but without any setting above, only this says that lockguard is not running
+SELECT v.name, NULL, NULL, NULL, NULL, NULL, NULL
+FROM lockguard._server_settings() v WHERE v.name IS NULL
+UNION ALL
 SELECT o.name,
        lockguard._base_value(o.name, o.setting), s.unit,
        CASE WHEN r.setrole OPERATOR(pg_catalog.=) 0 AND r.setdatabase OPERATOR(pg_catalog.=) 0 THEN 'all roles'

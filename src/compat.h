@@ -62,6 +62,20 @@
 #define lg_state_is_starting(state) false
 #endif
 
+/*
+ * The pid of whoever has a PGPROC now, 0 if nobody.  Up to 16 a PGPROC keeps
+ * the pid of the process that had it last, but nobody owns its latch then.
+ */
+#define lg_proc_pid(proc) \
+	((proc)->procLatch.owner_pid == (proc)->pid ? (proc)->pid : 0)
+
+/* Does a client have it?  Known from the start, before there is a status. */
+#if PG_VERSION_NUM >= 180000
+#define lg_proc_is_regular(proc)	((proc)->isRegularBackend)
+#else
+#define lg_proc_is_regular(proc)	(!(proc)->isBackgroundWorker)
+#endif
+
 /* Bring memory that will be read soon nearer. */
 #if defined(__GNUC__) || defined(__clang__)
 #define lg_prefetch(address)	__builtin_prefetch(address)

@@ -207,18 +207,33 @@ prove_and_signal(const LgVerdict *verdict, int sig, TimestampTz *acted_at)
 	return outcome;
 }
 
-/* May one more signal be sent within max_actions_per_minute? */
+/*
+ * May one more signal be sent within max_actions_per_minute?  If not, that is
+ * said once, until it may again.
+ */
 bool
 lg_cap_allows(int64 now)
 {
+	static bool warned = false;
 	LgShared   *shared = lg_shared;
 	int64		before = shared->signals_sent - lg_max_actions_per_minute;
 
 	/* The signal that many ago must be older than a minute. */
-	return lg_max_actions_per_minute > 0 &&
+	if (lg_max_actions_per_minute > 0 &&
 		(before < 0 ||
 		 now - shared->signal_times[before % LG_MAX_ACTIONS_PER_MINUTE] >=
-		 60 * LG_NANOS_PER_SEC);
+		 60 * LG_NANOS_PER_SEC))
+	{
+		warned = false;
+		return true;
+	}
+	if (!warned)
+		ereport(WARNING,
+				(errmsg("lockguard: max_actions_per_minute (%d) is reached",
+						lg_max_actions_per_minute),
+				 errdetail("Who is over a limit is left alone until the minute allows more.")));
+	warned = true;
+	return false;
 }
 
 /* Count a signal for that.  Only the worker does; it is kept over an error. */
@@ -428,7 +443,10 @@ lg_log_action(LgView *view, const LgVerdict *verdict, const LgAction *action)
 	{
 		int			top = verdict->session.procno;
 
+		/* It may be gone by now: what was read before has its texts. */
 		style.max_lines = LOG_TREE_LINES;
+		style.root_query = action->query;
+		style.root_application_name = action->application_name;
 		appendStringInfo(&detail, "%sLock tree:\n", detail.len ? "\n" : "");
 		lg_draw_tree(view, top, &style, &detail);
 	}
@@ -494,12 +512,6 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 		{
 			instead = LG_SUPPRESSED;
 			why = "lockguard.max_actions_per_minute is reached";
-			if (!list->cap_warned)
-				ereport(WARNING,
-						(errmsg("lockguard: max_actions_per_minute (%d) is reached",
-								lg_max_actions_per_minute),
-						 errdetail("Sessions over a limit are left alone until the minute allows more.")));
-			list->cap_warned = true;
 		}
 		if (instead != LG_PENDING)
 		{
@@ -514,7 +526,6 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 			lg_log_action(view, verdict, &action);
 			return false;
 		}
-		list->cap_warned = false;
 	}
 
 	lg_describe(view, verdict, request, &action);
@@ -625,23 +636,15 @@ lg_follow_adopt(LgView *view, LgFollow *list)
 	list->next_action_id = next;
 }
 
-/*
- * Does following up need a look at the lock manager, and does that have to
- * include the youngest waiters?
- */
+/* Does following up need a look at the lock manager? */
 bool
-lg_follow_needs_look(const LgFollow *list, bool *whole)
+lg_follow_needs_look(const LgFollow *list)
 {
-	bool		needed = false;
-
 	for (int i = 0; i < list->n; i++)
-	{
-		if (list->open[i].limit == LG_NO_LIMIT)
-			*whole = needed = true;
-		else if (!lg_limit_is_age(list->open[i].limit))
-			needed = true;
-	}
-	return needed;
+		if (list->open[i].limit == LG_NO_LIMIT ||
+			!lg_limit_is_age(list->open[i].limit))
+			return true;
+	return false;
 }
 
 /*
@@ -753,6 +756,7 @@ lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
 		LgTrack    *track = &view->tracks[open->procno];
 		LgVerdict	verdict;
 		bool		over;
+		bool		escalates = false;
 		int64		age = view->clock.now - open->acted_at;
 		LgValues	values;
 
@@ -792,10 +796,13 @@ lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
 				}
 			}
 			else
+			{
 				verdicts->next_due = Min(verdicts->next_due, at);
+				escalates = true;
+			}
 		}
 
-		if (!open->unresponsive && age >= UNRESPONSIVE_AFTER)
+		if (!open->unresponsive && !escalates && age >= UNRESPONSIVE_AFTER)
 		{
 			open->unresponsive = true;
 			open->repeated_at = view->clock.now;

@@ -18,7 +18,6 @@ typedef struct LgFollow
 	LgOpen	   *open;
 	uint64		changes;		/* of the record when we looked for rows of others */
 	int64		next_action_id; /* rows from here on have not been adopted */
-	bool		cap_warned;		/* since when the cap was last not reached */
 } LgFollow;
 
 /* Who asks, if it is not the worker. */
@@ -31,7 +30,7 @@ typedef struct LgRequest
 extern LgFollow *lg_follow_create(void);
 extern void lg_follow_adopt(LgView *view, LgFollow *follow);
 extern void lg_follow_up(LgView *view, LgFollow *follow, LgVerdicts *verdicts);
-extern bool lg_follow_needs_look(const LgFollow *follow, bool *whole);
+extern bool lg_follow_needs_look(const LgFollow *follow);
 extern bool lg_act(LgView *view, LgFollow *follow, const LgVerdict *verdict,
 				   const LgRequest *request);
 extern void lg_describe(LgView *view, const LgVerdict *verdict,

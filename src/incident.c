@@ -577,7 +577,7 @@ lg_incident_tree(const LgIncident *incident, bool (*may_see) (Oid),
 							 GetLockmodeName(session->tag.locktag_lockmethodid, session->mode),
 							 lock, session->block_kind == LG_QUEUE ? ", queued behind" : "");
 		}
-		if (session->kind == LG_KIND_CLIENT)
+		if (session->kind != LG_KIND_PREPARED)
 		{
 			if (!may_see(session->userid))
 				appendStringInfoString(out, ": <insufficient privilege>");

@@ -236,7 +236,7 @@ max_xmin_age(LgView *view, const LgSubject *subject, int value, int64 *measured)
 	return passed_if(view, Max(age, 0), value, measured);
 }
 
-/* Set on the waiter; whom it hits is found by judge_preemption(). */
+/* Set on the waiter; whom it hits is found by preempt(). */
 static int64
 preempt_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
 {
@@ -291,7 +291,7 @@ const LgLimit lg_limits[LG_NUM_LIMITS] = {
 	},
 	[LG_MAX_LOCKS] = {
 		max_locks, LG_PROVE_TRANSACTION, false, false, "locks",
-		"held more than {measured} of the shared lock table",
+		"held {measured} or more in the shared lock table",
 		"Touch fewer tables or advisory locks in one transaction."
 	},
 	[LG_MAX_XMIN_AGE] = {

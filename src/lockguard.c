@@ -73,6 +73,7 @@ shmem_startup(void)
 		shared->lock = &locks[0].lock;
 		shared->stats.stats_reset = GetCurrentTimestamp();
 		pg_atomic_init_u32(&shared->settings_changes, 0);
+		pg_atomic_init_u32(&shared->dozing, 0);
 		pg_atomic_init_u64(&shared->scans_requested, 0);
 		pg_atomic_init_u64(&shared->scans_served, 0);
 		pg_atomic_init_u32(&shared->worker_procno, PG_UINT32_MAX);

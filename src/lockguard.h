@@ -183,6 +183,13 @@ typedef struct LgShared
 	/* Written by whoever publishes a setting; tells the worker to look anew. */
 	pg_atomic_uint32 settings_changes;
 
+	/*
+	 * Set while nobody is in a transaction and the worker sleeps for longer
+	 * than the limits would allow otherwise.  Who begins a statement then
+	 * wakes it.
+	 */
+	pg_atomic_uint32 dozing;
+
 	/* The server's own values, published by the worker. */
 	pg_atomic_uint64 server_value[LG_NUM_SETTINGS];
 
@@ -226,5 +233,6 @@ extern PGDLLEXPORT void lg_worker_main(Datum main_arg);
 extern int64 lg_now(void);
 extern LgSlot *lg_slot(int procno);
 extern bool lg_wake_worker(void);
+extern void lg_end_doze(void);
 
 #endif							/* LOCKGUARD_H */

@@ -39,6 +39,8 @@
 typedef struct Attempt
 {
 	TransactionId xid;			/* of the transaction in this PGPROC */
+	char		gid[LG_GID_SIZE];
+	bool		warned;			/* that it could not be rolled back */
 	LgMoment	prepared;
 	bool		told;			/* recorded, without an attempt */
 	int64		action_id;		/* its row, once there was an attempt; or 0 */
@@ -52,6 +54,7 @@ struct LgPrepared
 {
 	Attempt    *attempts;		/* max_prepared_xacts of them */
 	bool		idle;			/* nothing is remembered of any */
+	int64		wake;			/* when one is due, monotonic ns */
 };
 
 /* What the rollback worker is told. */
@@ -109,12 +112,15 @@ end_attempt(Attempt *attempt, bool gone, int64 now)
 {
 	lg_record_result(attempt->action_id, gone ? LG_RELEASED : LG_FAILED,
 					 gone ? (now - attempt->started) / 1000 : -1);
-	if (!gone)
+	if (!gone && !attempt->warned)
+	{
 		ereport(WARNING,
-				(errmsg("lockguard: prepared transaction %u could not be rolled back now",
-						attempt->xid),
-				 errdetail("It is tried again in %d s.",
+				(errmsg("lockguard: prepared transaction \"%s\" could not be rolled back now",
+						attempt->gid),
+				 errdetail("It is tried again every %d s.",
 						   (int) (RETRY_AFTER / LG_NANOS_PER_SEC))));
+		attempt->warned = true;
+	}
 	attempt->released = gone;
 	attempt->retry = now + RETRY_AFTER;
 	if (attempt->handle)
@@ -204,6 +210,7 @@ lg_prepared_scan(LgPrepared *prepared, LgView *view)
 {
 	int64		wake = LG_NEVER;
 
+	prepared->wake = LG_NEVER;
 	if (max_prepared_xacts == 0 || (prepared->idle && lg_prepared_timeout == 0))
 		return wake;
 	prepared->idle = true;
@@ -251,6 +258,7 @@ lg_prepared_scan(LgPrepared *prepared, LgView *view)
 								 (view->clock.now - attempt->started) / 1000);
 			memset(attempt, 0, sizeof(*attempt));
 			attempt->xid = xid;
+			strlcpy(attempt->gid, gid, LG_GID_SIZE);
 		}
 		if (TransactionIdIsValid(xid))
 			prepared->idle = false;
@@ -272,7 +280,17 @@ lg_prepared_scan(LgPrepared *prepared, LgView *view)
 				wake = Min(wake, view->clock.now + LG_NANOS_PER_MS);
 		}
 	}
+	prepared->wake = wake;
 	return wake;
+}
+
+/*
+ * Is there one to see to, so that the next scan should look whom it blocks?
+ */
+bool
+lg_prepared_due(const LgPrepared *prepared, int64 now)
+{
+	return now >= prepared->wake;
 }
 
 /* Entry point of the worker that rolls one prepared transaction back. */

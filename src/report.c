@@ -485,7 +485,7 @@ lockguard_report(PG_FUNCTION_ARGS)
 	while ((session = lg_next_session(incident, session, &usename,
 									  &application_name, &query)) != NULL)
 	{
-		if (session->kind != LG_KIND_CLIENT || query[0] == '\0')
+		if (query[0] == '\0')
 			continue;
 		appendStringInfo(&out, "\n%d:\n\n", session->pid);
 		append_block(&out, "sql", lg_may_see(session->userid) ? query :

@@ -174,7 +174,7 @@ static const struct
 		"Cancel, then terminate, a root blocker that has been blocking for this long.",
 	INT_MAX, NULL, assign_blocker_timeout},
 	[LG_QUEUED_BLOCKER_TIMEOUT] = {"queued_blocker_timeout", "ms",
-		"Cancel a session that has waited for a relation lock, with others waiting behind it, for this long.",
+		"Cancel, then terminate, a session that has waited for a relation lock, with others waiting behind it, for this long.",
 	INT_MAX, NULL, assign_queued_blocker_timeout},
 	[LG_MAX_BLOCKED_SESSIONS] = {"max_blocked_sessions", NULL,
 		"Remove a blocker with more than this many sessions behind it.",
@@ -409,6 +409,7 @@ lg_settings_login(void)
 		strlcpy(NameStr(slot->usename), MyProcPort->user_name, NAMEDATALEN);
 	if (MyProcPort->database_name != NULL)
 		strlcpy(NameStr(slot->datname), MyProcPort->database_name, NAMEDATALEN);
+	lg_end_doze();
 }
 
 /*

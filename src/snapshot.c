@@ -175,7 +175,7 @@ lg_read_session(int procno, LgSession *session)
 	memset(session, 0, sizeof(*session));
 	session->procno = procno;
 	session->leader = procno;
-	session->pid = vproc->pid;
+	session->pid = lg_proc_pid(vproc);
 	session->lxid = lg_proc_lxid(vproc);
 	session->xid = vproc->xid;
 	session->xmin = vproc->xmin;
@@ -200,7 +200,8 @@ lg_read_session(int procno, LgSession *session)
 	if (leader != NULL)
 		session->leader = lg_proc_number(leader);
 	session->committing = lg_is_committing(proc, session->lxid);
-	session->kind = procno < MaxBackends ? LG_KIND_STARTING : LG_KIND_OTHER;
+	session->kind = procno >= MaxBackends ? LG_KIND_OTHER :
+		lg_proc_is_regular(vproc) ? LG_KIND_STARTING : LG_KIND_BACKGROUND;
 
 	entry = lg_status_entry(proc);
 	for (int reads = 0; entry != NULL && reads < MAX_STATUS_READS; reads++)
@@ -526,7 +527,7 @@ lg_statement_start(LgTrack *track, const LgSession *session,
 
 	/*
 	 * A session that reports nothing publishes the start of its statements in
-	 * its slot (see lockguard.c).  Take it for running only from the moment
+	 * its slot (see victim.c).  Take it for running only from the moment
 	 * when we first see it at work on that statement.
 	 */
 	if (session->state == STATE_DISABLED)

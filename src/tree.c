@@ -211,6 +211,10 @@ lg_draw_tree(LgView *view, int root, const LgTreeStyle *style, StringInfo out)
 
 		initStringInfo(&line);
 		lg_read_texts(session, query, sizeof(query), application_name, NULL);
+		if (i == 0 && style->root_query)
+			strlcpy(query, style->root_query, sizeof(query));
+		if (i == 0 && style->root_application_name)
+			strlcpy(application_name, style->root_application_name, NAMEDATALEN);
 		appendStringInfoSpaces(&line, 2 * Min(step->level, LG_MAX_INDENT));
 		if (step->level > 0)
 			appendStringInfoString(&line, "-> ");
@@ -243,7 +247,7 @@ lg_draw_tree(LgView *view, int root, const LgTreeStyle *style, StringInfo out)
 								 blocked == 1 ? "session" : "sessions", duration);
 			}
 		}
-		if (session->kind == LG_KIND_CLIENT)
+		if (session->kind != LG_KIND_PREPARED)
 		{
 			if (style->may_see && !style->may_see(session->userid))
 				appendStringInfoString(&line, ": <insufficient privilege>");

@@ -19,6 +19,9 @@ typedef struct LgTreeStyle
 {
 	int			max_lines;		/* sessions drawn, 0 = all */
 	int			width;			/* cut lines at this many characters, 0 = none */
+	/* Texts of the root, if they were read before. */
+	const char *root_query;
+	const char *root_application_name;
 	/* The name of a relation, or NULL to show its OID. */
 	char	   *(*relation_name) (Oid relation);
 	/* May the reader see this session's query? */

@@ -235,10 +235,15 @@ transaction_event(XactEvent event, void *arg)
 	}
 }
 
-/* Stand in for a session that does not report when its statements begin. */
+/*
+ * A statement begins: see that the worker is awake, and stand in for a session
+ * that does not report when its statements begin.
+ */
 static inline void
 note_statement(void)
 {
+	if (unlikely(pg_atomic_read_u32(&lg_shared->dozing) != 0))
+		lg_end_doze();
 	if (!pgstat_track_activities && MyProc != NULL)
 	{
 		LgSlot	   *slot = lg_slot(lg_proc_number(MyProc));

@@ -377,8 +377,8 @@ emit_step(ReturnSetInfo *rsinfo, LgView *view, int index, int *path)
 	put_database(&row, named ? NameStr(slot->datname) : "", session->datid);
 	put_role(&row, named ? NameStr(slot->usename) : "", session->userid);
 	put_text(&row, application_name);
-	put_text(&row, session->kind != LG_KIND_CLIENT ? query :
-			 visible ? query : "<insufficient privilege>");
+	put_text(&row, visible || session->kind == LG_KIND_PREPARED ? query :
+			 "<insufficient privilege>");
 	emit(rsinfo, &row);
 }
 
@@ -583,8 +583,7 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 		put_text(&row, limit == LG_NO_LIMIT ? NULL : lg_setting_name(limit));
 		put_time(&row, limit == LG_NO_LIMIT ? 0 : lg_clock_wall(&view->clock, limit_at));
 		put(&row, settings_as_json(&values));
-		put_text(&row, session.kind != LG_KIND_CLIENT || visible ? query :
-				 "<insufficient privilege>");
+		put_text(&row, visible ? query : "<insufficient privilege>");
 		emit(rsinfo, &row);
 	}
 	return (Datum) 0;
@@ -619,7 +618,7 @@ lockguard_actions(PG_FUNCTION_ARGS)
 		put_if(&row, action->incident_id != 0, Int64GetDatum(action->incident_id));
 		put_time(&row, action->acted_at);
 		put(&row, Int32GetDatum(action->pid));
-		put_time(&row, action->backend_start);
+		put_time(&row, visible ? action->backend_start : 0);
 		put_text(&row, action->gid);
 		put_database(&row, NameStr(action->datname), action->datid);
 		put_role(&row, NameStr(action->usename), action->userid);
@@ -701,8 +700,7 @@ lockguard_incidents(PG_FUNCTION_ARGS)
 		put_text(&row, visible ? incident->client_addr : NULL);
 		put_text(&row, lg_kind_text((LgKind) incident->kind));
 		put_text(&row, visible ? incident->state : NULL);
-		put_text(&row, visible || incident->kind != LG_KIND_CLIENT ?
-				 incident->query : "<insufficient privilege>");
+		put_text(&row, visible ? incident->query : "<insufficient privilege>");
 		put_if(&row, incident->query_id != 0, Int64GetDatum(incident->query_id));
 		put_text(&row, GetLockNameFromTagType(incident->tag.locktag_type));
 		put(&row, Int32GetDatum(incident->peak_blocked_sessions));
@@ -854,6 +852,10 @@ lockguard_scan(PG_FUNCTION_ARGS)
 	uint64		ticket;
 
 	lg_require_loaded();
+	if (!lg_enabled)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("lockguard is disabled by lockguard.enabled")));
 	ticket = pg_atomic_add_fetch_u64(&lg_shared->scans_requested, 1);
 	ConditionVariablePrepareToSleep(&lg_shared->scan_served);
 	while (pg_atomic_read_u64(&lg_shared->scans_served) < ticket)
@@ -902,7 +904,7 @@ find_session(int pid, LgSession *session)
 {
 	for (int procno = 0; pid > 0 && procno < MaxBackends; procno++)
 	{
-		if (((volatile PGPROC *) &ProcGlobal->allProcs[procno])->pid != pid)
+		if (lg_proc_pid((volatile PGPROC *) &ProcGlobal->allProcs[procno]) != pid)
 			continue;
 		lg_read_session(procno, session);
 		if (session->pid == pid)

@@ -52,9 +52,10 @@ typedef struct LgWorker
 
 	uint32		settings_changes;	/* seen when "smallest" was computed */
 	int			smallest[LG_NUM_LIMITS];	/* smallest value anybody has */
-	int64		ages_due;		/* next pass over all sessions */
-	int64		scans_served;
-	int64		last_look;		/* monotonic ns; 0 = no look at the last scan */
+	int64		ages_due;		/* when a session that was seen passes a limit */
+	int64		ages_new;		/* when one that was not can do so at the earliest */
+	int64		quiet_since;	/* nobody in a transaction; 0 = somebody is */
+	int64		last_look;		/* monotonic ns */
 } LgWorker;
 
 static void
@@ -81,6 +82,14 @@ lg_wake_worker(void)
 	return true;
 }
 
+/* Have the worker look often again.  Cheap if it does. */
+void
+lg_end_doze(void)
+{
+	if (pg_atomic_exchange_u32(&lg_shared->dozing, 0) != 0)
+		lg_wake_worker();
+}
+
 /*
  * Say which limits are in force for the whole server, so that a value that
  * PostgreSQL has refused does not go unnoticed.
@@ -104,8 +113,14 @@ log_limits(void)
 						 lg_setting_name(limit), value);
 	}
 	if (lg_prepared_timeout > 0)
-		appendStringInfo(&buf, "%sprepared_transaction_timeout = %dms",
-						 buf.len ? ", " : "", lg_prepared_timeout);
+	{
+		char		value[32];
+
+		lg_format_value(LG_PREPARED_TRANSACTION_TIMEOUT, lg_prepared_timeout,
+						value, sizeof(value));
+		appendStringInfo(&buf, "%sprepared_transaction_timeout = %s",
+						 buf.len ? ", " : "", value);
+	}
 
 	if (!lg_enabled)
 		ereport(LOG, (errmsg("lockguard: disabled by lockguard.enabled")));
@@ -149,7 +164,7 @@ smallest_blocker_limit(const LgWorker *worker)
 	least = smaller(least, smallest(worker, LG_PREEMPT_TIMEOUT));
 	if (worker->smallest[LG_MAX_BLOCKED_SESSIONS] > 0)
 		least = smaller(least, DeadlockTimeout * LG_NANOS_PER_MS);
-	return smaller(least, lg_incident_threshold * LG_NANOS_PER_MS);
+	return least;
 }
 
 /*
@@ -174,21 +189,20 @@ judge_ages(LgWorker *worker, bool now)
 		least = smaller(least, smallest(worker, timeouts[i]));
 	if (least == 0 && !counts)
 	{
-		worker->ages_due = LG_NEVER;
+		worker->ages_due = worker->ages_new = LG_NEVER;
 		return;
 	}
 
-	if (now || view->clock.now >= worker->ages_due)
+	if (now || view->clock.now >= Min(worker->ages_due, worker->ages_new))
 	{
 		ages.next_due = LG_NEVER;
 		for (int procno = 0; procno < MaxBackends; procno++)
 			lg_judge_session(view, procno, &ages);
 		worker->verdicts.n = ages.n;
 		worker->ages_due = ages.next_due;
-		if (least > 0)
-			worker->ages_due = Min(worker->ages_due, view->clock.now + least);
+		worker->ages_new = least > 0 ? view->clock.now + least : LG_NEVER;
 		if (counts)
-			worker->ages_due = Min(worker->ages_due, view->clock.now +
+			worker->ages_new = Min(worker->ages_new, view->clock.now +
 								   lg_naptime * LG_NANOS_PER_MS);
 	}
 	worker->verdicts.next_due = Min(worker->verdicts.next_due, worker->ages_due);
@@ -218,6 +232,56 @@ publish_measures(LgWorker *worker)
 	}
 }
 
+/* Is any session in a transaction?  One pass, without a lock. */
+static bool
+anybody_in_transaction(void)
+{
+	for (int procno = 0; procno < MaxBackends; procno++)
+	{
+		volatile PGPROC *proc = &ProcGlobal->allProcs[procno];
+
+		if (LocalTransactionIdIsValid(lg_proc_lxid(proc)) && lg_proc_pid(proc) != 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Limits shorter than naptime have to be looked after more often than that;
+ * but not while nobody is in a transaction, for nobody can be in anybody's
+ * way then.  Returns true if the worker may sleep for naptime all the same:
+ * whoever begins something wakes it.  "soonest" is when it would wake else.
+ *
+ * That is not done before all has been quiet for naptime, so that it is woken
+ * at most once in that time.
+ */
+static bool
+may_doze(LgWorker *worker, int64 now, int64 soonest)
+{
+	int64		naptime = lg_naptime * LG_NANOS_PER_MS;
+
+	if (soonest - now >= naptime)
+		return false;
+	if (worker->nfound > 0 || worker->follow->n > 0 || anybody_in_transaction())
+	{
+		worker->quiet_since = 0;
+		return false;
+	}
+	if (worker->quiet_since == 0)
+		worker->quiet_since = now;
+	if (now - worker->quiet_since < naptime)
+		return false;
+
+	/* Whoever has begun before he could see that we sleep must be seen. */
+	pg_atomic_write_u32(&lg_shared->dozing, 1);
+	pg_memory_barrier();
+	if (!anybody_in_transaction())
+		return true;
+	pg_atomic_write_u32(&lg_shared->dozing, 0);
+	worker->quiet_since = 0;
+	return false;
+}
+
 /*
  * One scan: look, judge, act.  With "whole", every waiter is looked at,
  * however short it has waited.  Returns when the next scan is due (monotonic
@@ -232,6 +296,7 @@ scan(LgWorker *worker, bool whole)
 	int64		looked = 0;
 	int64		tenth;
 	int64		min_age;
+	int64		soonest;
 	int64		wake = LG_NEVER;
 	int64		stepped = view->clock.stepped;
 	int64		blocked_time = 0;
@@ -240,6 +305,8 @@ scan(LgWorker *worker, bool whole)
 	bool		settings_changed = changes != worker->settings_changes;
 	bool		must_look;
 
+	if (pg_atomic_read_u32(&lg_shared->dozing) != 0)
+		pg_atomic_write_u32(&lg_shared->dozing, 0);
 	lg_clock_read(&view->clock);
 	start = view->clock.now;
 	if (settings_changed)
@@ -250,23 +317,25 @@ scan(LgWorker *worker, bool whole)
 		for (int limit = 0; limit < LG_NUM_LIMITS; limit++)
 			pg_atomic_write_u32(&lg_shared->smallest[limit], worker->smallest[limit]);
 	}
-	tenth = smallest_blocker_limit(worker) / 10;
+	soonest = smallest_blocker_limit(worker);
+	tenth = smaller(soonest, lg_incident_threshold * LG_NANOS_PER_MS) / 10;
 	if (tenth > 0)
 		tenth = Max(tenth, LG_NANOS_PER_MS);
 
 	/* From which age on does a wait matter? */
 	min_age = smaller(tenth, smallest(worker, LG_LOCK_WAIT_TIMEOUT));
 	lg_follow_adopt(view, worker->follow);
-	must_look = lg_follow_needs_look(worker->follow, &whole);
-	if (whole)
+	must_look = whole || lg_follow_needs_look(worker->follow) ||
+		lg_prepared_due(worker->prepared, start);
+	if (must_look)
 		min_age = 0;
-	else if (min_age == 0 && !must_look)
+	else if (min_age == 0)
 		min_age = LG_NEVER;
 
 	LG_DEBUG_POINT("before_look");
 	nfound = worker->nfound = lg_find_waiters(worker->found, worker->nfound,
 											  view->tracks, &view->clock);
-	view->looked = whole || must_look;
+	view->looked = must_look;
 	for (int i = 0; i < nfound; i++)
 	{
 		int64		age = start - worker->found[i].since;
@@ -315,11 +384,11 @@ scan(LgWorker *worker, bool whole)
 	wake = Min(wake, worker->verdicts.next_due);
 	wake = Min(wake, lg_follow_wake(worker->follow, lg_now()));
 
-	/* Who begins to wait now must be seen in time. */
-	if (tenth > 0)
-		wake = Min(wake, start + tenth);
-	if (smallest(worker, LG_LOCK_WAIT_TIMEOUT) > 0)
-		wake = Min(wake, start + smallest(worker, LG_LOCK_WAIT_TIMEOUT));
+	/* Who begins anything now must be seen in time. */
+	soonest = smaller(soonest > 0 ? tenth : 0, smallest(worker, LG_LOCK_WAIT_TIMEOUT));
+	soonest = Min(soonest > 0 ? start + soonest : LG_NEVER, worker->ages_new);
+	if (!may_doze(worker, start, soonest))
+		wake = Min(wake, soonest);
 
 	start = lg_now() - start;
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
