@@ -853,9 +853,8 @@ lockguard_scan(PG_FUNCTION_ARGS)
 
 	lg_require_loaded();
 	if (!lg_enabled)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("lockguard is disabled by lockguard.enabled")));
+		ereport(WARNING,
+				(errmsg("lockguard is disabled by lockguard.enabled")));
 	ticket = pg_atomic_add_fetch_u64(&lg_shared->scans_requested, 1);
 	ConditionVariablePrepareToSleep(&lg_shared->scan_served);
 	while (pg_atomic_read_u64(&lg_shared->scans_served) < ticket)

@@ -222,7 +222,7 @@ recovery()
 			report skipped "recovery test $(basename "$name" .pl)$(sed -nE "s|^$name \.+ skipped||p" "$tmp/check.log")"
 		else
 			report FAILED "recovery test $(basename "$name" .pl)"
-			grep -A 30 -E "^$name " "$tmp/check.log" | head -n 40 | sed 's/^/    /'
+			tail -n 20 "$folder/tmp_check/log/regress_log_$(basename "$name" .pl)" | sed 's/^/    /'
 		fi
 	done
 	logs="$logs $folder/tmp_check/log"

@@ -298,7 +298,7 @@ foreach my $case (
 
 # Of two queued blockers, the one nearest the root: it has the most behind it.
 {
-	configure($observer, enabled => 'off');
+	$observer->query_ok("SELECT lockguard.pause('1h')");
 	$observer->query_ok('CREATE TABLE u ()');
 	my $root = session($node, 'root');
 	my @q = map { session($node, "queued $_", queued_blocker_timeout => '200ms') } 1, 2;
@@ -314,8 +314,12 @@ foreach my $case (
 	is_waiting($observer, $q[1]);
 	$reader->start('SELECT FROM u');
 	is_waiting($observer, $reader);
-	older_than($observer, 'state_change', '400ms', $root, @q, $reader);
-	configure($observer, enabled => undef);
+	# Since when an active session holds a lock is known from looking only.
+	is_recorded($observer, $q[0], 'queued_blocker_timeout cancel logged');
+	older_than($observer, 'state_change', '400ms', @q, $reader);
+	scan($observer);
+	forget_actions($observer);
+	$observer->query_ok('SELECT lockguard.resume()');
 	is_cancelled($q[0], 'queued_blocker_timeout');
 	succeeds($q[1], 'ALTER');
 	succeeds($reader, 'SELECT');
@@ -337,6 +341,24 @@ is_terminated($stopped, 'idle_blocker_timeout');
 succeeds($stopped_waiter, 'the waiter');
 is_recorded($observer, $stopped, 'idle_blocker_timeout terminate released');
 undef $stopped;
+
+# A lock of the session outlives the transaction that the cancel has ended.
+foreach my $begin ('BEGIN', 'SELECT 1')
+{
+	my ($s, $w) = blocked_pair($observer, "session lock after $begin", ++$key, in => 'session',
+		blocker_timeout => '300ms', escalation_delay => '500ms');
+
+	$s->query_ok($begin);
+	$s->start('SELECT pg_sleep(600)');
+	is_cancelled($s, 'blocker_timeout');
+	is_terminated($s, 'blocker_timeout');
+	succeeds($w, 'the waiter');
+	is_recorded($observer, $s, 'blocker_timeout cancel escalated', 'blocker_timeout terminate released');
+	cmp_ok(
+		$observer->value('SELECT extract(epoch FROM max(acted_at) - min(acted_at)) FROM lockguard.actions WHERE pid = ' . $s->pid),
+		'>=', 0.5, 'the delay was kept to');
+	$w->close;
+}
 
 $node->stop;
 done_testing();
