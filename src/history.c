@@ -384,30 +384,59 @@ write_history(void)
 	return durable_rename(HISTORY_TEMP, HISTORY_FILE, LOG) == 0;
 }
 
-/* Write if anything has changed; complain at the first of several failures. */
-static void
-write_if_changed(uint64 *written, bool *failing)
+/*
+ * Write if anything has changed.  Of several failures in a row the first is
+ * complained about.  Returns true unless it failed.
+ */
+static bool
+write_if_changed(void)
 {
-	uint64		changes = lg_record_changes();
+	static bool failing = false;
 
-	if (changes == *written)
-		return;
+	if (!lg_record_is_dirty() && !failing)
+		return true;
+	lg_record_clean();
 	if (write_history())
 	{
-		*written = changes;
-		if (*failing)
+		if (failing)
 			ereport(LOG, (errmsg("lockguard: the history file can be written again")));
-		*failing = false;
+		failing = false;
 	}
 	else
 	{
-		if (!*failing)
+		if (!failing)
 			ereport(WARNING,
 					(errcode_for_file_access(),
 					 errmsg("lockguard: could not write history file \"%s\": %m",
 							HISTORY_FILE),
 					 errdetail("What happens is kept in memory and lost at a restart, until it can be written.")));
-		*failing = true;
+		failing = true;
+	}
+	return !failing;
+}
+
+/* Nobody writes any more. */
+static void
+history_exit(int code, Datum arg)
+{
+	lg_record_watch(-1);
+}
+
+/*
+ * Wait for the latch, or for a time in ms (-1 = without end), and see to what
+ * else is asked of us.
+ */
+static void
+wait_for(long timeout)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
+					 (timeout >= 0 ? WL_TIMEOUT : 0), timeout, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
 	}
 }
 
@@ -416,8 +445,7 @@ void
 lg_history_main(Datum main_arg)
 {
 	MemoryContext context;
-	uint64		written = 0;
-	bool		failing = false;
+	bool		ok = true;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
@@ -425,20 +453,26 @@ lg_history_main(Datum main_arg)
 	context = AllocSetContextCreate(TopMemoryContext, "lockguard history",
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
+	before_shmem_exit(history_exit, (Datum) 0);
+	lg_record_watch(lg_proc_number(MyProc));
 
 	while (!ShutdownRequestPending)
 	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 WRITE_AFTER_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
+		int64		due;
+
+		/* Until something changes, or it is time to try again. */
+		if (ok && !lg_record_is_dirty())
 		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
+			wait_for(-1);
+			continue;
 		}
+
+		/* Collect what else changes for a while. */
+		due = lg_now() + WRITE_AFTER_MS * LG_NANOS_PER_MS;
+		while (!ShutdownRequestPending && lg_now() < due)
+			wait_for((due - lg_now()) / LG_NANOS_PER_MS + 1);
 		if (!ShutdownRequestPending)
-			write_if_changed(&written, &failing);
+			ok = write_if_changed();
 		MemoryContextReset(context);
 	}
 
@@ -446,6 +480,6 @@ lg_history_main(Datum main_arg)
 	 * The server shuts down, or somebody has ended us: then the postmaster
 	 * starts us again, because of the exit code.
 	 */
-	write_if_changed(&written, &failing);
+	(void) write_if_changed();
 	proc_exit(1);
 }

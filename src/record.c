@@ -12,6 +12,9 @@
  */
 #include "postgres.h"
 
+#include "storage/latch.h"
+#include "storage/proc.h"
+
 #include "lockguard.h"
 #include "record.h"
 
@@ -19,6 +22,8 @@ typedef struct LgRecord
 {
 	LWLock	   *lock;
 	pg_atomic_uint64 changes;
+	pg_atomic_uint32 dirty;		/* changed since it was last written */
+	pg_atomic_uint32 writer;	/* procno of who writes it; or PG_UINT32_MAX */
 	int64		first_action_id;
 	int64		next_action_id;
 	int64		first_incident_id;
@@ -53,6 +58,8 @@ lg_record_shmem_init(void *memory, LWLock *lock, bool init)
 	memset(memory, 0, lg_record_shmem_size());
 	record->lock = lock;
 	pg_atomic_init_u64(&record->changes, 0);
+	pg_atomic_init_u32(&record->dirty, 0);
+	pg_atomic_init_u32(&record->writer, PG_UINT32_MAX);
 	record->first_action_id = record->next_action_id = 1;
 	record->first_incident_id = record->next_incident_id = 1;
 }
@@ -64,10 +71,39 @@ lg_record_changes(void)
 	return pg_atomic_read_u64(&record->changes);
 }
 
+/* Something has changed: tell the writer, if it has nothing to do as yet. */
 static void
 changed(void)
 {
 	pg_atomic_fetch_add_u64(&record->changes, 1);
+	if (pg_atomic_exchange_u32(&record->dirty, 1) == 0)
+	{
+		uint32		writer = pg_atomic_read_u32(&record->writer);
+
+		if (writer != PG_UINT32_MAX)
+			SetLatch(&ProcGlobal->allProcs[writer].procLatch);
+	}
+}
+
+/* From now on, set the latch of this process when something changes. */
+void
+lg_record_watch(int procno)
+{
+	pg_atomic_write_u32(&record->writer, procno);
+}
+
+/* Has anything changed since lg_record_clean()? */
+bool
+lg_record_is_dirty(void)
+{
+	return pg_atomic_read_u32(&record->dirty) != 0;
+}
+
+/* Called before the record is read to be written. */
+void
+lg_record_clean(void)
+{
+	pg_atomic_exchange_u32(&record->dirty, 0);
 }
 
 /* Where a row is or was; the caller checks that it still is that row. */

@@ -111,6 +111,9 @@ typedef struct LgContention
 extern Size lg_record_shmem_size(void);
 extern void lg_record_shmem_init(void *memory, LWLock *lock, bool init);
 extern uint64 lg_record_changes(void);
+extern void lg_record_watch(int procno);
+extern bool lg_record_is_dirty(void);
+extern void lg_record_clean(void);
 
 extern int64 lg_record_action(LgAction *action);
 extern void lg_record_result(int64 action_id, LgResult result, int64 released_after);
