@@ -7,9 +7,14 @@
  * about to be signalled is proved to be in the way once more, under the lock
  * that keeps it so: the partition lock of the contended lock (nobody can
  * release a lock or leave its queue without that, so the process cannot end
- * either, and its pid cannot be anybody else's), or ProcArrayLock for limits
- * that have nothing to do with a lock.  The signal is sent before that lock is
- * released.  In between nothing is allocated or logged.
+ * either, and its pid cannot be anybody else's).  The signal is sent before
+ * that lock is released.  In between nothing is allocated or logged.
+ *
+ * For limits that have nothing to do with a lock, ProcArrayLock keeps the
+ * process there, and commits wait for us (see commit_begins()).  No lock keeps
+ * a statement from ending, though: as with pg_cancel_backend(), the next one
+ * of the same transaction may be hit if it begins within the microseconds
+ * between the proof and the signal.
  *
  *-------------------------------------------------------------------------
  */
@@ -43,6 +48,8 @@ typedef enum Outcome
 	SIGNALLED,
 	NOT_PROVED,
 	IS_COMMITTING,
+	IS_EXEMPT,
+	IS_PAUSED,
 	KILL_FAILED
 } Outcome;
 
@@ -111,6 +118,9 @@ is_same(const LgVerdict *verdict)
 		now.session_start != then->session_start || now.lxid != then->lxid ||
 		lg_in_transit(&now))
 		return false;
+	if (verdict->limit == LG_MAX_XMIN_AGE &&
+		(now.xmin != then->xmin || now.xid != then->xid))
+		return false;
 	if (verdict->proof == LG_PROVE_STATEMENT)
 		return now.state == then->state && now.stmt_start == then->stmt_start &&
 			(now.state != STATE_DISABLED ||
@@ -122,9 +132,9 @@ is_same(const LgVerdict *verdict)
 			now.stmt_start == then->stmt_start &&
 			(lg_state_is_idle(&now) ||
 			 (now.wait_event == then->wait_event && now.progress == then->progress));
-	if (verdict->proof == LG_PROVE_BLOCKS && !verdict->waits)
-		return !now.waiting;
-	return true;
+	if (verdict->unreachable && lg_cancel_reaches(&now))
+		return false;
+	return !verdict->root || !now.waiting;
 }
 
 /*
@@ -148,7 +158,7 @@ prove_and_signal(const LgVerdict *verdict, int sig, TimestampTz *acted_at)
 	{
 		first = LockHashPartitionLock(LockTagHashCode(&verdict->evidence.tag));
 		if (verdict->waits)
-			second = LockHashPartitionLock(LockTagHashCode(&verdict->own_wait.tag));
+			second = LockHashPartitionLock(LockTagHashCode(&verdict->wait.tag));
 
 		/* Always in the order of partitions, as PostgreSQL does. */
 		if (second == first)
@@ -170,7 +180,7 @@ prove_and_signal(const LgVerdict *verdict, int sig, TimestampTz *acted_at)
 	{
 		case LG_PROVE_BLOCKS:
 			proved = still_blocks(&verdict->evidence) &&
-				(!verdict->waits || waiter_is_there(&verdict->own_wait));
+				(!verdict->waits || waiter_is_there(&verdict->wait));
 			break;
 		case LG_PROVE_WAITS:
 			proved = waiter_is_there(&verdict->evidence);
@@ -189,6 +199,10 @@ prove_and_signal(const LgVerdict *verdict, int sig, TimestampTz *acted_at)
 			outcome = NOT_PROVED;
 		else if (lg_is_committing(victim, lg_proc_lxid(victim)))
 			outcome = IS_COMMITTING;
+		else if (!verdict->by_hand && lg_is_exempt(&verdict->session))
+			outcome = IS_EXEMPT;
+		else if (!verdict->by_hand && lg_shared->paused_until > lg_now())
+			outcome = IS_PAUSED;
 		else
 		{
 			*acted_at = GetCurrentTimestamp();
@@ -263,7 +277,7 @@ told_before(LgView *view, const LgVerdict *verdict, LgResult result)
 	if (verdict->proof == LG_PROVE_WAITS)
 		since = verdict->evidence.waiter_start;
 	else if (verdict->waits)
-		since = verdict->own_wait.waiter_start;
+		since = verdict->wait.waiter_start;
 	else if (verdict->proof == LG_PROVE_STATEMENT)
 		since = session->stmt_start;
 	else if (verdict->proof == LG_PROVE_STATE ||
@@ -295,7 +309,9 @@ lg_describe(LgView *view, const LgVerdict *verdict, const LgRequest *request,
 	const char *state = lg_state_text(session);
 
 	memset(action, 0, sizeof(*action));
-	action->incident_id = lg_incident_of(view, session->procno);
+	action->incident_id = request ?
+		lg_incident_of_root(session->pid, session->session_start) :
+		lg_incident_of(view, session->procno);
 	action->pid = session->pid;
 	action->backend_start = session->session_start;
 	action->datid = session->datid;
@@ -349,7 +365,7 @@ lg_describe(LgView *view, const LgVerdict *verdict, const LgRequest *request,
 	action->open.action = verdict->action;
 	if (verdict->proof == LG_PROVE_WAITS || verdict->waits)
 	{
-		const LgEvidence *wait = verdict->waits ? &verdict->own_wait : &verdict->evidence;
+		const LgEvidence *wait = verdict->waits ? &verdict->wait : &verdict->evidence;
 
 		action->open.wait_procno = wait->procno;
 		action->open.wait_start = wait->waiter_start;
@@ -457,15 +473,29 @@ lg_log_action(LgView *view, const LgVerdict *verdict, const LgAction *action)
 			 errhidestmt(true), errhidecontext(true)));
 }
 
-/* Add a signal to those whose outcome is followed. */
-static void
+/* Add a signal to those whose outcome is followed; returns its entry. */
+static LgOpen *
 follow(LgView *view, LgFollow *list, const LgOpen *open)
 {
-	if (list->n < list->max)
+	LgTrack    *track = &view->tracks[open->procno];
+
+	if (list->n >= list->max)
 	{
-		list->open[list->n++] = *open;
-		view->tracks[open->procno].open_action = open->action_id;
+		list->max *= 2;
+		list->open = repalloc_array(list->open, LgOpen, list->max);
 	}
+	list->open[list->n] = *open;
+
+	/* Nothing may be remembered of the process yet. */
+	if (track->pid != open->pid)
+	{
+		memset(track, 0, sizeof(*track));
+		track->pid = open->pid;
+		track->session_start = open->session_start;
+		track->lxid = open->lxid;
+	}
+	track->open_action = open->unresponsive ? -open->action_id : open->action_id;
+	return &list->open[list->n++];
 }
 
 /*
@@ -534,7 +564,8 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 	reason.pid = verdict->session.pid;
 	reason.session_start = verdict->session.session_start;
 	reason.lxid = verdict->session.lxid;
-	reason.stmt_start = verdict->session.stmt_start;
+	reason.stmt_start = verdict->proof == LG_PROVE_STATEMENT ?
+		verdict->session.stmt_start : 0;
 	reason.state = verdict->session.state;
 	reason.action = verdict->action;
 	reason.limit = verdict->limit;
@@ -564,6 +595,16 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 		{
 			action.result = LG_PROTECTED;
 			strlcpy(action.reason, "its commit cannot be undone any more", sizeof(action.reason));
+		}
+		else if (outcome == IS_EXEMPT)
+		{
+			action.result = LG_EXEMPTED;
+			strlcpy(action.reason, "exempt for a time by lockguard.exempt()", sizeof(action.reason));
+		}
+		else if (outcome == IS_PAUSED)
+		{
+			action.result = LG_LOGGED;
+			strlcpy(action.reason, "paused by lockguard.pause()", sizeof(action.reason));
 		}
 		else
 		{
@@ -631,7 +672,7 @@ lg_follow_adopt(LgView *view, LgFollow *list)
 		if (!known && lg_fetch_action(id, &action) &&
 			(action.result == LG_PENDING || action.result == LG_UNRESPONSIVE) &&
 			action.action != LG_DO_ROLLBACK)
-			follow(view, list, &action.open);
+			follow(view, list, &action.open)->adopted = true;
 	}
 	list->next_action_id = next;
 }
@@ -708,33 +749,30 @@ still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
 		}
 	}
 
-	/* In the way of somebody that it was in the way of when signalled. */
+	if (open->limit == LG_PREEMPT_TIMEOUT)
+		return *over = lg_preempt_again(view, open->wait_procno, open->procno, verdict);
+
+	/*
+	 * In the way of somebody that it was in the way of when signalled.  If we
+	 * had not looked then, it may have been so although we see it only since.
+	 */
 	node = view->looked ? lg_node(view->graph, open->procno) : NULL;
 	if (node == NULL || node->blocking_since == LG_NEVER ||
-		node->blocking_since > open->acted_at)
+		(node->blocking_since > open->acted_at && !open->adopted))
 		return false;
-	if (open->limit == LG_PREEMPT_TIMEOUT || open->limit == LG_NO_LIMIT)
+	if (open->limit != LG_NO_LIMIT)
+		*over = lg_judge_again(view, open->procno, open->limit, verdict);
+	else
 	{
 		memset(verdict, 0, sizeof(*verdict));
 		verdict->session = node->session;
-		verdict->limit = open->limit;
-		verdict->value = node->values.value[LG_PREEMPT_TIMEOUT];
-		verdict->source = node->values.source[LG_PREEMPT_TIMEOUT];
+		verdict->limit = LG_NO_LIMIT;
 		verdict->action = open->action;
+		verdict->by_hand = true;
 		verdict->result = lg_may_signal(&node->session, &node->values, &verdict->reason);
 		verdict->proof = LG_PROVE_BLOCKS;
 		verdict->evidence = node->evidence;
-		lg_count_blocked(view, open->procno, &verdict->blocked_sessions,
-						 &verdict->longest_wait);
 		*over = true;
-	}
-	else
-	{
-		/*
-		 * An idle blocker that was idle is over its limit even if it has
-		 * woken up; what counts is that it is in the way.
-		 */
-		*over = lg_judge_again(view, open->procno, open->limit, verdict);
 	}
 	return true;
 }
@@ -752,7 +790,8 @@ lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
 	n = list->n;
 	for (int i = 0; i < n; i++)
 	{
-		LgOpen	   *open = &list->open[i];
+		LgOpen		one = list->open[i];
+		LgOpen	   *open = &one;
 		LgTrack    *track = &view->tracks[open->procno];
 		LgVerdict	verdict;
 		bool		over;
@@ -781,17 +820,15 @@ lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
 
 			if (view->clock.now >= at)
 			{
-				LgOpen		cancelled = *open;
-
 				if (verdict.result == LG_PENDING)
 				{
 					verdict.action = LG_DO_TERMINATE;
 					verdict.escalation = true;
-					verdict.idle = false;
+					verdict.idle = verdict.unreachable = false;
 				}
 				if (lg_act(view, list, &verdict, NULL))
 				{
-					lg_record_result(cancelled.action_id, LG_ESCALATED, -1);
+					lg_record_result(open->action_id, LG_ESCALATED, -1);
 					continue;
 				}
 			}
@@ -816,12 +853,15 @@ lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
 		}
 		else if (open->unresponsive && over &&
 				 view->clock.now - open->repeated_at >= REPEAT_AFTER &&
-				 verdict.result == LG_PENDING)
+				 verdict.result == LG_PENDING && !lg_dry_run &&
+				 lg_shared->paused_until <= view->clock.now &&
+				 lg_cap_allows(view->clock.now))
 		{
 			TimestampTz at;
 
 			open->repeated_at = view->clock.now;
 			verdict.escalation = true;
+			lg_cap_count(view->clock.now);
 			prove_and_signal(&verdict,
 							 open->action == LG_DO_CANCEL ? SIGINT : SIGTERM, &at);
 		}

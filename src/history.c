@@ -28,7 +28,6 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
-#include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -38,6 +37,7 @@
 #include "history.h"
 #include "lockguard.h"
 #include "record.h"
+#include "snapshot.h"
 
 #define HISTORY_FILE	PGSTAT_STAT_PERMANENT_DIRECTORY "/lockguard.stat"
 #define HISTORY_TEMP	HISTORY_FILE ".tmp"
@@ -54,7 +54,8 @@ typedef enum RecordKind
 {
 	RECORD_ACTION = 1,
 	RECORD_INCIDENT,
-	RECORD_CONTENTION
+	RECORD_CONTENTION,
+	RECORD_IDS					/* of the next action and the next incident */
 } RecordKind;
 
 /*
@@ -67,6 +68,7 @@ typedef struct FileHeader
 	uint32		action_size;
 	uint32		incident_size;
 	uint32		contention_size;
+	uint32		settings;		/* limits are kept by number */
 	pg_crc32c	crc;			/* of the above */
 } FileHeader;
 
@@ -87,6 +89,7 @@ make_header(FileHeader *header)
 	header->action_size = sizeof(LgAction);
 	header->incident_size = sizeof(LgIncident);
 	header->contention_size = sizeof(LgContention);
+	header->settings = LG_NUM_SETTINGS;
 	INIT_CRC32C(header->crc);
 	COMP_CRC32C(header->crc, header, offsetof(FileHeader, crc));
 	FIN_CRC32C(header->crc);
@@ -124,12 +127,22 @@ intact_record(const char *at, const char *end, RecordHeader *header)
 /* Terminate texts that a checksum alone does not vouch for. */
 #define TERMINATE(array) ((array)[sizeof(array) - 1] = '\0')
 
-static void
+/* Load an action; false if it holds what no action can. */
+static bool
 load_action(const char *data)
 {
 	static LgAction action;
 
 	memcpy(&action, data, sizeof(action));
+	if (action.action_id <= 0 || action.action_id >= PG_INT64_MAX / 2 ||
+		(unsigned) action.result > LG_FAILED ||
+		(unsigned) action.action > LG_DO_ROLLBACK ||
+		(unsigned) action.limit_source > LG_SOURCE_SESSION ||
+		action.limit < LG_NO_LIMIT ||
+		(action.limit >= LG_NUM_LIMITS &&
+		 action.limit != LG_PREPARED_TRANSACTION_TIMEOUT) ||
+		action.nblocked_pids < 0 || action.nblocked_pids > LG_MAX_PIDS)
+		return false;
 	TERMINATE(action.datname.data);
 	TERMINATE(action.usename.data);
 	TERMINATE(action.requested_by.data);
@@ -142,17 +155,57 @@ load_action(const char *data)
 
 	/* Whoever was signalled went with the server. */
 	if (action.result == LG_PENDING || action.result == LG_UNRESPONSIVE)
-		action.result = LG_RELEASED;
+		action.result = action.action == LG_DO_ROLLBACK ? LG_FAILED : LG_RELEASED;
 	lg_restore_action(&action);
+	return true;
 }
 
-static void
+/* Do the sessions of an incident hang together? */
+static bool
+sane_sessions(const LgIncident *incident)
+{
+	int			at = 0;
+	int			n = 0;
+
+	while (at < incident->used)
+	{
+		const LgIncidentSession *session =
+			(const LgIncidentSession *) (incident->arena + at);
+		int			nuls = 0;
+
+		if (incident->used - at < (int) sizeof(LgIncidentSession) ||
+			session->size < offsetof(LgIncidentSession, texts) + 3 ||
+			session->size != MAXALIGN(session->size) ||
+			session->size > incident->used - at ||
+			session->parent < (n == 0 ? -1 : 0) || session->parent >= Max(n, 1) ||
+			session->kind > LG_KIND_OTHER || session->mode >= MAX_LOCKMODES ||
+			session->tag.locktag_type > LOCKTAG_LAST_TYPE ||
+			(n > 0 && session->tag.locktag_lockmethodid != DEFAULT_LOCKMETHOD &&
+			 session->tag.locktag_lockmethodid != USER_LOCKMETHOD))
+			return false;
+		for (int i = offsetof(LgIncidentSession, texts); i < session->size; i++)
+			nuls += incident->arena[at + i] == '\0';
+		if (nuls < 3)
+			return false;
+		at += session->size;
+		n++;
+	}
+	return n == incident->nsessions;
+}
+
+/* Load an incident; false if it holds what no incident can. */
+static bool
 load_incident(const char *data, size_t length)
 {
 	static LgIncident incident;
 
 	memset(&incident, 0, sizeof(incident));
 	memcpy(&incident, data, length);
+	if (incident.incident_id <= 0 || incident.incident_id >= PG_INT64_MAX / 2 ||
+		(unsigned) incident.resolution > LG_BY_RESTART ||
+		incident.kind > LG_KIND_OTHER ||
+		incident.tag.locktag_type > LOCKTAG_LAST_TYPE || !sane_sessions(&incident))
+		return false;
 	TERMINATE(incident.datname.data);
 	TERMINATE(incident.usename.data);
 	TERMINATE(incident.gid);
@@ -166,6 +219,7 @@ load_incident(const char *data, size_t length)
 		incident.resolution = LG_BY_RESTART;
 	}
 	lg_restore_incident(&incident);
+	return true;
 }
 
 /* Load one record; false if it makes no sense. */
@@ -177,15 +231,14 @@ load_record(const RecordHeader *header, const char *data)
 		case RECORD_ACTION:
 			if (header->length != sizeof(LgAction))
 				return false;
-			load_action(data);
-			return true;
+			return load_action(data);
 		case RECORD_INCIDENT:
 			if (header->length < offsetof(LgIncident, arena) ||
 				header->length > sizeof(LgIncident) ||
+				((const LgIncident *) data)->used < 0 ||
 				header->length != LG_INCIDENT_SIZE((const LgIncident *) data))
 				return false;
-			load_incident(data, header->length);
-			return true;
+			return load_incident(data, header->length);
 		case RECORD_CONTENTION:
 			{
 				LgContention contention;
@@ -196,12 +249,41 @@ load_record(const RecordHeader *header, const char *data)
 				lg_restore_contention(&contention);
 				return true;
 			}
+		case RECORD_IDS:
+			{
+				int64		ids[2];
+
+				if (header->length != sizeof(ids))
+					return false;
+				memcpy(ids, data, sizeof(ids));
+				if (ids[0] <= 0 || ids[0] >= PG_INT64_MAX / 2 ||
+					ids[1] <= 0 || ids[1] >= PG_INT64_MAX / 2)
+					return false;
+				lg_restore_ids(ids[0], ids[1]);
+				return true;
+			}
 		default:
 			return false;
 	}
 }
 
-/* Read the whole file; NULL, with *why or errno, if that cannot be done. */
+/* Move the file aside, under a name that no other has yet. */
+static void
+move_aside(char *name, size_t size)
+{
+	struct stat st;
+
+	strlcpy(name, HISTORY_DAMAGED, size);
+	for (int i = 1; i < 100 && stat(name, &st) == 0; i++)
+		snprintf(name, size, HISTORY_DAMAGED ".%d", i);
+	if (rename(HISTORY_FILE, name) != 0)
+		ereport(WARNING,
+				(errcode_for_file_access(),
+				 errmsg("lockguard: could not rename \"%s\" to \"%s\": %m",
+						HISTORY_FILE, name)));
+}
+
+/* Read the whole file; NULL, with errno, if that cannot be done. */
 static char *
 read_file(size_t *size, bool *missing)
 {
@@ -244,6 +326,7 @@ lg_history_load(void)
 	RecordHeader header;
 	bool		damaged = false;
 	int			loaded = 0;
+	char		name[MAXPGPATH];
 
 	if (data == NULL)
 	{
@@ -252,6 +335,9 @@ lg_history_load(void)
 					(errcode_for_file_access(),
 					 errmsg("lockguard: could not read history file \"%s\": %m",
 							HISTORY_FILE)));
+		/* It may be good all the same: do not overwrite it. */
+		if (!missing)
+			move_aside(name, sizeof(name));
 		return;
 	}
 
@@ -292,17 +378,13 @@ lg_history_load(void)
 
 	if (damaged)
 	{
-		if (rename(HISTORY_FILE, HISTORY_DAMAGED) != 0)
-			ereport(WARNING,
-					(errcode_for_file_access(),
-					 errmsg("lockguard: could not rename \"%s\" to \"%s\": %m",
-							HISTORY_FILE, HISTORY_DAMAGED)));
+		move_aside(name, sizeof(name));
 		ereport(WARNING,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("lockguard: history file \"%s\" is damaged or of another version",
 						HISTORY_FILE),
 				 errdetail("It was moved to \"%s\"; %d intact records were taken from it.",
-						   HISTORY_DAMAGED, loaded)));
+						   name, loaded)));
 	}
 }
 
@@ -330,12 +412,15 @@ write_records(FILE *file)
 	LgContention *contention = palloc_array(LgContention, LG_MAX_CONTENTION);
 	int64		first;
 	int64		next;
+	int64		ids[2];
 	int			n;
 
 	make_header(&header);
 	if (fwrite(&header, sizeof(header), 1, file) != 1)
 		return false;
 
+	lg_action_range(&first, &ids[0]);
+	lg_incident_range(&first, &ids[1]);
 	lg_action_range(&first, &next);
 	for (int64 id = first; id < next; id++)
 		if (lg_fetch_action(id, action) &&
@@ -350,7 +435,7 @@ write_records(FILE *file)
 	for (int i = 0; i < n; i++)
 		if (!write_record(file, RECORD_CONTENTION, &contention[i], sizeof(LgContention)))
 			return false;
-	return true;
+	return write_record(file, RECORD_IDS, ids, sizeof(ids));
 }
 
 /*
@@ -446,6 +531,7 @@ lg_history_main(Datum main_arg)
 {
 	MemoryContext context;
 	bool		ok = true;
+	int64		took = 0;		/* by the last write, ns */
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
@@ -467,12 +553,19 @@ lg_history_main(Datum main_arg)
 			continue;
 		}
 
-		/* Collect what else changes for a while. */
-		due = lg_now() + WRITE_AFTER_MS * LG_NANOS_PER_MS;
+		/*
+		 * Collect what else changes for a while; a large history on a slow
+		 * disk is written more seldom.
+		 */
+		due = lg_now() + Max(WRITE_AFTER_MS * LG_NANOS_PER_MS, 10 * took);
 		while (!ShutdownRequestPending && lg_now() < due)
 			wait_for((due - lg_now()) / LG_NANOS_PER_MS + 1);
 		if (!ShutdownRequestPending)
+		{
+			took = lg_now();
 			ok = write_if_changed();
+			took = lg_now() - took;
+		}
 		MemoryContextReset(context);
 	}
 

@@ -29,12 +29,17 @@
 /* An action this long before the end of an incident may have ended it (us). */
 #define ENDED_IT_WITHIN		(2 * USECS_PER_SEC)
 
+/* How soon to see whether a session that was about to end has ended. */
+#define DECIDE_AFTER		(10 * LG_NANOS_PER_MS)
+
 /* Sessions drawn in a log message. */
 #define LOG_TREE_LINES		50
 
 struct LgIncidents
 {
 	LgIncident **open;			/* by procno of the root; NULL = none */
+	TimestampTz *ended;			/* of each: seen to be over, but not yet how */
+	bool		undecided;		/* there are such */
 	int			nopen;
 	int64		last_look;		/* monotonic ns */
 };
@@ -77,6 +82,7 @@ lg_incidents_create(void)
 	int64		next;
 
 	incidents->open = palloc0_array(LgIncident *, LG_TOTAL_PROCS);
+	incidents->ended = palloc0_array(TimestampTz, LG_TOTAL_PROCS);
 	incidents->last_look = lg_now();
 	lg_incident_range(&first, &next);
 	for (int64 id = first; id < next; id++)
@@ -380,13 +386,29 @@ resolve(LgView *view, LgIncident *incident, int procno)
 	return gone && incident->kind != LG_KIND_PREPARED ? LG_BY_SESSION_END : LG_BY_RELEASE;
 }
 
+/*
+ * The root of an incident is not in anybody's way any more.  A session that is
+ * just about to end has let go of its locks before it is gone: that is decided
+ * at the next scan.
+ */
 static void
 close_incident(LgIncidents *incidents, LgView *view, int procno)
 {
 	LgIncident *incident = incidents->open[procno];
+	LgSession	now;
+
+	if (incidents->ended[procno] == 0)
+		incidents->ended[procno] = view->clock.wall;
+	lg_read_session(procno, &now);
+	if (now.pid != 0 && now.pid == incident->root_pid && lg_in_transit(&now))
+	{
+		incidents->undecided = true;
+		return;
+	}
 
 	incident->resolution = resolve(view, incident, procno);
-	incident->ended_at = view->clock.wall;
+	incident->ended_at = incidents->ended[procno];
+	incidents->ended[procno] = 0;
 	lg_update_incident(incident, false);
 	if (view->tracks[procno].incident_id == incident->incident_id)
 		view->tracks[procno].incident_id = 0;
@@ -444,16 +466,18 @@ count_contention(LgView *view, const LgNode *root, int64 last_look, bool opened)
 }
 
 /*
- * Open, follow and close incidents by what this scan has seen.  Allocates in
- * the current context for log messages.
+ * Open, follow and close incidents by what this scan has seen.  Returns when
+ * to do so again (monotonic ns).  Allocates in the current context for log
+ * messages.
  */
-void
+int64
 lg_incidents_scan(LgIncidents *incidents, LgView *view)
 {
 	LgGraph    *graph = view->graph;
 	int64		threshold = lg_incident_threshold * LG_NANOS_PER_MS;
 	int			left = incidents->nopen;
 
+	incidents->undecided = false;
 	for (int i = 0; view->looked && i < graph->nactive; i++)
 	{
 		int			procno = graph->active[i];
@@ -471,11 +495,12 @@ lg_incidents_scan(LgIncidents *incidents, LgView *view)
 			/* Another process has taken the place of a root that is gone. */
 			close_incident(incidents, view, procno);
 			left--;
-			incident = NULL;
+			incident = incidents->open[procno];
 			lg_downstream(graph, procno);
 		}
 		if (incident != NULL)
 		{
+			incidents->ended[procno] = 0;
 			view->tracks[procno].incident_id = incident->incident_id;
 			lg_update_incident(incident,
 							   follow(view, incident, root, incidents->last_look));
@@ -503,6 +528,7 @@ lg_incidents_scan(LgIncidents *incidents, LgView *view)
 			}
 		}
 	incidents->last_look = view->clock.now;
+	return incidents->undecided ? view->clock.now + DECIDE_AFTER : LG_NEVER;
 }
 
 /* The open incident in whose tree a process is, or 0. */
@@ -521,6 +547,27 @@ lg_incident_of(LgView *view, int procno)
 	for (int i = 0; i < graph->nactive && found == 0; i++)
 		if (graph->active[i] != procno && lg_tree(graph, graph->active[i]) == tree)
 			found = view->tracks[graph->active[i]].incident_id;
+	return found;
+}
+
+/*
+ * The open incident with that root, or 0: by the record, for those who do not
+ * follow incidents themselves.
+ */
+int64
+lg_incident_of_root(int pid, TimestampTz session_start)
+{
+	LgIncident *incident = palloc(sizeof(LgIncident));
+	int64		found = 0;
+	int64		first;
+	int64		next;
+
+	lg_incident_range(&first, &next);
+	while (found == 0 && --next >= first)
+		if (lg_fetch_incident(next, incident) && incident->ended_at == 0 &&
+			incident->root_pid == pid && incident->backend_start == session_start)
+			found = next;
+	pfree(incident);
 	return found;
 }
 

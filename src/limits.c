@@ -3,10 +3,10 @@
  * limits.c
  *		The limits, and judging who is over them.
  *
- * Judging works on what was copied before; it takes no lock, with one
- * exception: max_locks counts a session's locks when it is asked to.  To add
- * a limit, add its setting, a row to lg_limits and the function that measures
- * it.
+ * Judging works on what was copied before, and takes no lock, with these
+ * exceptions: max_locks counts a session's locks, max_xmin_age reads the next
+ * transaction id.  To add a limit, add its setting, a row to lg_limits and the
+ * function that measures it.
  *
  *-------------------------------------------------------------------------
  */
@@ -236,7 +236,7 @@ max_xmin_age(LgView *view, const LgSubject *subject, int value, int64 *measured)
 	return passed_if(view, Max(age, 0), value, measured);
 }
 
-/* Set on the waiter; whom it hits is found by preempt(). */
+/* Set on the waiter; whom it hits is found by judge_preemption(). */
 static int64
 preempt_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
 {
@@ -390,6 +390,17 @@ lg_cancel_reaches(const LgSession *session)
 	return !lg_state_is_idle(session) && !lg_waits_for_client(session);
 }
 
+/* Is it exempt for a time, by exempt()?  Reads without the lock. */
+bool
+lg_is_exempt(const LgSession *session)
+{
+	LgSlot	   *slot = lg_slot(session->procno);
+
+	return slot != NULL && slot->exempt_pid == session->pid &&
+		slot->exempt_session_start == session->session_start &&
+		slot->exempt_until > lg_now();
+}
+
 /*
  * May this session be signalled at all?  LG_PENDING if so; else LG_PROTECTED
  * or LG_EXEMPTED with the reason.
@@ -398,8 +409,6 @@ LgResult
 lg_may_signal(const LgSession *session, const LgValues *values,
 			  const char **reason)
 {
-	LgSlot	   *slot = lg_slot(session->procno);
-
 	*reason = NULL;
 	if (session->kind != LG_KIND_CLIENT)
 	{
@@ -416,25 +425,12 @@ lg_may_signal(const LgSession *session, const LgValues *values,
 		*reason = "lockguard.exempt is on";
 		return LG_EXEMPTED;
 	}
-	if (slot != NULL && slot->exempt_pid == session->pid &&
-		slot->exempt_session_start == session->session_start &&
-		slot->exempt_until > lg_now())
+	if (lg_is_exempt(session))
 	{
 		*reason = "exempt for a time by lockguard.exempt()";
 		return LG_EXEMPTED;
 	}
 	return LG_PENDING;
-}
-
-/* Describe one wait as evidence. */
-static void
-describe_wait(LgView *view, const LgWaiter *wait, LgEvidence *evidence)
-{
-	evidence->kind = LG_QUEUE;
-	evidence->tag = view->graph->locks[wait->lock].tag;
-	evidence->procno = evidence->waiter_procno = wait->procno;
-	evidence->pid = evidence->waiter_pid = wait->pid;
-	evidence->waiter_start = wait->wait_start;
 }
 
 /* Decide what to do with a session that is over a limit. */
@@ -458,6 +454,7 @@ decide(LgVerdict *verdict, const LgSession *session, const LgValues *values,
 	else
 		verdict->action = LG_DO_TERMINATE;
 
+	verdict->unreachable = verdict->action == LG_DO_TERMINATE;
 	verdict->result = lg_may_signal(session, values, &verdict->reason);
 	if (verdict->result == LG_PENDING && verdict->action > most)
 	{
@@ -469,13 +466,16 @@ decide(LgVerdict *verdict, const LgSession *session, const LgValues *values,
 		verdict->action = LG_DO_LOG;
 }
 
-static LgVerdict *
+static void
 add_verdict(LgVerdicts *verdicts, const LgVerdict *verdict)
 {
 	if (verdicts->n >= verdicts->max)
-		return NULL;
-	verdicts->verdicts[verdicts->n] = *verdict;
-	return &verdicts->verdicts[verdicts->n++];
+	{
+		verdicts->max *= 2;
+		verdicts->verdicts = repalloc_huge(verdicts->verdicts,
+										   verdicts->max * sizeof(LgVerdict));
+	}
+	verdicts->verdicts[verdicts->n++] = *verdict;
 }
 
 static void
@@ -555,14 +555,15 @@ complete(LgView *view, LgVerdict *verdict, const LgNode *node, int64 measured)
 	if (node == NULL)
 		return;
 	verdict->evidence = node->evidence;
+	verdict->root = verdict->proof == LG_PROVE_BLOCKS && !node->waiting;
 	wait = verdict->proof == LG_PROVE_WAITS ?
 		lg_longest_wait(view->graph, node) : lg_relation_wait(view->graph, node);
 	if (wait != NULL && verdict->proof == LG_PROVE_WAITS)
-		describe_wait(view, wait, &verdict->evidence);
+		lg_describe_wait(view->graph, wait, &verdict->evidence);
 	else if (wait != NULL && verdict->proof == LG_PROVE_BLOCKS)
 	{
 		verdict->waits = true;
-		describe_wait(view, wait, &verdict->own_wait);
+		lg_describe_wait(view->graph, wait, &verdict->wait);
 	}
 	lg_count_blocked(view, node->session.procno, &verdict->blocked_sessions,
 					 &verdict->longest_wait);
@@ -654,82 +655,94 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 }
 
 /*
- * A waiter with preempt_timeout that has waited long enough: find the roots
- * in its way, if nobody of its own priority or higher is.
+ * Who is to be removed for a waiter with preempt_timeout that has waited long
+ * enough: the root in its way with the most behind it, if nobody of its own
+ * priority or higher is in its way.  With "only" >= 0, only that one.  Returns
+ * false if there is nobody.
  */
-static void
-preempt(LgView *view, LgNode *waiting, LgVerdicts *verdicts)
+static bool
+preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 {
 	LgGraph    *graph = view->graph;
 	int			priority = waiting->values.value[LG_PRIORITY];
-	int			first_node = waiting->session.procno;
-	int			n = 0;
-	LgVerdict	best;
+	const LgWaiter *wait = lg_longest_wait(graph, waiting);
+	int			n = lg_upstream(graph, waiting->session.procno);
 	bool		found = false;
-	int			tree = lg_tree(graph, first_node);
+
+	for (int i = 1; i < n; i++)
+		if (graph->nodes[graph->upstream[i]].values.value[LG_PRIORITY] >= priority)
+			return false;
+
+	for (int i = 1; i < n; i++)
+	{
+		int			procno = graph->upstream[i];
+		LgNode	   *node = &graph->nodes[procno];
+		LgVerdict	verdict;
+
+		if (!lg_is_root(graph, node) || lg_in_transit(&node->session) ||
+			(only >= 0 ? procno != only : view->tracks[procno].open_action != 0))
+			continue;
+		decide(&verdict, &node->session, &node->values, LG_PREEMPT_TIMEOUT);
+		complete(view, &verdict, node, milliseconds(view->clock.now, wait->since));
+		verdict.value = waiting->values.value[LG_PREEMPT_TIMEOUT];
+		verdict.source = waiting->values.source[LG_PREEMPT_TIMEOUT];
+		verdict.preempted_for = waiting->session.pid;
+
+		/* It must be in the way of this waiter, not just of anybody. */
+		verdict.evidence = graph->edges[procno];
+		verdict.waits = true;
+		lg_describe_wait(graph, wait, &verdict.wait);
+
+		if (!found || verdict.blocked_sessions > best->blocked_sessions)
+			*best = verdict;
+		found = true;
+
+		/* It would stay in the way: removing others would be in vain. */
+		if (verdict.result != LG_PENDING)
+		{
+			*best = verdict;
+			break;
+		}
+	}
+	return found;
+}
+
+/* The same for a tree in which nobody has been chosen in this scan. */
+static void
+judge_preemption(LgView *view, const LgNode *waiting, LgVerdicts *verdicts)
+{
+	int			tree = lg_tree(view->graph, waiting->session.procno);
+	LgVerdict	verdict;
 
 	if (tree_is_busy(view, tree))
 		return;
 	for (int i = 0; i < verdicts->n; i++)
 		if (verdicts->verdicts[i].result == LG_PENDING &&
 			lg_limits[verdicts->verdicts[i].limit].proof == LG_PROVE_BLOCKS &&
-			lg_tree(graph, verdicts->verdicts[i].session.procno) == tree)
+			lg_tree(view->graph, verdicts->verdicts[i].session.procno) == tree)
 			return;
+	if (preempt(view, waiting, -1, &verdict))
+		add_verdict(verdicts, &verdict);
+}
 
-	/* All that are in its way, directly or through others. */
-	graph->visit++;
-	waiting->visit = graph->visit;
-	graph->scratch[n++] = first_node;
-	for (int i = 0; i < n; i++)
-	{
-		LgNode	   *node = &graph->nodes[graph->scratch[i]];
+/*
+ * Is this victim of a preemption in the way of that waiter still, and would
+ * it be chosen again?
+ */
+bool
+lg_preempt_again(LgView *view, int waiter_procno, int victim, LgVerdict *verdict)
+{
+	LgGraph    *graph = view->graph;
 
-		for (int w = node->first_wait; w >= 0; w = graph->waiters[w].next_of_node)
+	for (int i = 0; view->looked && i < graph->nwaiters; i++)
+		if (graph->waiters[i].procno == waiter_procno)
 		{
-			LgBlocker	blocker = {0};
+			const LgNode *waiting = lg_node(graph, graph->waiters[i].node);
 
-			while (lg_next_blocker(graph, &graph->waiters[w], &blocker))
-			{
-				LgNode	   *next = lg_node(graph, blocker.node);
-
-				if (next == NULL || next->visit == graph->visit)
-					continue;
-				next->visit = graph->visit;
-				if (next->values.value[LG_PRIORITY] >= priority)
-					return;
-				graph->scratch[n++] = blocker.node;
-			}
+			return waiting->values.value[LG_PREEMPT_TIMEOUT] > 0 &&
+				preempt(view, waiting, victim, verdict);
 		}
-	}
-
-	/* The root with the most behind it; more than one are taken in turn. */
-	for (int i = 1; i < n; i++)
-	{
-		LgNode	   *node = &graph->nodes[graph->scratch[i]];
-		LgVerdict	verdict;
-
-		if (!lg_is_root(graph, node) || lg_in_transit(&node->session) ||
-			view->tracks[graph->scratch[i]].open_action != 0)
-			continue;
-		decide(&verdict, &node->session, &node->values, LG_PREEMPT_TIMEOUT);
-		verdict.value = waiting->values.value[LG_PREEMPT_TIMEOUT];
-		verdict.source = waiting->values.source[LG_PREEMPT_TIMEOUT];
-		verdict.preempted_for = waiting->session.pid;
-		complete(view, &verdict, node,
-				 milliseconds(view->clock.now,
-							  lg_longest_wait(graph, waiting)->since));
-		if (verdict.result != LG_PENDING)
-		{
-			/* It would stay in the way: removing others would be in vain. */
-			add_verdict(verdicts, &verdict);
-			return;
-		}
-		if (!found || verdict.blocked_sessions > best.blocked_sessions)
-			best = verdict;
-		found = true;
-	}
-	if (found)
-		add_verdict(verdicts, &best);
+	return false;
 }
 
 /*
@@ -759,7 +772,7 @@ lg_judge_waits(LgView *view, LgVerdicts *verdicts)
 		if (at > view->clock.now)
 			due(verdicts, at);
 		else
-			preempt(view, node, verdicts);
+			judge_preemption(view, node, verdicts);
 	}
 
 	for (int i = 0; i < graph->nactive; i++)

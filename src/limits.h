@@ -72,9 +72,11 @@ typedef struct LgVerdict
 	const char *reason;			/* why not, else NULL */
 	LgProof		proof;
 	LgEvidence	evidence;		/* for LG_PROVE_BLOCKS and LG_PROVE_WAITS */
-	bool		waits;			/* has to be in its own wait still, too: */
-	LgEvidence	own_wait;
+	bool		waits;			/* this wait has to go on still, too: its own, */
+	LgEvidence	wait;			/* or that of the one it is preempted for */
 	bool		idle;			/* has to be idle still */
+	bool		unreachable;	/* by a cancel, and has to be so still */
+	bool		root;			/* has to wait for nobody still */
 	int64		measured;
 	int			blocked_sessions;
 	int64		longest_wait;	/* ns, of those */
@@ -94,11 +96,14 @@ typedef struct LgVerdicts
 extern void lg_judge_waits(LgView *view, LgVerdicts *verdicts);
 extern void lg_judge_session(LgView *view, int procno, LgVerdicts *verdicts);
 extern bool lg_judge_again(LgView *view, int procno, int limit, LgVerdict *verdict);
+extern bool lg_preempt_again(LgView *view, int waiter_procno, int victim,
+							 LgVerdict *verdict);
 extern void lg_sort_verdicts(LgVerdicts *verdicts);
 extern int64 lg_next_limit(LgView *view, const LgSubject *subject, int *limit);
 extern LgResult lg_may_signal(const LgSession *session, const LgValues *values,
 							  const char **reason);
 extern bool lg_cancel_reaches(const LgSession *session);
+extern bool lg_is_exempt(const LgSession *session);
 extern bool lg_limit_is_age(int limit);
 extern void lg_count_blocked(LgView *view, int node, int *blocked, int64 *longest);
 extern void lg_tell(int limit, int blocked, int64 measured, BackendState state,

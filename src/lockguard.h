@@ -30,7 +30,7 @@ typedef struct LgReason
 	int			pid;			/* whom it is for; 0 = nobody */
 	TimestampTz session_start;
 	LocalTransactionId lxid;	/* of its transaction, when signalled */
-	TimestampTz stmt_start;		/* of its statement (cancel), when signalled */
+	TimestampTz stmt_start;		/* of its statement; 0 = whichever it runs */
 	LgActionKind action;
 	int			limit;			/* or LG_NO_LIMIT: asked for by hand */
 	int			value;
@@ -112,13 +112,14 @@ typedef struct LgOpen
 	LocalTransactionId lxid;
 	TimestampTz stmt_start;
 	TimestampTz state_start;
-	int			wait_procno;	/* whose wait it was about */
-	TimestampTz wait_start;		/* 0 = not about a wait of its own */
+	int			wait_procno;	/* whose wait it was about: its own, or that of */
+	TimestampTz wait_start;		/* the one it is preempted for; 0 = nobody's */
 	int			limit;			/* or LG_NO_LIMIT: by hand */
 	LgActionKind action;
 	int64		acted_at;		/* monotonic ns */
 	int64		repeated_at;	/* last signal, monotonic ns */
 	bool		unresponsive;
+	bool		adopted;		/* not seen before it was signalled */
 } LgOpen;
 
 /* A row of lockguard.actions. */

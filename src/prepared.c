@@ -69,8 +69,19 @@ LgPrepared *
 lg_prepared_create(void)
 {
 	LgPrepared *prepared = palloc0(sizeof(LgPrepared));
+	LgAction   *action = palloc(sizeof(LgAction));
+	int64		first;
+	int64		next;
 
 	prepared->attempts = palloc0_array(Attempt, Max(max_prepared_xacts, 1));
+
+	/* Of what a worker before us has begun, nothing is known. */
+	lg_action_range(&first, &next);
+	for (int64 id = first; id < next; id++)
+		if (lg_fetch_action(id, action) && action->action == LG_DO_ROLLBACK &&
+			action->result == LG_PENDING)
+			lg_record_result(id, LG_FAILED, -1);
+	pfree(action);
 	return prepared;
 }
 

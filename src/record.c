@@ -52,7 +52,8 @@ lg_record_shmem_init(void *memory, LWLock *lock, bool init)
 {
 	record = memory;
 	actions = (LgAction *) ((char *) memory + MAXALIGN(sizeof(LgRecord)));
-	incidents = (LgIncident *) ((char *) actions + lg_max_history * sizeof(LgAction));
+	incidents = (LgIncident *) ((char *) actions +
+								lg_max_history * MAXALIGN(sizeof(LgAction)));
 	if (!init)
 		return;
 	memset(memory, 0, lg_record_shmem_size());
@@ -405,6 +406,16 @@ lg_restore_contention(const LgContention *contention)
 {
 	if (record->ncontention < LG_MAX_CONTENTION)
 		record->contention[record->ncontention++] = *contention;
+}
+
+/* The ids that the next action and the next incident get.  No lock. */
+void
+lg_restore_ids(int64 next_action_id, int64 next_incident_id)
+{
+	if (next_action_id > record->next_action_id)
+		record->first_action_id = record->next_action_id = next_action_id;
+	if (next_incident_id > record->next_incident_id)
+		record->first_incident_id = record->next_incident_id = next_incident_id;
 }
 
 const char *

@@ -84,7 +84,7 @@ typedef struct LgIncident
 	int			nsessions;		/* in the arena, the root first */
 	int			nleft_out;		/* for want of room */
 	int			used;			/* bytes of the arena */
-	char		arena[LG_ARENA_SIZE];
+	char		arena[LG_ARENA_SIZE] pg_attribute_aligned(MAXIMUM_ALIGNOF);
 } LgIncident;
 
 /* Everything of an incident but what the arena does not use. */
@@ -134,6 +134,7 @@ extern void lg_forget_history(void);
 
 extern void lg_restore_action(const LgAction *action);
 extern void lg_restore_incident(const LgIncident *incident);
+extern void lg_restore_ids(int64 next_action_id, int64 next_incident_id);
 extern void lg_restore_contention(const LgContention *contention);
 
 #endif							/* LOCKGUARD_RECORD_H */

@@ -16,7 +16,6 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -178,13 +177,18 @@ has_queued_blocker(const LgIncident *incident)
 
 /* The setting that would have ended it, and what it takes to prevent it. */
 static void
-append_advice(StringInfo out, const LgIncident *incident, bool acted)
+append_advice(StringInfo out, const LgIncident *incident, bool acted, bool visible)
 {
 	const char *setting;
 	const char *why;
 	const char *next;
 	bool		idle = strncmp(incident->state, "idle", 4) == 0;
 
+	if (!visible)
+	{
+		appendStringInfoString(out, "- Ask somebody who may see what the root did: a member of `pg_read_all_stats`.\n");
+		return;
+	}
 	if (incident->kind == LG_KIND_PREPARED)
 	{
 		setting = "lockguard.prepared_transaction_timeout";
@@ -216,7 +220,7 @@ append_advice(StringInfo out, const LgIncident *incident, bool acted)
 		appendStringInfo(out, "- Nothing was signalled. `%s` would have ended this: %s.\n",
 						 setting, why);
 	appendStringInfo(out, "- %s\n", next);
-	if (incident->query_id != 0)
+	if (incident->query_id != 0 && visible)
 		appendStringInfo(out, "- `SELECT * FROM lockguard.contention WHERE queryid = %lld` shows what this statement has cost so far.\n",
 						 (long long) incident->query_id);
 	if (!acted)
@@ -493,7 +497,7 @@ lockguard_report(PG_FUNCTION_ARGS)
 	}
 
 	appendStringInfoString(&out, "\n## What to do next\n\n");
-	append_advice(&out, incident, acted > 0);
+	append_advice(&out, incident, acted > 0, visible);
 
 	PG_RETURN_TEXT_P(cstring_to_text_with_len(out.data, out.len));
 }

@@ -24,6 +24,7 @@
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
+#include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
@@ -258,6 +259,14 @@ lg_read_session(int procno, LgSession *session)
 		}
 		break;
 	}
+	if (session->has_status && session->state == STATE_DISABLED)
+	{
+		/* It reports nothing, but publishes this; see victim.c. */
+		LgSlot	   *slot = lg_slot(procno);
+
+		if (slot != NULL && slot->pid == session->pid)
+			session->stmt_start = slot->statement_start;
+	}
 	if (!session->has_status)
 	{
 		session->state = STATE_UNDEFINED;
@@ -335,6 +344,8 @@ lg_read_texts(const LgSession *session, char *query, size_t query_size,
 		if (pg_getnameinfo_all(&addr.addr, addr.salen, client_addr, LG_ADDR_SIZE,
 							   NULL, 0, NI_NUMERICHOST | NI_NUMERICSERV) != 0)
 			client_addr[0] = '\0';
+		/* The type inet knows no zones. */
+		clean_ipv6_addr(addr.addr.ss_family, client_addr);
 	}
 	return true;
 }
@@ -382,17 +393,18 @@ lg_state_is_idle(const LgSession *session)
  * At the end of its transaction: a session clears its local transaction id
  * shortly before it lets go of its locks.  It is neither in that transaction
  * any more, nor out of anybody's way.  (Idle with session-level locks, or
- * after a failed transaction, a session has no transaction id either.)
+ * after a failed transaction, a session has no transaction id either; then it
+ * waits for its client.)
  */
 bool
 lg_in_transit(const LgSession *session)
 {
-	if (!session->has_status || LocalTransactionIdIsValid(session->lxid))
+	if (!session->has_status || LocalTransactionIdIsValid(session->lxid) ||
+		lg_waits_for_client(session))
 		return false;
 	return session->state == STATE_RUNNING || session->state == STATE_FASTPATH ||
 		session->state == STATE_IDLEINTRANSACTION ||
-		(session->state == STATE_DISABLED &&
-		 session->wait_event != WAIT_EVENT_CLIENT_READ);
+		session->state == STATE_DISABLED;
 }
 
 /* Waits for its client to send or to receive, whatever its state. */
@@ -526,14 +538,12 @@ lg_statement_start(LgTrack *track, const LgSession *session,
 			lg_moment(clock, &track->stmt, session->stmt_start);
 
 	/*
-	 * A session that reports nothing publishes the start of its statements in
-	 * its slot (see victim.c).  Take it for running only from the moment
-	 * when we first see it at work on that statement.
+	 * A session that reports nothing is taken for running only from the
+	 * moment when it is first seen at work on a statement.
 	 */
 	if (session->state == STATE_DISABLED)
 	{
-		LgSlot	   *slot = lg_slot(session->procno);
-		TimestampTz start = slot ? slot->statement_start : 0;
+		TimestampTz start = session->stmt_start;
 
 		if (start == 0 || session->wait_event == WAIT_EVENT_CLIENT_READ)
 		{
@@ -676,6 +686,15 @@ prepared_table(void)
 									TwoPhaseShmemSize(), &found);
 	}
 	return table;
+}
+
+/* Is there any prepared transaction?  Reads without the lock. */
+bool
+lg_any_prepared(void)
+{
+	LgGxactTable *table = max_prepared_xacts > 0 ? prepared_table() : NULL;
+
+	return table != NULL && ((volatile LgGxactTable *) table)->numPrepXacts > 0;
 }
 
 /*

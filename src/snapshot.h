@@ -94,7 +94,6 @@ typedef struct LgTrack
 	bool		in_wait;		/* as of the last scan */
 	int64		waited;			/* ns spent in waits that are over */
 	int64		wait_ended;		/* when the last one was seen to be over */
-	int64		last_wait;		/* how long that one was, ns */
 
 	/* What it had waited itself when it began to block; see root_since(). */
 	int64		blame_since;
@@ -161,6 +160,7 @@ extern int	lg_count_locks(int procno, int limit);
 extern const char *lg_state_text(const LgSession *session);
 extern const char *lg_idle_text(BackendState state);
 extern const char *lg_kind_text(LgKind kind);
+extern bool lg_any_prepared(void);
 extern bool lg_prepared_transaction(int procno, char *gid, TimestampTz *prepared_at,
 									bool *busy);
 extern bool lg_is_committing(PGPROC *proc, LocalTransactionId lxid);

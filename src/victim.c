@@ -141,8 +141,8 @@ explain(ErrorData *edata, const LgReason *reason)
 
 /*
  * Is this the error that our signal causes?  A cancel counts only within the
- * statement that it was meant for, so that a later one by somebody else is
- * not explained by ours.
+ * transaction, or the statement, that it was meant for, so that a later one by
+ * somebody else is not explained by ours.
  */
 static void
 emit_log(ErrorData *edata)
@@ -167,8 +167,8 @@ emit_log(ErrorData *edata)
 		{
 			if (read_reason(&reason) && reason.action == LG_DO_CANCEL &&
 				reason.lxid == lg_proc_lxid(MyProc) &&
-				(MyBEEntry == NULL ||
-				 reason.stmt_start == MyBEEntry->st_activity_start_timestamp))
+				(reason.stmt_start == 0 ||
+				 reason.stmt_start == GetCurrentStatementStartTimestamp()))
 				explain(edata, &reason);
 		}
 	}

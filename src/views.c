@@ -11,7 +11,6 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
@@ -27,10 +26,6 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/json.h"
-#include "utils/lsyscache.h"
-#include "utils/memutils.h"
-#include "utils/regproc.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
@@ -701,7 +696,8 @@ lockguard_incidents(PG_FUNCTION_ARGS)
 		put_text(&row, lg_kind_text((LgKind) incident->kind));
 		put_text(&row, visible ? incident->state : NULL);
 		put_text(&row, visible ? incident->query : "<insufficient privilege>");
-		put_if(&row, incident->query_id != 0, Int64GetDatum(incident->query_id));
+		put_if(&row, visible && incident->query_id != 0,
+			   Int64GetDatum(incident->query_id));
 		put_text(&row, GetLockNameFromTagType(incident->tag.locktag_type));
 		put(&row, Int32GetDatum(incident->peak_blocked_sessions));
 		put_time(&row, incident->peak_at);
@@ -734,7 +730,8 @@ lockguard_contention(PG_FUNCTION_ARGS)
 	{
 		put_database(&row, "", all[i].datid);
 		put_role(&row, "", all[i].userid);
-		put_if(&row, all[i].query_id != 0, Int64GetDatum(all[i].query_id));
+		put_if(&row, all[i].query_id != 0 && lg_may_see(all[i].userid),
+			   Int64GetDatum(all[i].query_id));
 		put(&row, Int64GetDatum(all[i].incidents));
 		put(&row, Int64GetDatum(all[i].sessions));
 		put(&row, interval_of(all[i].lost));
@@ -912,6 +909,22 @@ find_session(int pid, LgSession *session)
 	return -1;
 }
 
+/*
+ * Let signals that are just being sent to any of these sessions go out: once
+ * this returns, nobody is hit by what was judged before.
+ */
+static void
+wait_for_signals(LgSlot *slots, int n)
+{
+	pg_memory_barrier();
+	for (int i = 0; i < n; i++)
+		while (pg_atomic_read_u32(&slots[i].signalling) != 0)
+		{
+			CHECK_FOR_INTERRUPTS();
+			pg_usleep(10);
+		}
+}
+
 PG_FUNCTION_INFO_V1(lockguard_exempt);
 
 /* exempt(pid, interval): leave a session alone for a time. */
@@ -935,13 +948,20 @@ lockguard_exempt(PG_FUNCTION_ARGS)
 	}
 
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
-	slot->exempt_pid = 0;		/* judging reads without the lock */
-	pg_write_barrier();
-	slot->exempt_session_start = session.session_start;
+	if (slot->exempt_pid != session.pid ||
+		slot->exempt_session_start != session.session_start)
+	{
+		/* Judging reads without the lock: it must not mix two sessions up. */
+		slot->exempt_pid = 0;
+		pg_write_barrier();
+		slot->exempt_session_start = session.session_start;
+		slot->exempt_until = 0;
+		pg_write_barrier();
+		slot->exempt_pid = session.pid;
+	}
 	slot->exempt_until = duration == 0 ? 0 : lg_now() + duration;
-	pg_write_barrier();
-	slot->exempt_pid = session.pid;
 	LWLockRelease(lg_shared->lock);
+	wait_for_signals(slot, 1);
 	PG_RETURN_BOOL(true);
 }
 
@@ -958,6 +978,7 @@ lockguard_pause(PG_FUNCTION_ARGS)
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
 	lg_shared->paused_until = lg_now() + duration;
 	LWLockRelease(lg_shared->lock);
+	wait_for_signals(lg_shared->slots, MaxBackends);
 	ereport(LOG,
 			(errmsg("lockguard: paused for %lld s by user \"%s\"",
 					(long long) (duration / LG_NANOS_PER_SEC),
@@ -1037,9 +1058,8 @@ signal_blockers(int pid, LgActionKind what)
 	LgNode	   *node;
 	LgVerdict  *verdicts;
 	LgRequest	request;
-	int		   *queue;
 	int		   *pids;
-	int			nqueue = 0;
+	int			nupstream;
 	int			nroots = 0;
 	int			n = 0;
 
@@ -1054,7 +1074,6 @@ signal_blockers(int pid, LgActionKind what)
 	view = look();
 	graph = view->graph;
 	verdicts = palloc_array(LgVerdict, LG_TOTAL_PROCS);
-	queue = palloc_array(int, LG_TOTAL_PROCS);
 	pids = palloc_array(int, LG_TOTAL_PROCS);
 	node = lg_node(graph, session.leader);
 	if (node == NULL || node->first_wait < 0)
@@ -1064,53 +1083,35 @@ signal_blockers(int pid, LgActionKind what)
 		return array_of_pids(NULL, 0);
 	}
 
-	/* Upstream from the waiter; roots are checked all before one is hit. */
-	graph->visit++;
-	node->visit = graph->visit;
-	queue[nqueue++] = session.leader;
-	for (int i = 0; i < nqueue; i++)
+	/* The right to signal them all is checked before one is hit. */
+	nupstream = lg_upstream(graph, session.leader);
+	for (int i = 1; i < nupstream; i++)
 	{
-		node = &graph->nodes[queue[i]];
-		if (i > 0 && !node->waiting)
+		LgVerdict  *verdict = &verdicts[nroots];
+		LgValues	none;
+
+		node = &graph->nodes[graph->upstream[i]];
+		if (node->waiting)
+			continue;
+		nroots++;
+		memset(verdict, 0, sizeof(*verdict));
+		memset(&none, 0, sizeof(none));
+		verdict->session = node->session;
+		verdict->limit = LG_NO_LIMIT;
+		verdict->action = what;
+		verdict->by_hand = true;
+		verdict->proof = LG_PROVE_BLOCKS;
+		verdict->evidence = graph->edges[graph->upstream[i]];
+		verdict->result = lg_may_signal(&node->session, &none, &verdict->reason);
+
+		/* The caller's explicit word reaches exempt sessions, too. */
+		if (verdict->result == LG_PROTECTED)
+			verdict->action = LG_DO_LOG;
+		else
 		{
-			LgVerdict  *verdict = &verdicts[nroots];
-			const char *reason;
-			LgValues	any;
-
-			memset(verdict, 0, sizeof(*verdict));
-			memset(&any, 0, sizeof(any));
-			verdict->session = node->session;
-			verdict->limit = LG_NO_LIMIT;
-			verdict->action = what;
-			verdict->by_hand = true;
-			verdict->proof = LG_PROVE_BLOCKS;
-			verdict->evidence = node->evidence;
-			verdict->result = node->session.kind == LG_KIND_CLIENT &&
-				!node->session.committing ? LG_PENDING :
-				lg_may_signal(&node->session, &any, &reason);
-			if (verdict->result != LG_PENDING)
-			{
-				verdict->reason = reason;
-				verdict->action = LG_DO_LOG;
-			}
-			else
-				check_may_signal(&node->session);
-			nroots++;
-		}
-		for (int w = node->first_wait; w >= 0; w = graph->waiters[w].next_of_node)
-		{
-			LgBlocker	blocker = {0};
-
-			while (lg_next_blocker(graph, &graph->waiters[w], &blocker))
-			{
-				LgNode	   *next = lg_node(graph, blocker.node);
-
-				if (next != NULL && next->visit != graph->visit)
-				{
-					next->visit = graph->visit;
-					queue[nqueue++] = blocker.node;
-				}
-			}
+			verdict->result = LG_PENDING;
+			verdict->reason = NULL;
+			check_may_signal(&node->session);
 		}
 	}
 

@@ -50,7 +50,6 @@ lg_graph_create(MemoryContext context)
 	MemoryContext old = MemoryContextSwitchTo(context);
 	LgGraph    *graph = palloc0(sizeof(LgGraph));
 
-	graph->context = context;
 	graph->max_locks = graph->old_max_locks = 64;
 	graph->locks = palloc_array(LgLock, graph->max_locks);
 	graph->old_locks = palloc_array(LgLock, graph->max_locks);
@@ -70,6 +69,8 @@ lg_graph_create(MemoryContext context)
 	graph->active = palloc_array(int, LG_TOTAL_PROCS);
 	graph->steps = palloc_array(LgStep, LG_TOTAL_PROCS + 1);
 	graph->scratch = palloc0_array(int, LG_TOTAL_PROCS);
+	graph->upstream = palloc_array(int, LG_TOTAL_PROCS);
+	graph->edges = palloc_array(LgEvidence, LG_TOTAL_PROCS);
 	MemoryContextSwitchTo(old);
 	return graph;
 }
@@ -116,8 +117,7 @@ end_wait(LgTrack *track, int64 now)
 	if (!track->in_wait)
 		return;
 	track->in_wait = false;
-	track->last_wait = now - track->wait.at;
-	track->waited += track->last_wait;
+	track->waited += now - track->wait.at;
 	track->wait_ended = now;
 }
 
@@ -576,11 +576,14 @@ root_since(LgTrack *track, int64 blocking_since, int64 now)
 	{
 		int64		since_then = 0;
 
-		/* What of it lies after the beginning of this pair? */
+		/*
+		 * What of it lies after the beginning of this pair?  There may have
+		 * been several waits; all up to the last one's end counts as waited.
+		 */
 		if (track->in_wait)
-			since_then = now - Max(track->wait.at, blocking_since);
+			since_then = now - blocking_since;
 		else if (track->wait_ended > blocking_since)
-			since_then = Min(track->wait_ended - blocking_since, track->last_wait);
+			since_then = track->wait_ended - blocking_since;
 		track->blame_since = blocking_since;
 		track->blame_waited = waited - since_then;
 	}
@@ -600,7 +603,6 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 			  const LgFound *found, int nfound, int64 min_age)
 {
 	begin_look(graph);
-	graph->walked_at = clock->now;
 
 	for (int i = 0; i < nfound; i++)
 		if (clock->now - found[i].since >= min_age)
@@ -885,6 +887,59 @@ lg_downstream(LgGraph *graph, int start)
 		}
 	}
 	return graph->nsteps - 1;
+}
+
+/* Describe one wait as evidence. */
+void
+lg_describe_wait(const LgGraph *graph, const LgWaiter *wait, LgEvidence *evidence)
+{
+	evidence->kind = LG_QUEUE;
+	evidence->tag = graph->locks[wait->lock].tag;
+	evidence->procno = evidence->waiter_procno = wait->procno;
+	evidence->pid = evidence->waiter_pid = wait->pid;
+	evidence->waiter_start = wait->wait_start;
+}
+
+/*
+ * All nodes that "start" waits for, directly or through others, each once.
+ * They are left in graph->upstream, with "start" itself as the first, and for
+ * each in graph->edges how it is in the way of one that was found before it.
+ * Returns their number, "start" included.
+ */
+int
+lg_upstream(LgGraph *graph, int start)
+{
+	int			n = 0;
+
+	graph->visit++;
+	graph->nodes[start].visit = graph->visit;
+	graph->upstream[n++] = start;
+	for (int i = 0; i < n; i++)
+	{
+		const LgNode *node = &graph->nodes[graph->upstream[i]];
+
+		for (int w = node->first_wait; w >= 0; w = graph->waiters[w].next_of_node)
+		{
+			LgBlocker	blocker = {0};
+
+			while (lg_next_blocker(graph, &graph->waiters[w], &blocker))
+			{
+				LgNode	   *next = lg_node(graph, blocker.node);
+				LgEvidence *edge;
+
+				if (next == NULL || next->visit == graph->visit)
+					continue;
+				next->visit = graph->visit;
+				edge = &graph->edges[blocker.node];
+				lg_describe_wait(graph, &graph->waiters[w], edge);
+				edge->kind = blocker.kind;
+				edge->procno = blocker.procno;
+				edge->pid = blocker.pid;
+				graph->upstream[n++] = blocker.node;
+			}
+		}
+	}
+	return n;
 }
 
 /*

@@ -111,10 +111,8 @@ typedef struct LgStep
 
 typedef struct LgGraph
 {
-	MemoryContext context;
 	uint32		look;
 	uint32		visit;
-	int64		walked_at;		/* monotonic ns of the look; 0 = never */
 
 	int			nlocks;
 	int			max_locks;
@@ -142,6 +140,8 @@ typedef struct LgGraph
 	int			nsteps;
 	LgStep	   *steps;			/* of the last traversal, the start first */
 	int		   *scratch;		/* one per PGPROC */
+	int		   *upstream;		/* of the last traversal upstream, its start first */
+	LgEvidence *edges;			/* by node: how it blocks another of them */
 
 	int64		max_lock_time;	/* longest a partition lock was held, ns */
 } LgGraph;
@@ -178,6 +178,9 @@ extern const LgWaiter *lg_relation_wait(LgGraph *graph, const LgNode *node);
 extern bool lg_next_blocker(LgGraph *graph, const LgWaiter *waiter,
 							LgBlocker *blocker);
 extern int	lg_downstream(LgGraph *graph, int start);
+extern int	lg_upstream(LgGraph *graph, int start);
+extern void lg_describe_wait(const LgGraph *graph, const LgWaiter *wait,
+							 LgEvidence *evidence);
 extern bool lg_in_cycle(LgGraph *graph, int node);
 extern int	lg_find_roots(LgGraph *graph, int *roots);
 extern int	lg_tree(LgGraph *graph, int node);

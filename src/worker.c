@@ -17,6 +17,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -37,6 +38,9 @@
 #include "limits.h"
 #include "lockguard.h"
 #include "prepared.h"
+
+/* The longest doze: not all that can be in somebody's way wakes us. */
+#define MAX_DOZE	LG_NANOS_PER_SEC
 
 /* Private state of the worker; all of it lives as long as the process. */
 typedef struct LgWorker
@@ -180,7 +184,7 @@ judge_ages(LgWorker *worker, bool now)
 		LG_STATEMENT_TIMEOUT, LG_IDLE_SESSION_TIMEOUT
 	};
 	LgView	   *view = &worker->view;
-	LgVerdicts	ages = worker->verdicts;
+	LgVerdicts *verdicts = &worker->verdicts;
 	int64		least = 0;
 	bool		counts = worker->smallest[LG_MAX_LOCKS] > 0 ||
 		worker->smallest[LG_MAX_XMIN_AGE] > 0;
@@ -195,17 +199,19 @@ judge_ages(LgWorker *worker, bool now)
 
 	if (now || view->clock.now >= Min(worker->ages_due, worker->ages_new))
 	{
-		ages.next_due = LG_NEVER;
+		int64		next_due = verdicts->next_due;
+
+		verdicts->next_due = LG_NEVER;
 		for (int procno = 0; procno < MaxBackends; procno++)
-			lg_judge_session(view, procno, &ages);
-		worker->verdicts.n = ages.n;
-		worker->ages_due = ages.next_due;
+			lg_judge_session(view, procno, verdicts);
+		worker->ages_due = verdicts->next_due;
+		verdicts->next_due = next_due;
 		worker->ages_new = least > 0 ? view->clock.now + least : LG_NEVER;
 		if (counts)
 			worker->ages_new = Min(worker->ages_new, view->clock.now +
 								   lg_naptime * LG_NANOS_PER_MS);
 	}
-	worker->verdicts.next_due = Min(worker->verdicts.next_due, worker->ages_due);
+	verdicts->next_due = Min(verdicts->next_due, worker->ages_due);
 }
 
 /*
@@ -249,8 +255,9 @@ anybody_in_transaction(void)
 /*
  * Limits shorter than naptime have to be looked after more often than that;
  * but not while nobody is in a transaction, for nobody can be in anybody's
- * way then.  Returns true if the worker may sleep for naptime all the same:
- * whoever begins something wakes it.  "soonest" is when it would wake else.
+ * way then.  Returns true if the worker may doze all the same, for naptime or
+ * MAX_DOZE: a client that begins something wakes it.  "soonest" is when it
+ * would wake else.
  *
  * That is not done before all has been quiet for naptime, so that it is woken
  * at most once in that time.
@@ -262,7 +269,8 @@ may_doze(LgWorker *worker, int64 now, int64 soonest)
 
 	if (soonest - now >= naptime)
 		return false;
-	if (worker->nfound > 0 || worker->follow->n > 0 || anybody_in_transaction())
+	if (worker->nfound > 0 || worker->follow->n > 0 || anybody_in_transaction() ||
+		lg_any_prepared() || RecoveryInProgress())
 	{
 		worker->quiet_since = 0;
 		return false;
@@ -364,7 +372,7 @@ scan(LgWorker *worker, bool whole)
 	else
 		worker->last_look = start;
 
-	lg_incidents_scan(worker->incidents, view);
+	wake = Min(wake, lg_incidents_scan(worker->incidents, view));
 	LG_DEBUG_POINT("before_judge");
 	worker->verdicts.n = 0;
 	worker->verdicts.next_due = LG_NEVER;
@@ -387,8 +395,7 @@ scan(LgWorker *worker, bool whole)
 	/* Who begins anything now must be seen in time. */
 	soonest = smaller(soonest > 0 ? tenth : 0, smallest(worker, LG_LOCK_WAIT_TIMEOUT));
 	soonest = Min(soonest > 0 ? start + soonest : LG_NEVER, worker->ages_new);
-	if (!may_doze(worker, start, soonest))
-		wake = Min(wake, soonest);
+	wake = Min(wake, may_doze(worker, start, soonest) ? start + MAX_DOZE : soonest);
 
 	start = lg_now() - start;
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
@@ -447,9 +454,8 @@ nap(int64 wake)
 		/* Round up: a wake-up just before the time would be for nothing. */
 		ms = left <= 0 ? 0 : Min(ms, (left + LG_NANOS_PER_MS - 1) / LG_NANOS_PER_MS);
 	}
-	if (ms > 0)
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 ms, PG_WAIT_EXTENSION);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 ms, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 }
 
