@@ -65,12 +65,19 @@ CREATE FUNCTION lockguard._stats(
     OUT max_partition_lock_time float8, OUT cancels bigint,
     OUT terminations bigint, OUT rollbacks bigint, OUT logged bigint,
     OUT suppressed bigint, OUT self_resolved bigint, OUT unresponsive bigint,
-    OUT incidents bigint, OUT blocked_time float8, OUT worker_pid int, OUT worker_start timestamptz,
+    OUT incidents bigint, OUT open_incidents bigint, OUT blocked_time float8, OUT worker_pid int, OUT worker_start timestamptz,
     OUT last_scan timestamptz, OUT stats_reset timestamptz)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'lockguard_stats'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION lockguard._stats() IS 'internal: see view lockguard.stats';
+
+CREATE FUNCTION lockguard._action_counts(
+    OUT limit_name text, OUT action text, OUT actions bigint)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'lockguard_action_counts'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard._action_counts() IS 'internal: see view lockguard.action_counts';
 
 CREATE FUNCTION lockguard._incidents(
     OUT incident_id bigint, OUT status text, OUT started_at timestamptz,
@@ -142,6 +149,9 @@ COMMENT ON VIEW lockguard.contention IS 'who makes others wait: what each databa
 CREATE VIEW lockguard.stats AS SELECT * FROM lockguard._stats();
 COMMENT ON VIEW lockguard.stats IS 'counters since the last reset; times in milliseconds';
 
+CREATE VIEW lockguard.action_counts AS SELECT * FROM lockguard._action_counts();
+COMMENT ON VIEW lockguard.action_counts IS 'actions since the last reset, by limit (null: asked for by hand) and kind (log: nobody was signalled)';
+
 CREATE VIEW lockguard.limits AS
 SELECT pg_catalog.substr(s.name, 11) AS name,
        coalesce(v.setting, s.setting) AS setting, s.unit,
@@ -177,7 +187,8 @@ WHERE pg_catalog.lower(c.entry) OPERATOR(pg_catalog.~~) 'lockguard.%';
 COMMENT ON VIEW lockguard.limits IS 'each setting: the server''s own value, and each role, database, or role in a database with another';
 
 GRANT SELECT ON lockguard.lock_tree, lockguard.sessions, lockguard.actions,
-                lockguard.incidents, lockguard.contention, lockguard.stats, lockguard.limits TO PUBLIC;
+                lockguard.incidents, lockguard.contention, lockguard.stats,
+                lockguard.action_counts, lockguard.limits TO PUBLIC;
 
 -- Functions for people
 

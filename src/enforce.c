@@ -495,6 +495,7 @@ follow(LgView *view, LgFollow *list, const LgOpen *open)
 		track->lxid = open->lxid;
 	}
 	track->open_action = open->unresponsive ? -open->action_id : open->action_id;
+	track->open_limit = open->limit;
 	return &list->open[list->n++];
 }
 
@@ -797,6 +798,7 @@ lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
 		bool		over;
 		bool		escalates = false;
 		int64		age = view->clock.now - open->acted_at;
+		int64		delay;
 		LgValues	values;
 
 		if (!still_open(view, open, &verdict, &over))
@@ -810,13 +812,13 @@ lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
 
 		lg_settings_of_session(open->procno, open->pid, open->session_start,
 							   &view->server, &values);
+		delay = values.value[LG_ESCALATION_DELAY] * LG_NANOS_PER_MS;
 
 		if (open->action == LG_DO_CANCEL && over &&
 			open->limit != LG_NO_LIMIT && !lg_limits[open->limit].cancel_only &&
 			values.value[LG_ACTION] == LG_DO_TERMINATE)
 		{
-			int64		at = open->acted_at +
-				values.value[LG_ESCALATION_DELAY] * LG_NANOS_PER_MS;
+			int64		at = open->acted_at + delay;
 
 			if (view->clock.now >= at)
 			{
@@ -839,6 +841,14 @@ lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
 			}
 		}
 
+		/*
+		 * A cancel that nothing can follow has had its time: other limits,
+		 * and others of the tree, need not wait for it.
+		 */
+		if (open->action == LG_DO_CANCEL && !escalates && age >= delay &&
+			track->open_action == open->action_id)
+			track->open_action = -open->action_id;
+
 		if (!open->unresponsive && !escalates && age >= UNRESPONSIVE_AFTER)
 		{
 			open->unresponsive = true;
@@ -846,9 +856,11 @@ lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
 			track->open_action = -open->action_id;
 			lg_record_result(open->action_id, LG_UNRESPONSIVE, -1);
 			ereport(WARNING,
-					(errmsg("lockguard: process %d has not reacted to being %s for 10 s",
-							open->pid,
-							open->action == LG_DO_CANCEL ? "cancelled" : "terminated"),
+					(open->action == LG_DO_CANCEL ?
+					 errmsg("lockguard: process %d is in the way still, 10 s after its statement was cancelled",
+							open->pid) :
+					 errmsg("lockguard: process %d has not reacted to being terminated for 10 s",
+							open->pid),
 					 errdetail("The signal is repeated once a minute.")));
 		}
 		else if (open->unresponsive && over &&

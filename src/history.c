@@ -55,7 +55,7 @@ typedef enum RecordKind
 	RECORD_ACTION = 1,
 	RECORD_INCIDENT,
 	RECORD_CONTENTION,
-	RECORD_IDS					/* of the next action and the next incident */
+	RECORD_END					/* the last one: see EndRecord */
 } RecordKind;
 
 /*
@@ -80,6 +80,26 @@ typedef struct RecordHeader
 	pg_crc32c	crc;			/* of kind, length and what follows */
 } RecordHeader;
 
+/* What the last record says: ids go on from there, and how many came before. */
+typedef struct EndRecord
+{
+	int64		next_action_id;
+	int64		next_incident_id;
+	int64		records;
+} EndRecord;
+
+/* The checksum of a file's header. */
+static pg_crc32c
+header_crc(const FileHeader *header)
+{
+	pg_crc32c	crc;
+
+	INIT_CRC32C(crc);
+	COMP_CRC32C(crc, header, offsetof(FileHeader, crc));
+	FIN_CRC32C(crc);
+	return crc;
+}
+
 static void
 make_header(FileHeader *header)
 {
@@ -90,9 +110,7 @@ make_header(FileHeader *header)
 	header->incident_size = sizeof(LgIncident);
 	header->contention_size = sizeof(LgContention);
 	header->settings = LG_NUM_SETTINGS;
-	INIT_CRC32C(header->crc);
-	COMP_CRC32C(header->crc, header, offsetof(FileHeader, crc));
-	FIN_CRC32C(header->crc);
+	header->crc = header_crc(header);
 }
 
 static pg_crc32c
@@ -222,9 +240,9 @@ load_incident(const char *data, size_t length)
 	return true;
 }
 
-/* Load one record; false if it makes no sense. */
+/* Load one record; false if it makes no sense.  The last goes into *end, too. */
 static bool
-load_record(const RecordHeader *header, const char *data)
+load_record(const RecordHeader *header, const char *data, EndRecord *end)
 {
 	switch (header->kind)
 	{
@@ -249,19 +267,15 @@ load_record(const RecordHeader *header, const char *data)
 				lg_restore_contention(&contention);
 				return true;
 			}
-		case RECORD_IDS:
-			{
-				int64		ids[2];
-
-				if (header->length != sizeof(ids))
-					return false;
-				memcpy(ids, data, sizeof(ids));
-				if (ids[0] <= 0 || ids[0] >= PG_INT64_MAX / 2 ||
-					ids[1] <= 0 || ids[1] >= PG_INT64_MAX / 2)
-					return false;
-				lg_restore_ids(ids[0], ids[1]);
-				return true;
-			}
+		case RECORD_END:
+			if (header->length != sizeof(EndRecord))
+				return false;
+			memcpy(end, data, sizeof(EndRecord));
+			if (end->next_action_id <= 0 || end->next_action_id >= PG_INT64_MAX / 2 ||
+				end->next_incident_id <= 0 || end->next_incident_id >= PG_INT64_MAX / 2)
+				return false;
+			lg_restore_ids(end->next_action_id, end->next_incident_id);
+			return true;
 		default:
 			return false;
 	}
@@ -326,6 +340,7 @@ lg_history_load(void)
 	RecordHeader header;
 	bool		damaged = false;
 	int			loaded = 0;
+	EndRecord	end = {0};
 	char		name[MAXPGPATH];
 
 	if (data == NULL)
@@ -346,12 +361,15 @@ lg_history_load(void)
 	{
 		FileHeader	found;
 
-		/* A damaged header may well stand before intact records. */
+		/*
+		 * A damaged header may well stand before intact records; an intact
+		 * one of another version or build says that we cannot read them.
+		 */
 		memset(&found, 0, sizeof(found));
 		memcpy(&found, data, Min(size, sizeof(found)));
 		damaged = true;
-		if (found.magic == FILE_MAGIC && found.version != FILE_VERSION)
-			size = 0;			/* another version: leave it all alone */
+		if (found.magic == FILE_MAGIC && found.crc == header_crc(&found))
+			size = 0;
 	}
 
 	for (size_t at = damaged ? 0 : sizeof(FileHeader); at < size;)
@@ -362,7 +380,7 @@ lg_history_load(void)
 			char	   *copy = palloc(Max(header.length, 1));
 
 			memcpy(copy, data + at + sizeof(RecordHeader), header.length);
-			if (load_record(&header, copy))
+			if (load_record(&header, copy, &end))
 			{
 				loaded++;
 				pfree(copy);
@@ -376,8 +394,16 @@ lg_history_load(void)
 	}
 	pfree(data);
 
+	/* The last record is missing, or others before it. */
+	if (end.records != loaded - 1)
+		damaged = true;
+	else
+		loaded--;
+
 	if (damaged)
 	{
+		/* What was saved from it must not be lost again. */
+		lg_record_changed();
 		move_aside(name, sizeof(name));
 		ereport(WARNING,
 				(errcode(ERRCODE_DATA_CORRUPTED),
@@ -388,10 +414,15 @@ lg_history_load(void)
 	}
 }
 
+/* Write one record, and count it; false with errno if that fails. */
 static bool
-write_record(FILE *file, RecordKind kind, const void *data, uint32 length)
+write_record(FILE *file, RecordKind kind, const void *data, uint32 length,
+			 EndRecord *end)
 {
 	RecordHeader header;
+
+	if (end)
+		end->records++;
 
 	memset(&header, 0, sizeof(header));
 	header.mark = RECORD_MARK;
@@ -412,30 +443,31 @@ write_records(FILE *file)
 	LgContention *contention = palloc_array(LgContention, LG_MAX_CONTENTION);
 	int64		first;
 	int64		next;
-	int64		ids[2];
+	EndRecord	end = {0};
 	int			n;
 
 	make_header(&header);
 	if (fwrite(&header, sizeof(header), 1, file) != 1)
 		return false;
 
-	lg_action_range(&first, &ids[0]);
-	lg_incident_range(&first, &ids[1]);
+	lg_action_range(&first, &end.next_action_id);
+	lg_incident_range(&first, &end.next_incident_id);
 	lg_action_range(&first, &next);
 	for (int64 id = first; id < next; id++)
 		if (lg_fetch_action(id, action) &&
-			!write_record(file, RECORD_ACTION, action, sizeof(LgAction)))
+			!write_record(file, RECORD_ACTION, action, sizeof(LgAction), &end))
 			return false;
 	lg_incident_range(&first, &next);
 	for (int64 id = first; id < next; id++)
 		if (lg_fetch_incident(id, incident) &&
-			!write_record(file, RECORD_INCIDENT, incident, LG_INCIDENT_SIZE(incident)))
+			!write_record(file, RECORD_INCIDENT, incident, LG_INCIDENT_SIZE(incident), &end))
 			return false;
 	n = lg_fetch_contention(contention);
 	for (int i = 0; i < n; i++)
-		if (!write_record(file, RECORD_CONTENTION, &contention[i], sizeof(LgContention)))
+		if (!write_record(file, RECORD_CONTENTION, &contention[i],
+						  sizeof(LgContention), &end))
 			return false;
-	return write_record(file, RECORD_IDS, ids, sizeof(ids));
+	return write_record(file, RECORD_END, &end, sizeof(end), NULL);
 }
 
 /*

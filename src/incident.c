@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "utils/wait_event.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "utils/memutils.h"
@@ -40,6 +41,7 @@ struct LgIncidents
 	LgIncident **open;			/* by procno of the root; NULL = none */
 	TimestampTz *ended;			/* of each: seen to be over, but not yet how */
 	bool		undecided;		/* there are such */
+	int64	   *replaced;		/* closed incident that waits for its successor's id */
 	int			nopen;
 	int64		last_look;		/* monotonic ns */
 };
@@ -83,6 +85,7 @@ lg_incidents_create(void)
 
 	incidents->open = palloc0_array(LgIncident *, LG_TOTAL_PROCS);
 	incidents->ended = palloc0_array(TimestampTz, LG_TOTAL_PROCS);
+	incidents->replaced = palloc0_array(int64, LG_TOTAL_PROCS);
 	incidents->last_look = lg_now();
 	lg_incident_range(&first, &next);
 	for (int64 id = first; id < next; id++)
@@ -140,6 +143,7 @@ keep_tree(LgView *view, LgIncident *incident, const LgNode *root)
 	char		application_name[NAMEDATALEN];
 	const LgWaiter *longest = NULL;
 
+	lg_depth_first(graph);
 	incident->used = 0;
 	incident->nsessions = 0;
 	incident->nleft_out = 0;
@@ -207,6 +211,8 @@ describe_root(LgIncident *incident, const LgSession *session)
 	const char *state = lg_state_text(session);
 
 	incident->root_pid = session->pid;
+	incident->lxid = session->lxid;
+	incident->xid = session->xid;
 	incident->kind = session->kind;
 	incident->backend_start = session->session_start;
 	incident->xact_start = session->xact_start;
@@ -264,7 +270,7 @@ follow(LgView *view, LgIncident *incident, const LgNode *root, int64 last_look)
 
 		incident->longest_wait = Max(incident->longest_wait,
 									 (view->clock.now - waiter->since) / 1000);
-		lost += lg_newly_waited(waiter, view->clock.now, last_look);
+		lost += lg_newly_waited(graph, waiter, view->clock.now, last_look, root->root_since);
 	}
 	incident->total_wait += lost / 1000;
 	incident->updated_at = view->clock.wall;
@@ -276,6 +282,34 @@ follow(LgView *view, LgIncident *incident, const LgNode *root, int64 last_look)
 		keep_tree(view, incident, root);
 	}
 	return larger;
+}
+
+/*
+ * The root whose tree has just been traversed has an incident now: tell those
+ * whose roots have come to wait for it.
+ */
+static void
+link_replaced(LgIncidents *incidents, LgView *view, int64 successor)
+{
+	LgGraph    *graph = view->graph;
+
+	for (int i = 1; i < graph->nsteps; i++)
+	{
+		int			procno = graph->steps[i].node;
+		LgIncident *closed;
+
+		if (incidents->replaced[procno] == 0)
+			continue;
+		closed = palloc(sizeof(LgIncident));
+		if (lg_fetch_incident(incidents->replaced[procno], closed) &&
+			closed->root_pid == graph->nodes[procno].session.pid)
+		{
+			closed->replaced_by = successor;
+			lg_update_incident(closed, false);
+		}
+		incidents->replaced[procno] = 0;
+		pfree(closed);
+	}
 }
 
 static void
@@ -290,6 +324,8 @@ open_incident(LgIncidents *incidents, LgView *view, const LgNode *root)
 	incidents->open[procno] = incident;
 	incidents->nopen++;
 	view->tracks[procno].incident_id = incident->incident_id;
+	incidents->replaced[procno] = 0;
+	link_replaced(incidents, view, incident->incident_id);
 
 	if (lg_log_incidents)
 	{
@@ -336,7 +372,7 @@ last_signal(int64 incident_id, TimestampTz since, LgAction *action)
 
 /* How did it come that this root is out of the way? */
 static LgResolution
-resolve(LgView *view, LgIncident *incident, int procno)
+resolve(LgIncidents *incidents, LgView *view, LgIncident *incident, int procno)
 {
 	LgNode	   *node = view->looked ? lg_node(view->graph, procno) : NULL;
 	LgSession	now;
@@ -360,21 +396,31 @@ resolve(LgView *view, LgIncident *incident, int procno)
 	if (!gone && node != NULL && node->waiting && node->blocking_since != LG_NEVER)
 	{
 		incident->replaced_by = lg_incident_of(view, procno);
+		if (incident->replaced_by == 0)
+			incidents->replaced[procno] = incident->incident_id;
 		return LG_BY_REPLACEMENT;
 	}
 
 	if (last_signal(incident->incident_id, incident->started_at, &action))
 	{
 		bool		ours = action.pid == incident->root_pid;
+		bool		recent = view->clock.wall - action.acted_at < ENDED_IT_WITHIN;
 
 		incident->action_id = action.action_id;
 
-		/* Of another in the tree, only if that has just been. */
-		if (ours || view->clock.wall - action.acted_at < ENDED_IT_WITHIN)
+		/*
+		 * The end of a session is ours if we terminated it; else it must have
+		 * come soon after, and of a signal to another in the tree, only if
+		 * that was about the blocking.
+		 */
+		if (ours ? recent || action.action != LG_DO_CANCEL :
+			recent && (action.limit == LG_NO_LIMIT ||
+					   (action.limit < LG_NUM_LIMITS &&
+						lg_limits[action.limit].proof == LG_PROVE_BLOCKS)))
 			switch (action.action)
 			{
 				case LG_DO_CANCEL:
-					return ours && gone ? LG_BY_SESSION_END : LG_BY_CANCEL;
+					return LG_BY_CANCEL;
 				case LG_DO_TERMINATE:
 					return LG_BY_TERMINATION;
 				case LG_DO_ROLLBACK:
@@ -406,7 +452,7 @@ close_incident(LgIncidents *incidents, LgView *view, int procno)
 		return;
 	}
 
-	incident->resolution = resolve(view, incident, procno);
+	incident->resolution = resolve(incidents, view, incident, procno);
 	incident->ended_at = incidents->ended[procno];
 	incidents->ended[procno] = 0;
 	lg_update_incident(incident, false);
@@ -458,11 +504,31 @@ count_contention(LgView *view, const LgNode *root, int64 last_look, bool opened)
 			track->counted_wait = waiter->wait_start;
 			more.sessions++;
 		}
-		more.lost += lg_newly_waited(waiter, view->clock.now, last_look) / 1000;
+		more.lost += lg_newly_waited(graph, waiter, view->clock.now, last_look,
+									 root->root_since) / 1000;
 		more.longest_wait = Max(more.longest_wait,
 								(view->clock.now - waiter->since) / 1000);
 	}
 	lg_count_contention(&more);
+}
+
+/*
+ * Has another process taken the place of an incident's root, or the same one
+ * begun to block anew in another transaction, between two looks?
+ */
+static bool
+is_another(const LgIncident *incident, const LgNode *root, int64 last_look)
+{
+	const LgSession *session = &root->session;
+
+	if (incident->root_pid != session->pid ||
+		incident->backend_start != session->session_start)
+		return true;
+	if (session->kind == LG_KIND_PREPARED)
+		return incident->xid != session->xid;
+
+	/* Locks of the session may outlive a transaction. */
+	return incident->lxid != session->lxid && root->blocking_since > last_look;
 }
 
 /*
@@ -488,11 +554,8 @@ lg_incidents_scan(LgIncidents *incidents, LgView *view)
 		if (!lg_is_root(graph, root))
 			continue;
 		lg_downstream(graph, procno);
-		if (incident != NULL &&
-			(incident->root_pid != root->session.pid ||
-			 incident->backend_start != root->session.session_start))
+		if (incident != NULL && is_another(incident, root, incidents->last_look))
 		{
-			/* Another process has taken the place of a root that is gone. */
 			close_incident(incidents, view, procno);
 			left--;
 			incident = incidents->open[procno];
@@ -572,6 +635,25 @@ lg_incident_of_root(int pid, TimestampTz session_start)
 }
 
 /*
+ * What a session of an incident was doing: "active (Lock: tuple)".
+ */
+const char *
+lg_kept_state(const LgIncidentSession *session, bool (*may_see) (Oid))
+{
+	const char *state = lg_backend_state_text((BackendState) session->state);
+	const char *type = pgstat_get_wait_event_type(session->wait_event);
+
+	if (session->kind == LG_KIND_PREPARED)
+		return "prepared";
+	if (!may_see(session->userid))
+		return "<insufficient privilege>";
+	if (state == NULL)
+		state = lg_kind_text((LgKind) session->kind);
+	return type == NULL ? state :
+		psprintf("%s (%s: %s)", state, type, pgstat_get_wait_event(session->wait_event));
+}
+
+/*
  * The tree of an incident at its worst as text, a line a session, with every
  * session's query that may_see() lets the reader see.
  */
@@ -608,10 +690,9 @@ lg_incident_tree(const LgIncident *incident, bool (*may_see) (Oid),
 			appendStringInfo(out, " (%s)", clean(lg_one_line(application_name, NAMEDATALEN)));
 
 		lg_duration_text(session->waited * 1000, duration, sizeof(duration));
+		appendStringInfo(out, ", %s", lg_kept_state(session, may_see));
 		if (session->level == 0)
-			appendStringInfo(out, ", %sblocking %d %s for %s",
-							 session->kind != LG_KIND_CLIENT || !may_see(session->userid) ? "" :
-							 psprintf("%s, ", incident->state),
+			appendStringInfo(out, ", blocking %d %s for %s",
 							 incident->peak_blocked_sessions,
 							 incident->peak_blocked_sessions == 1 ? "session" : "sessions",
 							 duration);
@@ -620,7 +701,7 @@ lg_incident_tree(const LgIncident *incident, bool (*may_see) (Oid),
 			char		lock[256];
 
 			lg_lock_text(&session->tag, &style, lock, sizeof(lock));
-			appendStringInfo(out, " waits %s for %s on %s%s", duration,
+			appendStringInfo(out, ", waits %s for %s on %s%s", duration,
 							 GetLockmodeName(session->tag.locktag_lockmethodid, session->mode),
 							 lock, session->block_kind == LG_QUEUE ? ", queued behind" : "");
 		}

@@ -24,6 +24,8 @@ extern const LgIncidentSession *lg_next_session(const LgIncident *incident,
 												const char **application_name,
 												const char **query);
 
+extern const char *lg_kept_state(const LgIncidentSession *session,
+								 bool (*may_see) (Oid));
 extern void lg_incident_tree(const LgIncident *incident, bool (*may_see) (Oid),
 							 char *(*clean) (const char *), StringInfo out);
 

@@ -569,6 +569,14 @@ complete(LgView *view, LgVerdict *verdict, const LgNode *node, int64 measured)
 					 &verdict->longest_wait);
 }
 
+/* Has this session been signalled, so that this limit has to wait? */
+static bool
+is_busy(const LgTrack *track, int limit)
+{
+	return track->open_action > 0 ||
+		(track->open_action < 0 && track->open_limit == limit);
+}
+
 /* Is somebody of this tree signalled and not gone yet? */
 static bool
 tree_is_busy(LgView *view, int tree)
@@ -597,7 +605,6 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 		LgSubject	subject = subject_of_node(view, node);
 
 		if (node->blocking_since == LG_NEVER ||
-			view->tracks[graph->active[i]].open_action != 0 ||
 			lg_in_transit(&node->session))
 			continue;
 
@@ -609,7 +616,7 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 			int64		at;
 			Candidate  *candidate;
 
-			if (value == 0)
+			if (value == 0 || is_busy(subject.track, limit))
 				continue;
 			at = lg_limits[limit].passed_at(view, &subject, value, &measured);
 			if (at > view->clock.now)
@@ -680,7 +687,8 @@ preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 		LgVerdict	verdict;
 
 		if (!lg_is_root(graph, node) || lg_in_transit(&node->session) ||
-			(only >= 0 ? procno != only : view->tracks[procno].open_action != 0))
+			(only >= 0 ? procno != only :
+			 is_busy(&view->tracks[procno], LG_PREEMPT_TIMEOUT)))
 			continue;
 		decide(&verdict, &node->session, &node->values, LG_PREEMPT_TIMEOUT);
 		complete(view, &verdict, node, milliseconds(view->clock.now, wait->since));
@@ -782,7 +790,7 @@ lg_judge_waits(LgView *view, LgVerdicts *verdicts)
 
 		if (node->first_wait < 0 || node->values.value[LG_LOCK_WAIT_TIMEOUT] == 0 ||
 			node->session.kind != LG_KIND_CLIENT ||
-			subject_of_node(view, node).track->open_action != 0)
+			is_busy(&view->tracks[graph->active[i]], LG_LOCK_WAIT_TIMEOUT))
 			continue;
 		if (lg_judge_again(view, graph->active[i], LG_LOCK_WAIT_TIMEOUT, &verdict))
 			add_verdict(verdicts, &verdict);
@@ -883,7 +891,7 @@ lg_judge_session(LgView *view, int procno, LgVerdicts *verdicts)
 			due(verdicts, at);
 			continue;
 		}
-		if (track->open_action != 0)
+		if (is_busy(track, limit))
 			continue;
 		decide(&verdict, &session, &values, limit);
 		complete(view, &verdict, subject.node, measured);

@@ -174,6 +174,9 @@ typedef struct LgStats
 	int64		self_resolved;
 	int64		unresponsive;
 	int64		incidents;
+
+	/* Actions by limit + 1 (0 = by hand) and kind; not signalled = LG_DO_LOG. */
+	int64		actions[LG_PREPARED_TRANSACTION_TIMEOUT + 2][LG_DO_ROLLBACK + 1];
 	TimestampTz stats_reset;
 } LgStats;
 

@@ -73,8 +73,8 @@ lg_record_changes(void)
 }
 
 /* Something has changed: tell the writer, if it has nothing to do as yet. */
-static void
-changed(void)
+void
+lg_record_changed(void)
 {
 	pg_atomic_fetch_add_u64(&record->changes, 1);
 	if (pg_atomic_exchange_u32(&record->dirty, 1) == 0)
@@ -168,8 +168,13 @@ lg_record_action(LgAction *action)
 								  record->next_action_id - lg_max_history);
 	*action_row(action->action_id) = *action;
 	LWLockRelease(record->lock);
-	changed();
+	lg_record_changed();
 	count(action, action->result);
+
+	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
+	lg_shared->stats.actions[action->limit + 1]
+		[action->result == LG_PENDING ? action->action : LG_DO_LOG]++;
+	LWLockRelease(lg_shared->lock);
 	return action->action_id;
 }
 
@@ -191,7 +196,7 @@ lg_record_result(int64 action_id, LgResult result, int64 released_after)
 			action->released_after = released_after;
 	}
 	LWLockRelease(record->lock);
-	changed();
+	lg_record_changed();
 	if (result != LG_PENDING)
 		count(action, result);
 }
@@ -232,7 +237,7 @@ lg_record_incident(LgIncident *incident)
 									record->next_incident_id - lg_max_history);
 	memcpy(incident_row(incident->incident_id), incident, LG_INCIDENT_SIZE(incident));
 	LWLockRelease(record->lock);
-	changed();
+	lg_record_changed();
 
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
 	lg_shared->stats.incidents++;
@@ -254,7 +259,7 @@ lg_update_incident(const LgIncident *incident, bool with_arena)
 		memcpy(row, incident, with_arena ? LG_INCIDENT_SIZE(incident) :
 			   offsetof(LgIncident, arena));
 	LWLockRelease(record->lock);
-	changed();
+	lg_record_changed();
 }
 
 /* Copy a row; false if it is not kept any more.  Takes the lock, shared. */
@@ -284,6 +289,20 @@ lg_incident_range(int64 *first, int64 *next)
 	*first = record->first_incident_id;
 	*next = record->next_incident_id;
 	LWLockRelease(record->lock);
+}
+
+/* How many of the incidents kept are open.  Takes the lock, shared. */
+int
+lg_count_open_incidents(void)
+{
+	int			n = 0;
+
+	LWLockAcquire(record->lock, LW_SHARED);
+	for (int64 id = record->first_incident_id; id < record->next_incident_id; id++)
+		if (incident_row(id)->incident_id == id && incident_row(id)->ended_at == 0)
+			n++;
+	LWLockRelease(record->lock);
+	return n;
 }
 
 /*
@@ -325,7 +344,7 @@ lg_count_contention(const LgContention *more)
 	entry->longest_wait = Max(entry->longest_wait, more->longest_wait);
 	entry->actions += more->actions;
 	LWLockRelease(record->lock);
-	changed();
+	lg_record_changed();
 }
 
 /*
@@ -351,7 +370,7 @@ lg_forget_contention(void)
 	LWLockAcquire(record->lock, LW_EXCLUSIVE);
 	record->ncontention = 0;
 	LWLockRelease(record->lock);
-	changed();
+	lg_record_changed();
 }
 
 /*
@@ -367,7 +386,7 @@ lg_forget_history(void)
 	memset(actions, 0, lg_max_history * sizeof(LgAction));
 	memset(incidents, 0, lg_max_history * sizeof(LgIncident));
 	LWLockRelease(record->lock);
-	changed();
+	lg_record_changed();
 }
 
 /*

@@ -59,6 +59,8 @@ typedef struct LgIncident
 
 	/* The root, as it was when the tree was largest. */
 	int			root_pid;
+	LocalTransactionId lxid;
+	TransactionId xid;
 	uint8		kind;			/* LgKind */
 	TimestampTz backend_start;
 	TimestampTz xact_start;
@@ -111,6 +113,7 @@ typedef struct LgContention
 extern Size lg_record_shmem_size(void);
 extern void lg_record_shmem_init(void *memory, LWLock *lock, bool init);
 extern uint64 lg_record_changes(void);
+extern void lg_record_changed(void);
 extern void lg_record_watch(int procno);
 extern bool lg_record_is_dirty(void);
 extern void lg_record_clean(void);
@@ -125,6 +128,7 @@ extern int64 lg_record_incident(LgIncident *incident);
 extern void lg_update_incident(const LgIncident *incident, bool with_arena);
 extern bool lg_fetch_incident(int64 incident_id, LgIncident *incident);
 extern void lg_incident_range(int64 *first, int64 *next);
+extern int	lg_count_open_incidents(void);
 extern const char *lg_resolution_name(LgResolution resolution);
 
 extern void lg_count_contention(const LgContention *more);

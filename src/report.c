@@ -51,30 +51,37 @@ append_fence(StringInfo out, int n)
 		appendStringInfoChar(out, '`');
 }
 
-/* A text as a code span, on one line, fit for a table's cell. */
+/*
+ * A text as a code span, on one line, fit for a table's cell.  No code span
+ * can hold a bar there, nor a backslash before one: such a text is written as
+ * HTML's code element, in character codes.
+ */
 static void
 append_code(StringInfo out, const char *text)
 {
 	char	   *line = lg_clean(lg_one_line(text, LG_QUERY_SIZE));
-	int			fence = backticks(line) + 1;
 
 	if (line[0] == '\0')
 	{
 		appendStringInfoString(out, "-");
 		return;
 	}
-	append_fence(out, fence);
-	if (fence > 1)
-		appendStringInfoChar(out, ' ');
+	if (strpbrk(line, "|\\`") == NULL)
+	{
+		appendStringInfo(out, "`%s`", line);
+		return;
+	}
+	appendStringInfoString(out, "<code>");
 	for (char *p = line; *p; p++)
 	{
-		if (*p == '|')
-			appendStringInfoChar(out, '\\');
-		appendStringInfoChar(out, *p);
+		unsigned char c = (unsigned char) *p;
+
+		if (c >= 128 || isalnum(c) || c == ' ')
+			appendStringInfoChar(out, c);
+		else
+			appendStringInfo(out, "&#%d;", c);
 	}
-	if (fence > 1)
-		appendStringInfoChar(out, ' ');
-	append_fence(out, fence);
+	appendStringInfoString(out, "</code>");
 }
 
 /* A text as a code block; line ends stay, other control characters do not. */
@@ -101,7 +108,10 @@ append_label(StringInfo out, const char *text, int max_bytes)
 	{
 		unsigned char c = (unsigned char) *p;
 
-		if (c >= 128 || isalnum(c) || strchr(" _.,=+*-", c) != NULL)
+		/* Mermaid takes this word for a command even within quotes. */
+		if (pg_strncasecmp(p, "direction", 9) == 0)
+			appendStringInfo(out, "#%d;", c);
+		else if (c >= 128 || isalnum(c) || strchr(" _.,=+*-", c) != NULL)
 			appendStringInfoChar(out, c);
 		else
 			appendStringInfo(out, "#%d;", c);
@@ -249,8 +259,10 @@ append_actions(StringInfo out, const LgIncident *incident, StringInfo gantt)
 			appendStringInfo(out, "lockguard left process %d alone (%s)", action->pid,
 							 action->reason[0] ? action->reason : lg_result_name(action->result));
 		else
-			appendStringInfo(out, "lockguard: %s process %d, %s%s",
-							 lg_action_name(action->action), action->pid,
+			appendStringInfo(out, "lockguard: %s %s, %s%s",
+							 lg_action_name(action->action),
+							 action->pid == 0 ? "the prepared transaction" :
+							 psprintf("process %d", action->pid),
 							 lg_result_name(action->result),
 							 action->released_after >= 0 ?
 							 psprintf(" after %s", duration(action->released_after)) : "");
@@ -270,7 +282,7 @@ append_actions(StringInfo out, const LgIncident *incident, StringInfo gantt)
 		if (action->action != LG_DO_LOG && !action->dry_run)
 		{
 			n++;
-			appendStringInfo(gantt, "    %s process %d : milestone, %lld, 0d\n",
+			appendStringInfo(gantt, "    %s %d : milestone, %lld, 0d\n",
 							 lg_action_name(action->action), action->pid,
 							 (long long) (action->acted_at / 1000 + INT64CONST(946684800000)));
 		}
@@ -455,8 +467,8 @@ lockguard_report(PG_FUNCTION_ARGS)
 
 	/* Sessions */
 	appendStringInfoString(&out, "\n## Sessions\n\n"
-						   "| process | role | application | waits for | lock | for |\n"
-						   "|---|---|---|---|---|---|\n");
+						   "| process | role | application | state | waits for | lock | for |\n"
+						   "|---|---|---|---|---|---|---|\n");
 	session = NULL;
 	n = 0;
 	{
@@ -466,10 +478,16 @@ lockguard_report(PG_FUNCTION_ARGS)
 										  &application_name, &query)) != NULL)
 		{
 			pids[n++] = session->pid;
-			appendStringInfo(&out, "| %d | ", session->pid);
+			appendStringInfoString(&out, "| ");
+			if (session->kind == LG_KIND_PREPARED)
+				append_code(&out, incident->gid);
+			else
+				appendStringInfo(&out, "%d", session->pid);
+			appendStringInfoString(&out, " | ");
 			append_code(&out, usename);
 			appendStringInfoString(&out, " | ");
 			append_code(&out, application_name);
+			appendStringInfo(&out, " | %s", lg_kept_state(session, lg_may_see));
 			if (session->level > 0)
 				appendStringInfo(&out, " | %d | %s, %s | %s |\n",
 								 pids[session->parent],

@@ -93,8 +93,9 @@ lg_clock_at(const LgClock *clock, TimestampTz wall)
 {
 	int64		at;
 
+	/* What begins while we look is younger than the beginning of the look. */
 	if (wall >= clock->wall)
-		return clock->now;
+		return lg_now();
 	at = clock->now - (clock->wall - wall) * 1000;
 	return Max(at, clock->stepped);
 }
@@ -375,7 +376,7 @@ lg_track_session(LgTrack *track, const LgSession *session,
 		track->xact_next_xid = InvalidTransactionId;
 	}
 	if (track->xact_seen == 0)
-		track->xact_seen = clock->now;
+		track->xact_seen = lg_now();
 	if (want_next_xid && !TransactionIdIsValid(track->xact_next_xid))
 		track->xact_next_xid = ReadNextTransactionId();
 }
@@ -501,7 +502,7 @@ lg_idle_since(LgTrack *track, const LgSession *session, const LgClock *clock,
 	track->stall_lxid = session->lxid;
 	track->stall_stmt = session->stmt_start;
 	track->stall_progress = session->progress;
-	track->stalled = clock->now;
+	track->stalled = lg_now();
 	return track->stalled;
 }
 
@@ -553,7 +554,7 @@ lg_statement_start(LgTrack *track, const LgSession *session,
 		if (track->quiet_stmt != start)
 		{
 			track->quiet_stmt = start;
-			track->quiet_stmt_seen = clock->now;
+			track->quiet_stmt_seen = lg_now();
 		}
 		return track->quiet_stmt_seen;
 	}
@@ -600,7 +601,14 @@ lg_state_text(const LgSession *session)
 		return "starting";
 	if (!session->has_status)
 		return NULL;
-	switch (session->state)
+	return lg_backend_state_text(session->state);
+}
+
+/* A state in the words of pg_stat_activity; NULL if it has none. */
+const char *
+lg_backend_state_text(BackendState state)
+{
+	switch (state)
 	{
 		case STATE_IDLE:
 			return "idle";
@@ -636,6 +644,7 @@ lg_idle_text(BackendState state)
 	}
 }
 
+/* A kind in prose. */
 const char *
 lg_kind_text(LgKind kind)
 {
@@ -660,6 +669,13 @@ lg_kind_text(LgKind kind)
 		default:
 			return "system process";
 	}
+}
+
+/* A kind in the words of pg_stat_activity, where it has one. */
+const char *
+lg_backend_type(LgKind kind)
+{
+	return kind == LG_KIND_STARTUP ? "startup" : lg_kind_text(kind);
 }
 
 /*

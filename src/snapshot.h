@@ -91,6 +91,7 @@ typedef struct LgTrack
 	LgMoment	wait;
 	LOCK	   *wait_lock;
 	int64		wait_looked;	/* first look that walked the lock in this wait */
+	int64		ahead_looked;	/* first look that saw it ahead of an older wait */
 	bool		in_wait;		/* as of the last scan */
 	int64		waited;			/* ns spent in waits that are over */
 	int64		wait_ended;		/* when the last one was seen to be over */
@@ -132,8 +133,13 @@ typedef struct LgTrack
 	int64		incident_id;
 	TimestampTz counted_wait;
 
-	/* The signal that was sent to it and whose outcome is open; 0 = none. */
+	/*
+	 * The signal that was sent to it and whose outcome is open; 0 = none.
+	 * While it is positive, nothing else is done to the session or its tree;
+	 * negative, nothing for the same limit.
+	 */
 	int64		open_action;
+	int			open_limit;
 } LgTrack;
 
 extern void lg_clock_read(LgClock *clock);
@@ -159,6 +165,8 @@ extern int64 lg_statement_start(LgTrack *track, const LgSession *session,
 extern int	lg_count_locks(int procno, int limit);
 extern const char *lg_state_text(const LgSession *session);
 extern const char *lg_idle_text(BackendState state);
+extern const char *lg_backend_state_text(BackendState state);
+extern const char *lg_backend_type(LgKind kind);
 extern const char *lg_kind_text(LgKind kind);
 extern bool lg_any_prepared(void);
 extern bool lg_prepared_transaction(int procno, char *gid, TimestampTz *prepared_at,

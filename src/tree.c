@@ -166,30 +166,11 @@ lg_draw_tree(LgView *view, int root, const LgTreeStyle *style, StringInfo out)
 {
 	LgGraph    *graph = view->graph;
 	int			blocked = lg_downstream(graph, root);
-	int		   *first_child = palloc_array(int, blocked + 1);
-	int		   *sibling = palloc_array(int, blocked + 1);
-	int		   *stack = palloc_array(int, blocked + 1);
-	int			depth = 0;
 	int			drawn = 0;
 
-	/* Children of each step, in the order of the queue. */
-	for (int i = blocked; i >= 0; i--)
+	lg_depth_first(graph);
+	for (int i = 0; i <= blocked; i++)
 	{
-		first_child[i] = -1;
-		sibling[i] = -1;
-	}
-	for (int i = blocked; i > 0; i--)
-	{
-		int			parent = graph->steps[i].parent;
-
-		sibling[i] = first_child[parent];
-		first_child[parent] = i;
-	}
-
-	stack[depth++] = 0;
-	while (depth > 0)
-	{
-		int			i = stack[--depth];
 		const LgStep *step = &graph->steps[i];
 		const LgNode *node = &graph->nodes[step->node];
 		const LgSession *session = &node->session;
@@ -199,14 +180,8 @@ lg_draw_tree(LgView *view, int root, const LgTreeStyle *style, StringInfo out)
 		const char *state = lg_state_text(session);
 		StringInfoData line;
 
-		/* Siblings after this one's children. */
-		if (sibling[i] >= 0)
-			stack[depth++] = sibling[i];
-		if (first_child[i] >= 0)
-			stack[depth++] = first_child[i];
-
 		if (style->max_lines > 0 && drawn >= style->max_lines)
-			continue;
+			break;
 		drawn++;
 
 		initStringInfo(&line);
@@ -278,8 +253,4 @@ lg_draw_tree(LgView *view, int root, const LgTreeStyle *style, StringInfo out)
 	}
 	if (drawn <= blocked)
 		appendStringInfo(out, "\n... and %d more", blocked + 1 - drawn);
-
-	pfree(first_child);
-	pfree(sibling);
-	pfree(stack);
 }

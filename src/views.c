@@ -368,7 +368,7 @@ emit_step(ReturnSetInfo *rsinfo, LgView *view, int index, int *path)
 	put_text(&row, visible && session->has_status ?
 			 pgstat_get_wait_event(session->wait_event) : NULL);
 	put_time(&row, visible ? session->xact_start : 0);
-	put_text(&row, lg_kind_text(session->kind));
+	put_text(&row, lg_backend_type(session->kind));
 	put_database(&row, named ? NameStr(slot->datname) : "", session->datid);
 	put_role(&row, named ? NameStr(slot->usename) : "", session->userid);
 	put_text(&row, application_name);
@@ -399,6 +399,8 @@ lockguard_lock_tree(PG_FUNCTION_ARGS)
 	{
 		int			n = lg_downstream(view->graph, roots[r]);
 		LgStep	   *steps = palloc_array(LgStep, n + 1);
+
+		lg_depth_first(view->graph);
 
 		/* Counting what is below each step runs traversals of its own. */
 		memcpy(steps, view->graph->steps, (n + 1) * sizeof(LgStep));
@@ -556,7 +558,7 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 		limit_at = lg_next_limit(view, &subject, &limit);
 
 		put(&row, Int32GetDatum(session.pid));
-		put_text(&row, lg_kind_text(session.kind));
+		put_text(&row, lg_backend_type(session.kind));
 		put_database(&row, named ? NameStr(slot->datname) : "", session.datid);
 		put_role(&row, named ? NameStr(slot->usename) : "", session.userid);
 		put_text(&row, application_name);
@@ -693,7 +695,7 @@ lockguard_incidents(PG_FUNCTION_ARGS)
 		put_database(&row, NameStr(incident->datname), incident->datid);
 		put_text(&row, incident->application_name);
 		put_text(&row, visible ? incident->client_addr : NULL);
-		put_text(&row, lg_kind_text((LgKind) incident->kind));
+		put_text(&row, lg_backend_type((LgKind) incident->kind));
 		put_text(&row, visible ? incident->state : NULL);
 		put_text(&row, visible ? incident->query : "<insufficient privilege>");
 		put_if(&row, visible && incident->query_id != 0,
@@ -742,6 +744,36 @@ lockguard_contention(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+PG_FUNCTION_INFO_V1(lockguard_action_counts);
+
+/* How many actions there were, by limit and kind; those that never were left out. */
+Datum
+lockguard_action_counts(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	LgStats		stats;
+	Row			row;
+
+	lg_require_loaded();
+	InitMaterializedSRF(fcinfo, 0);
+	LWLockAcquire(lg_shared->lock, LW_SHARED);
+	stats = lg_shared->stats;
+	LWLockRelease(lg_shared->lock);
+
+	row.n = 0;
+	for (int limit = LG_NO_LIMIT; limit <= LG_PREPARED_TRANSACTION_TIMEOUT; limit++)
+		for (int action = LG_DO_LOG; action <= LG_DO_ROLLBACK; action++)
+		{
+			if (stats.actions[limit + 1][action] == 0)
+				continue;
+			put_text(&row, limit == LG_NO_LIMIT ? NULL : lg_setting_name(limit));
+			put_text(&row, lg_action_name(action));
+			put(&row, Int64GetDatum(stats.actions[limit + 1][action]));
+			emit(rsinfo, &row);
+		}
+	return (Datum) 0;
+}
+
 PG_FUNCTION_INFO_V1(lockguard_stats);
 
 /* Counters since reset_stats(); times in ms. */
@@ -781,6 +813,7 @@ lockguard_stats(PG_FUNCTION_ARGS)
 	put(&row, Int64GetDatum(stats.self_resolved));
 	put(&row, Int64GetDatum(stats.unresponsive));
 	put(&row, Int64GetDatum(stats.incidents));
+	put(&row, Int64GetDatum(lg_count_open_incidents()));
 	put_ms(stats.blocked_time);
 	put_if(&row, worker_pid != 0, Int32GetDatum(worker_pid));
 	put_time(&row, worker_pid != 0 ? worker_start : 0);

@@ -97,14 +97,14 @@ track_wait(LgTrack *track, int pid, LOCK *lock, TimestampTz start,
 		track->wait.at != 0)
 		return;
 
-	at = start == 0 ? clock->now : lg_clock_at(clock, start);
+	at = start == 0 ? lg_now() : lg_clock_at(clock, start);
 
 	/* Another wait right after the one before: the gap counts as waited. */
 	if (track->in_wait && track->wait.at != 0 && at > track->wait.at)
 		track->waited += at - track->wait.at;
 	track->in_wait = true;
 	if (track->wait_lock != lock || track->wait.wall != 0 || at > track->wait.at)
-		track->wait_looked = 0;
+		track->wait_looked = track->ahead_looked = 0;
 	track->wait_lock = lock;
 	track->wait.wall = start;
 	track->wait.at = at;
@@ -134,7 +134,7 @@ lg_find_waiters(LgFound *found, int nbefore, LgTrack *tracks, const LgClock *clo
 
 	for (int i = 0; i < nbefore; i++)
 		if (((volatile PGPROC *) &ProcGlobal->allProcs[found[i].procno])->waitLock == NULL)
-			end_wait(&tracks[found[i].procno], clock->now);
+			end_wait(&tracks[found[i].procno], lg_now());
 
 	for (int procno = 0; procno < nprocs; procno++)
 	{
@@ -479,13 +479,15 @@ blame(LgGraph *graph, const LgLock *lock, int node, int64 since,
  * When a pair began is never guessed early:
  *
  * - a lock that has only ever one holder: when the wait began;
- * - a queue pair: when the later of the two began to wait;
+ * - a queue pair: when the later of the two began to wait; unless that is the
+ *	 one ahead, which may be the deadlock detector's work of any time since:
+ *	 the first look that saw it there;
  * - an idle holder took its lock before it went idle: the later of that and
  *	 of the wait's beginning, or the first look that saw both if earlier;
  * - any other holder: the first look that saw both.
  */
 static void
-blame_lock(LgGraph *graph, const LgLock *lock)
+blame_lock(LgGraph *graph, LgTrack *tracks, const LgLock *lock)
 {
 	bool		one_holder =
 		lock->tag.locktag_type == LOCKTAG_TRANSACTION ||
@@ -506,6 +508,8 @@ blame_lock(LgGraph *graph, const LgLock *lock)
 	{
 		int			index = lock->waiter + i;
 		LgWaiter   *waiter = &graph->waiters[index];
+		LgTrack    *track = &tracks[waiter->procno];
+		bool		ahead_of_older = false;
 
 		for (int mode = 1; mode < LG_LOCKMODES; mode++)
 			if (lock->conflicts[waiter->mode] & lock->waited & LOCKBIT_ON(mode))
@@ -513,10 +517,20 @@ blame_lock(LgGraph *graph, const LgLock *lock)
 				int			behind;
 				int64		at = oldest_besides(&since[mode], waiter->node, &behind);
 
-				if (at != LG_NEVER)
-					blame(graph, lock, waiter->node, Max(at, waiter->since),
-						  LG_QUEUE, waiter->procno, waiter->pid, behind);
+				if (at == LG_NEVER)
+					continue;
+				if (at < waiter->since)
+				{
+					ahead_of_older = true;
+					if (track->ahead_looked == 0)
+						track->ahead_looked = graph->looked_at;
+					at = track->ahead_looked;
+				}
+				blame(graph, lock, waiter->node, Max(at, waiter->since),
+					  LG_QUEUE, waiter->procno, waiter->pid, behind);
 			}
+		if (!ahead_of_older)
+			track->ahead_looked = 0;
 		oldest_add(&since[waiter->mode], waiter->since, waiter->node, index);
 		oldest_add(&seen[waiter->mode], waiter->seen, waiter->node, index);
 	}
@@ -568,8 +582,9 @@ blame_lock(LgGraph *graph, const LgLock *lock)
  * that have queued up behind it meanwhile.
  */
 static int64
-root_since(LgTrack *track, int64 blocking_since, int64 now)
+root_since(LgTrack *track, int64 blocking_since)
 {
+	int64		now = lg_now();
 	int64		waited = track->waited + (track->in_wait ? now - track->wait.at : 0);
 
 	if (track->blame_since != blocking_since)
@@ -608,6 +623,9 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 		if (clock->now - found[i].since >= min_age)
 			walk_lock(graph, &ProcGlobal->allProcs[found[i].procno]);
 
+	/* All that was seen was there by now at the latest. */
+	graph->looked_at = lg_now();
+
 	/* Nodes, and what is known of each wait and each holder. */
 	for (int l = 0; l < graph->nlocks; l++)
 	{
@@ -630,7 +648,7 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 			track_wait(track, waiter->pid, lock->address, waiter->wait_start, clock);
 			waiter->since = track->wait.at;
 			if (track->wait_looked == 0)
-				track->wait_looked = clock->now;
+				track->wait_looked = graph->looked_at;
 			waiter->seen = track->wait_looked;
 			waiter->lock = l;
 			waiter->same_mode = lock->last[waiter->mode];
@@ -646,7 +664,7 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 		}
 
 		blocking = conflicting(lock, lock->waited);
-		carry_over_holders(graph, lock, clock->now);
+		carry_over_holders(graph, lock, graph->looked_at);
 		for (int i = 0; i < lock->nholders; i++)
 		{
 			LgHolder   *holder = &graph->holders[lock->holder + i];
@@ -693,7 +711,7 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 	}
 
 	for (int l = 0; l < graph->nlocks; l++)
-		blame_lock(graph, &graph->locks[l]);
+		blame_lock(graph, tracks, &graph->locks[l]);
 
 	for (int i = 0; i < graph->nactive; i++)
 	{
@@ -701,9 +719,9 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 		LgTrack    *track = &tracks[graph->active[i]];
 
 		if (!node->waiting)
-			end_wait(track, clock->now);
+			end_wait(track, lg_now());
 		node->root_since = node->blocking_since == LG_NEVER ? LG_NEVER :
-			root_since(track, node->blocking_since, clock->now);
+			root_since(track, node->blocking_since);
 	}
 }
 
@@ -728,13 +746,18 @@ lg_longest_wait(LgGraph *graph, const LgNode *node)
 }
 
 /*
- * How long a waiter has waited since the last look, in ns: all of its wait,
- * if this is the first look that sees it.
+ * How long a waiter has waited since the last look, in ns: all of its wait, if
+ * this is the first look that sees it; but nothing from before "not_before".
  */
 int64
-lg_newly_waited(const LgWaiter *waiter, int64 now, int64 last_look)
+lg_newly_waited(const LgGraph *graph, const LgWaiter *waiter, int64 now,
+				int64 last_look, int64 not_before)
 {
-	return now - (waiter->seen == now ? waiter->since : Max(waiter->since, last_look));
+	int64		from = waiter->since;
+
+	if (waiter->seen != graph->looked_at)
+		from = Max(from, last_look);
+	return Max(now - Max(from, not_before), 0);
 }
 
 /* The longest wait of a node for a relation lock, or NULL. */
@@ -887,6 +910,53 @@ lg_downstream(LgGraph *graph, int start)
 		}
 	}
 	return graph->nsteps - 1;
+}
+
+/*
+ * Bring the steps of the last traversal downstream into the order in which a
+ * tree is drawn: each node before what is below it, and that before the next.
+ * Allocates in the current context.
+ */
+void
+lg_depth_first(LgGraph *graph)
+{
+	int			n = graph->nsteps;
+	LgStep	   *old = palloc_array(LgStep, n);
+	int		   *first_child = palloc_array(int, n);
+	int		   *sibling = palloc_array(int, n);
+	int		   *stack = palloc_array(int, n + 1);
+	int		   *place = palloc_array(int, n);
+	int			depth = 0;
+	int			at = 0;
+
+	memcpy(old, graph->steps, n * sizeof(LgStep));
+	for (int i = n - 1; i >= 0; i--)
+		first_child[i] = sibling[i] = -1;
+	for (int i = n - 1; i > 0; i--)
+	{
+		sibling[i] = first_child[old[i].parent];
+		first_child[old[i].parent] = i;
+	}
+	stack[depth++] = 0;
+	while (depth > 0)
+	{
+		int			i = stack[--depth];
+
+		if (sibling[i] >= 0)
+			stack[depth++] = sibling[i];
+		if (first_child[i] >= 0)
+			stack[depth++] = first_child[i];
+		place[i] = at;
+		graph->steps[at] = old[i];
+		if (i > 0)
+			graph->steps[at].parent = place[old[i].parent];
+		at++;
+	}
+	pfree(old);
+	pfree(first_child);
+	pfree(sibling);
+	pfree(stack);
+	pfree(place);
 }
 
 /* Describe one wait as evidence. */

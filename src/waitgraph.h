@@ -113,6 +113,7 @@ typedef struct LgGraph
 {
 	uint32		look;
 	uint32		visit;
+	int64		looked_at;		/* when the last lock had been walked */
 
 	int			nlocks;
 	int			max_locks;
@@ -173,11 +174,13 @@ extern void lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 extern LgNode *lg_node(LgGraph *graph, int node);
 extern bool lg_is_root(LgGraph *graph, const LgNode *node);
 extern const LgWaiter *lg_longest_wait(LgGraph *graph, const LgNode *node);
-extern int64 lg_newly_waited(const LgWaiter *waiter, int64 now, int64 last_look);
+extern int64 lg_newly_waited(const LgGraph *graph, const LgWaiter *waiter,
+							 int64 now, int64 last_look, int64 not_before);
 extern const LgWaiter *lg_relation_wait(LgGraph *graph, const LgNode *node);
 extern bool lg_next_blocker(LgGraph *graph, const LgWaiter *waiter,
 							LgBlocker *blocker);
 extern int	lg_downstream(LgGraph *graph, int start);
+extern void lg_depth_first(LgGraph *graph);
 extern int	lg_upstream(LgGraph *graph, int start);
 extern void lg_describe_wait(const LgGraph *graph, const LgWaiter *wait,
 							 LgEvidence *evidence);

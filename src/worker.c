@@ -363,8 +363,8 @@ scan(LgWorker *worker, bool whole)
 
 		/* Session time lost since the last look, for the statistics. */
 		for (int i = 0; i < view->graph->nwaiters; i++)
-			blocked_time += lg_newly_waited(&view->graph->waiters[i], start,
-											worker->last_look);
+			blocked_time += lg_newly_waited(view->graph, &view->graph->waiters[i], start,
+											worker->last_look, PG_INT64_MIN);
 		worker->last_look = start;
 		if (tenth > 0 && nfound > 0)
 			wake = Min(wake, start + tenth);
@@ -383,7 +383,7 @@ scan(LgWorker *worker, bool whole)
 	LG_DEBUG_POINT("before_act");
 	lg_sort_verdicts(&worker->verdicts);
 	for (int i = 0; i < worker->verdicts.n; i++)
-		if (view->tracks[worker->verdicts.verdicts[i].session.procno].open_action == 0 ||
+		if (view->tracks[worker->verdicts.verdicts[i].session.procno].open_action <= 0 ||
 			worker->verdicts.verdicts[i].result != LG_PENDING)
 			(void) lg_act(view, worker->follow, &worker->verdicts.verdicts[i], NULL);
 	wake = Min(wake, lg_prepared_scan(worker->prepared, view));
