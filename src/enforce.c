@@ -706,14 +706,21 @@ still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
 		return false;
 
 	/*
-	 * Its transaction is over; but a session at the very end of it may hold
-	 * its locks still.
+	 * Its transaction is over.  But a session at the very end of it may hold
+	 * its locks still, and one that is idle now may hold locks of the session:
+	 * if those are in the way, that is no other transaction's fault.
 	 */
 	if (LocalTransactionIdIsValid(open->lxid) && now.lxid != open->lxid)
 	{
 		node = view->looked ? lg_node(view->graph, open->procno) : NULL;
-		return !LocalTransactionIdIsValid(now.lxid) && node != NULL &&
-			node->blocking_since != LG_NEVER && node->blocking_since <= open->acted_at;
+		if (LocalTransactionIdIsValid(now.lxid) || node == NULL ||
+			node->blocking_since == LG_NEVER ||
+			(node->blocking_since > open->acted_at && !open->adopted))
+			return false;
+		if (!lg_in_transit(&now) && open->limit != LG_NO_LIMIT &&
+			lg_limits[open->limit].proof == LG_PROVE_BLOCKS)
+			*over = lg_judge_again(view, open->procno, open->limit, verdict);
+		return true;
 	}
 
 	if (open->wait_start != 0)

@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 our @EXPORT = qw(
-  session session_with holder waiter blocked_pair
+  session session_with holder waiter blocked_pair begins_to_wait
   limits recorded is_recorded is_untouched older_than
   has_wait_points stop_worker_at worker_is_at let_worker_go
 );
@@ -55,6 +55,24 @@ sub holder
 	return $session;
 }
 
+# Wait until the statement that a session has begun waits for a lock, or has
+# got it already: on a slow machine, the limit that frees it may have passed.
+sub begins_to_wait
+{
+	my ($observer, $session) = @_;
+
+	wait_until(
+		sub {
+			$session->read_some(65536, 0);
+			return !$session->{busy}
+			  || $observer->value(
+				'SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = '
+				  . $session->pid
+				  . ')') eq 't';
+		}) or die $session->name . ' does not wait';
+	return $session;
+}
+
 # A session that waits for advisory lock $key.
 sub waiter
 {
@@ -62,8 +80,7 @@ sub waiter
 	my $session = session($observer->node, $name, %set);
 
 	$session->start("SELECT pg_advisory_lock($key)");
-	is_waiting($observer, $session);
-	return $session;
+	return begins_to_wait($observer, $session);
 }
 
 # Both; the waiter's name is the holder's with "-waiter" behind it.

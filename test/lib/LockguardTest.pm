@@ -34,6 +34,7 @@ sub lockguard_node
 	$node->init($opt{streaming} ? (allows_streaming => 1) : ());
 	$node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'lockguard'
+jit = off
 max_connections = 50
 autovacuum = off
 CONF

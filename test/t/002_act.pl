@@ -66,22 +66,14 @@ handover('active', 'blocker_timeout', 'BEGIN', 'SELECT pg_advisory_xact_lock(2)'
 # A session that has inherited a queue and lets go before its own limit is
 # never touched, though its heirs have waited for longer than that all along.
 {
-	my @s = map { session($node, "quick $_", idle_blocker_timeout => '1s') } 1 .. 12;
+	my @s = map { session($node, "quick $_", idle_blocker_timeout => '1s', blocker_timeout => '1s') } 1 .. 12;
 
 	$_->query_ok('BEGIN') foreach @s;
 	$s[0]->query_ok('SELECT pg_advisory_xact_lock(3)');
-	foreach (@s[ 1 .. 11 ])
-	{
-		$_->start('SELECT pg_advisory_xact_lock(3)');
-		is_waiting($observer, $_);
-	}
-	older_than($observer, 'xact_start', '1100ms', $s[11]);
+	begins_to_wait($observer, $_->start('SELECT pg_advisory_xact_lock(3); SELECT pg_sleep(0.15); COMMIT'))
+	  foreach @s[ 1 .. 11 ];
 	is_terminated($s[0], 'idle_blocker_timeout');
-	foreach my $quick (@s[ 1 .. 11 ])
-	{
-		$quick->finish;
-		$quick->query_ok('COMMIT');
-	}
+	succeeds($_, 'holding the lock for a moment') foreach @s[ 1 .. 11 ];
 	scan($observer);
 	is_actions($observer, [ { pid => $s[0], blocked => [ @s[ 1 .. 11 ] ], result => 'released' } ],
 		'those who pass the lock on are left alone');

@@ -1,0 +1,178 @@
+# cancel_blockers() and terminate_blockers(): whom they reach, who may call
+# them, and what is recorded.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use LockguardSession;
+use LockguardTest;
+use Test::More;
+
+my $node = lockguard_node('main', conf => "max_prepared_transactions = 5\n");
+create_t($node);
+$node->safe_psql('postgres', <<'SQL');
+CREATE ROLE app LOGIN;
+CREATE ROLE other LOGIN;
+CREATE ROLE nobody LOGIN;
+CREATE ROLE signaller LOGIN IN ROLE pg_signal_backend;
+CREATE ROLE owner LOGIN IN ROLE app;
+GRANT EXECUTE ON FUNCTION lockguard.cancel_blockers(int), lockguard.terminate_blockers(int) TO signaller, owner, other;
+SQL
+my $observer = LockguardTest::Session->new($node, 'observer');
+my %by = map { $_ => LockguardTest::Session->new($node, $_, user => $_) } qw(nobody signaller owner other);
+my $key = 0;
+
+# What a call returns: the pids, or the error's SQLSTATE.
+sub call
+{
+	my ($who, $function, $waiter) = @_;
+	my $result = $who->query("SELECT lockguard.$function(" . (ref $waiter ? $waiter->pid : $waiter) . ')');
+
+	return $result->{error} ? $result->{error}{C} : $result->{rows}[0][0];
+}
+
+sub is_told
+{
+	my ($session, $sqlstate, $who) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	is($session->error->{C}, $sqlstate, $session->name . ': the error is PostgreSQL\'s own');
+	like($session->error->{D}, qr/^lockguard: this session was in the way of \d+ sessions?; process @{[ $who->pid ]} asked for this\.$/,
+		$session->name . ': is told who asked for it');
+	return;
+}
+
+# Who may: the rules of pg_terminate_backend().
+{
+	my ($app, $w) = blocked_pair($observer, 'of app', ++$key, user => 'app');
+	my ($super, $ws) = blocked_pair($observer, 'of a superuser', ++$key);
+
+	is(call($by{nobody}, 'terminate_blockers', $w), '42501', 'not without EXECUTE');
+	is(call($by{other}, 'terminate_blockers', $w), '42501', 'not another role\'s');
+	is(call($by{other}, 'cancel_blockers', $w), '42501', 'nor cancelled');
+	is(call($by{$_}, 'terminate_blockers', $ws), '42501', "not a superuser's, by $_") foreach qw(owner signaller);
+	scan($observer);
+	is_untouched($observer, $_, 'T') foreach $app, $super;
+
+	is(call($by{owner}, 'terminate_blockers', $w), '{' . $app->pid . '}', 'a member of the role may');
+	$app->wait_closed;
+	is_told($app, '57P01', $by{owner});
+	succeeds($w, 'the waiter');
+	is_actions($observer, [ { pid => $app, limit_name => undef, limit_value => undef, limit_source => undef,
+		action => 'terminate', result => 'released', blocked => [$w] } ]);
+	is($observer->value('SELECT requested_by FROM lockguard.actions WHERE pid = ' . $app->pid), 'owner', 'with who asked for it');
+	$w->close;
+
+	($app, $w) = blocked_pair($observer, 'of app again', ++$key, user => 'app');
+	is(call($by{signaller}, 'terminate_blockers', $w), '{' . $app->pid . '}', 'pg_signal_backend may');
+	$app->wait_closed;
+	is_told($app, '57P01', $by{signaller});
+	is(call($observer, 'terminate_blockers', $ws), '{' . $super->pid . '}', 'a superuser may do all');
+	$super->wait_closed;
+	is_told($super, '57P01', $observer);
+	is_recorded($observer, $super, 'terminate released');
+	$_->close foreach $w, $ws;
+	forget_actions($observer);
+}
+
+# If one of the roots may not be touched by the caller, none is.
+{
+	my @roots = (session($node, 'shared, app', user => 'app'), session($node, 'shared, superuser'));
+	++$key;
+	foreach (@roots)
+	{
+		$_->query_ok('BEGIN');
+		$_->query_ok("SELECT pg_advisory_xact_lock_shared($key)");
+	}
+	my $w = waiter($observer, 'behind both', $key);
+	my $w2 = waiter($observer, 'behind it', $key);
+
+	is(call($by{signaller}, 'terminate_blockers', $w), '42501', 'all or none');
+	is_untouched($observer, $_, 'T') foreach @roots;
+	my $pids = join ',', map { $_->pid } @roots;
+
+	# It is the roots that go, not those in between.
+	is(call($observer, 'terminate_blockers', $w2) =~ tr/{}//dr, $_, 'both are signalled')
+	  foreach grep { 1 } join ',', sort { $a <=> $b } map { $_->pid } @roots;
+	$_->wait_closed foreach @roots;
+	succeeds($w, 'the first in the queue');
+	is_deeply([ recorded($observer, $w) ], [], 'who was between is not touched');
+	$_->close(silent => 1) foreach $w, $w2;
+}
+
+# Cancel reaches who is at work; and no exemption stands against the DBA.
+{
+	my $s = session($node, 'exempt', exempt => 'on', action => 'log');
+	$s->query_ok('BEGIN');
+	$s->query_ok('UPDATE t SET v = 1 WHERE id = 1');
+	$s->start('SELECT pg_sleep(600)');
+	my $w = session($node, 'waiter')->start('UPDATE t SET v = 2 WHERE id = 1');
+	is_waiting($observer, $w);
+	$observer->query_ok("SELECT lockguard.pause('1h')");
+	is(call($observer, 'cancel_blockers', $w), '{' . $s->pid . '}', 'cancelled, in spite of exempt and pause');
+	$s->finish;
+	is_told($s, '57014', $observer);
+	succeeds($w, 'the waiter');
+	is_recorded($observer, $s, 'cancel released');
+	is_alive($s, 'E');
+	$observer->query_ok('SELECT lockguard.resume()');
+
+	# A cancel by somebody else later is not explained by that one.
+	$s->start('SELECT pg_sleep(600)');
+	ok($observer->poll("SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = " . $s->pid), 'at work again');
+	$observer->query_ok('SELECT pg_cancel_backend(' . $s->pid . ')');
+	is($s->finish->{error}{C}, '57014', 'cancelled by somebody else');
+	is($s->error->{D}, undef, 'without our words');
+	$s->start('SELECT 1');
+	$s->finish;
+	$observer->query_ok('SELECT pg_terminate_backend(' . $s->pid . ')');
+	$s->wait_closed;
+	is($s->error->{D}, undef, 'terminated by somebody else, the same');
+	$w->close;
+}
+
+# With dry_run, too.
+{
+	configure($observer, dry_run => 'on', enabled => 'off');
+	my ($s, $w) = blocked_pair($observer, 'dry run', ++$key);
+	is(call($observer, 'terminate_blockers', $w), '{' . $s->pid . '}', 'terminated, in spite of dry_run');
+	$s->wait_closed;
+	configure($observer, dry_run => undef, enabled => undef);
+	is_recorded($observer, $s, 'terminate released');
+	$w->close;
+}
+
+# Nobody to be signalled.
+{
+	my $idle = session($node, 'waits for nobody');
+	is(call($observer, $_, $idle), '{}', "$_: it does not wait") foreach qw(cancel_blockers terminate_blockers);
+	is(call($observer, 'terminate_blockers', 2147483647), '{}', 'no such process');
+	$idle->query_ok('BEGIN');
+	$idle->query_ok('SELECT pg_advisory_xact_lock(' . ++$key . ')');
+	$idle->query_ok("PREPARE TRANSACTION 'the gid'");
+	my $w = waiter($observer, 'behind a prepared transaction', $key);
+	is(call($observer, 'terminate_blockers', $w), '{}', 'a prepared transaction has no process');
+	is($observer->value("SELECT concat_ws(' ', action, result, requested_by IS NOT NULL) FROM lockguard.actions WHERE gid = 'the gid'"),
+		'log protected t', 'which is recorded');
+	$observer->query_ok("ROLLBACK PREPARED 'the gid'");
+	succeeds($w, 'the waiter');
+	$_->close foreach $w, $idle;
+}
+
+# A deadlock has no root; and one's own session can be in the way.
+{
+	my $self = LockguardTest::Session->new($node, 'self');
+	$self->query_ok('SELECT pg_advisory_lock(' . ++$key . ')');
+	my $w = waiter($observer, 'behind oneself', $key);
+	$self->query('SELECT lockguard.cancel_blockers(' . $w->pid . ')');
+	is_told($self, '57014', $self);
+	$self->query('SELECT lockguard.terminate_blockers(' . $w->pid . ')');
+	is($self->error->{C}, '57P01', 'one may end one\'s own session');
+	succeeds($w, 'the waiter');
+	$w->close;
+}
+
+$node->stop;
+done_testing();

@@ -1,0 +1,32 @@
+# Random load with random limits; every action is checked against what an
+# independent observer saw.  See test/fuzz/LockguardFuzz.pm; test/fuzz/run.sh
+# is the same for longer.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../fuzz";
+use LockguardFuzz;
+use LockguardTest;
+use Test::More;
+
+my $node = lockguard_node('main', conf => <<'CONF');
+max_connections = 100
+deadlock_timeout = '100ms'
+fsync = off
+lockguard.max_actions_per_minute = 10000
+lockguard.max_history = 100000
+CONF
+my $fuzz = LockguardFuzz->new(
+	node => $node,
+	seconds => $ENV{FUZZ_SECONDS} || 10,
+	seed => $ENV{SEED} || time() ^ $$,
+	sessions => $ENV{FUZZ_SESSIONS} || 30);
+
+is($fuzz->run, 0, 'no action was wrong, and nobody over a limit was left standing')
+  or diag "SEED=$fuzz->{seed}";
+cmp_ok($fuzz->{checked} || 0, '>', 0, 'actions were checked');
+
+$node->stop;
+done_testing();
