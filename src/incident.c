@@ -648,7 +648,7 @@ lg_kept_state(const LgIncidentSession *session, bool (*may_see) (Oid))
 	if (!may_see(session->userid))
 		return "<insufficient privilege>";
 	if (state == NULL)
-		state = lg_kind_text((LgKind) session->kind);
+		state = "active";		/* a process that has no states */
 	return type == NULL ? state :
 		psprintf("%s (%s: %s)", state, type, pgstat_get_wait_event(session->wait_event));
 }
@@ -690,7 +690,8 @@ lg_incident_tree(const LgIncident *incident, bool (*may_see) (Oid),
 			appendStringInfo(out, " (%s)", clean(lg_one_line(application_name, NAMEDATALEN)));
 
 		lg_duration_text(session->waited * 1000, duration, sizeof(duration));
-		appendStringInfo(out, ", %s", lg_kept_state(session, may_see));
+		if (session->kind != LG_KIND_PREPARED)
+			appendStringInfo(out, ", %s", lg_kept_state(session, may_see));
 		if (session->level == 0)
 			appendStringInfo(out, ", blocking %d %s for %s",
 							 incident->peak_blocked_sessions,

@@ -221,7 +221,7 @@ sub wait_start
 	my $update = quotemeta 'UPDATE t SET v = v + 1 WHERE id = 1';
 	like(
 		$incident->{lock_tree},
-		qr/^$p1\ \S+\ \(S1\),\ idle\ in\ transaction,\ blocking\ 3\ sessions\ for\ [^:]+:\ $update\n
+		qr/^$p1\ \S+\ \(S1\),\ idle\ in\ transaction(?:\ \([^)]*\))?,\ blocking\ 3\ sessions\ for\ [^:]+:\ $update\n
 		   \ \ ->\ $p2\ \S+\ \(S2\)[^\n]*\ waits\ [^\n]+\ for\ ShareLock\ on\ transaction\ \d+[^\n]*:\ $update\n
 		   (?:\ +->\ (?:$p3|$p4)\ \S+\ \(S[34]\)[^\n]*\ waits\ [^\n]+\ for\ ExclusiveLock\ on\ tuple[^\n]*:\ $update\n?){2}$/x,
 		'the tree at its worst, with all queries');
@@ -524,7 +524,7 @@ SQL
 	is($incident->{backend_type}, 'autovacuum worker', 'the root is autovacuum');
 	like(
 		$incident->{lock_tree},
-		qr/^$pid autovacuum worker, blocking 1 session/,
+		qr/^$pid autovacuum worker, [^\n]*blocking 1 session/,
 		'in the tree, too');
 	$observer->query_ok("SELECT pg_cancel_backend($pid)");
 	succeeds($s1, 'ALTER TABLE');

@@ -340,7 +340,7 @@ sub load
 	make_incident(terminate => $_) foreach 0, 1, 1;
 	$node->stop;
 	my $bytes = slurp_file($file);
-	my $header = 24;
+	my $header = 28;
 
 	# Where each record begins, and what it is.
 	my (@begin, @what, $contention);
@@ -374,7 +374,7 @@ sub load
 	# Truncation: in the header, at each record's end and around it, and
 	# anywhere else.
 	srand 20;
-	my %lengths = map { $_ => 1 } 0, 1, 4, 8, 20, 23, 24, 25, 39, 40, 41,
+	my %lengths = map { $_ => 1 } 0, 1, 4, 8, 24, 27, 28, 29, 43, 44, 45,
 	  (map { ($_ - 1, $_, $_ + 1) } @begin),
 	  (map { int rand length $bytes } 1 .. 20), length($bytes) - 1;
 	my @wrong;
@@ -395,7 +395,7 @@ sub load
 	# Flipped bytes: in each field of the file's header and of each record's,
 	# and in what follows.
 	@wrong = ();
-	my %flips = map { $_ => -1 } map { 4 * $_ + int rand 4 } 0 .. 5;
+	my %flips = map { $_ => -1 } map { 4 * $_ + int rand 4 } 0 .. 6;
 	foreach my $i (0 .. $#what)
 	{
 		$flips{ $begin[$i] + $_ } = $i
@@ -420,9 +420,9 @@ sub load
 	is(join("\n", @wrong), '', 'flipped: what is intact is read, the file moved aside');
 
 	# A file of a later version, and something else altogether.
-	my $later = substr $bytes, 0, 20;
+	my $later = substr $bytes, 0, 24;
 	substr($later, 4, 4) = pack 'L', 1000;
-	$later .= pack('L', crc32c($later)) . substr $bytes, 24;
+	$later .= pack('L', crc32c($later)) . substr $bytes, 28;
 	foreach my $foreign ($later, "not a history at all\n" x 1000, "\0" x 10000,
 		substr($bytes, $begin[1], 16) x 100)
 	{

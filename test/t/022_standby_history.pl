@@ -52,7 +52,7 @@ is_open($r1->pid, 2, 'an incident of the reader');
 like(
 	$observer->value(
 		'SELECT lock_tree FROM lockguard.incidents WHERE root_pid = ' . $r1->pid),
-	qr/^${\$r1->pid} [^\n]*\n  -> $startup startup(?: process)? waits [^\n]*\n    -> ${\$r2->pid} /,
+	qr/^${\$r1->pid} [^\n]*\n  -> $startup startup(?: process)?[^\n]* waits [^\n]*\n    -> ${\$r2->pid} /,
 	'with the startup process in its tree');
 $r1->query_ok('COMMIT');
 succeeds($r2, 'SELECT of the new column');

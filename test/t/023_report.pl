@@ -87,6 +87,8 @@ sub outside_of_code
 			@cells = $line =~ /((?:\\.|[^\\|])+)/g if $line =~ /^\|/;
 			foreach my $cell (@cells)
 			{
+				# HTML's own code element, with all but words as character codes.
+				$cell =~ s{<code>(?:[\w \x80-\xff]|&#\d+;)*</code>}{CODE}g;
 				$cell =~ s/(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)/CODE/g;
 				push @outside, $cell;
 			}
