@@ -395,10 +395,8 @@ lg_history_load(void)
 	pfree(data);
 
 	/* The last record is missing, or others before it. */
-	if (end.records != loaded - 1)
+	if (end.next_action_id == 0 || end.records != --loaded)
 		damaged = true;
-	else
-		loaded--;
 
 	if (damaged)
 	{

@@ -427,14 +427,29 @@ lg_restore_contention(const LgContention *contention)
 		record->contention[record->ncontention++] = *contention;
 }
 
-/* The ids that the next action and the next incident get.  No lock. */
+/*
+ * The ids that the next action and the next incident get; some before may be
+ * missing.  No lock.
+ */
 void
 lg_restore_ids(int64 next_action_id, int64 next_incident_id)
 {
 	if (next_action_id > record->next_action_id)
-		record->first_action_id = record->next_action_id = next_action_id;
+	{
+		if (record->next_action_id == 1)
+			record->first_action_id = next_action_id;
+		record->next_action_id = next_action_id;
+		record->first_action_id = Max(record->first_action_id,
+									  next_action_id - lg_max_history);
+	}
 	if (next_incident_id > record->next_incident_id)
-		record->first_incident_id = record->next_incident_id = next_incident_id;
+	{
+		if (record->next_incident_id == 1)
+			record->first_incident_id = next_incident_id;
+		record->next_incident_id = next_incident_id;
+		record->first_incident_id = Max(record->first_incident_id,
+										next_incident_id - lg_max_history);
+	}
 }
 
 const char *

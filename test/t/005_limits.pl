@@ -54,6 +54,7 @@ sub judge
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	# This one is not the victim's own, but the waiter's.
 	my $told = $setting eq 'preempt_timeout' ? 'preempt_timeout of process \d+' : $setting;
+	my $since = $observer->value('SELECT clock_timestamp()');
 
 	foreach my $v (@$violators)
 	{
@@ -70,6 +71,9 @@ sub judge
 		like($session->error->{D}, $measure, $session->name . ': the detail says what it did') if $measure;
 		is_recorded($observer, $session, "$setting $action released");
 	}
+
+	# The twins have had their limits for as long by now, and longer.
+	$observer->poll("SELECT clock_timestamp() > '$since'::timestamptz + interval '800 ms'");
 	scan($observer);
 	foreach my $t (@$twins)
 	{
