@@ -50,16 +50,19 @@ make_chroot()
 # namespaces that end with the command.
 in_chroot()
 {
-	local dir=$chroots/$1 folder=$2
+	local dir=$chroots/$1 folder=$2 propagation=
 
 	shift 2
 	cp -L /etc/resolv.conf "$dir/etc/resolv.conf"
 	rm -rf "$dir/root/lockguard"
 	mkdir -p "$dir/root/lockguard"
 	tar -C "$top" --exclude=./.git -c . | tar -C "$dir/root/lockguard" --no-same-owner -x || return
-	unshare --mount --pid --ipc --fork --kill-child bash -c '
+	# Inside a chroot, / is no mount point whose propagation could be changed.
+	mountpoint -q / || propagation="--propagation unchanged"
+	unshare --mount $propagation --pid --ipc --fork --kill-child bash -c '
 		dir=$1 folder=$2
 		shift 2
+		mount --bind "$dir" "$dir" && mount --make-private "$dir" && cd "$dir" &&
 		mount -t proc proc "$dir/proc" &&
 		mount -t tmpfs -o mode=1777 tmpfs "$dir/dev/shm" &&
 		{ [ -z "$folder" ] || mount --bind "$folder" "$dir/mnt"; } &&
