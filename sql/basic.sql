@@ -8,6 +8,7 @@ CREATE EXTENSION lockguard;
 \d lockguard.contention
 \d lockguard.stats
 \d lockguard.limits
+\d lockguard.action_counts
 SELECT p.oid::regprocedure, p.prorettype::regtype, p.proretset AS set,
        p.provolatile AS vol, p.proisstrict AS strict
 FROM pg_proc p WHERE pronamespace = 'lockguard'::regnamespace
