@@ -235,7 +235,7 @@ COMMENT ON FUNCTION lockguard.terminate_blockers(int) IS 'terminate the root blo
 CREATE FUNCTION lockguard.reset_stats() RETURNS void
 AS 'MODULE_PATHNAME', 'lockguard_reset_stats'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION lockguard.reset_stats() IS 'set the counters of lockguard.stats and lockguard.contention to zero';
+COMMENT ON FUNCTION lockguard.reset_stats() IS 'set the counters of lockguard.stats, lockguard.action_counts and lockguard.contention to zero';
 
 CREATE FUNCTION lockguard.reset_history() RETURNS void
 AS 'MODULE_PATHNAME', 'lockguard_reset_history'

@@ -13,7 +13,7 @@
  * For limits that have nothing to do with a lock, ProcArrayLock keeps the
  * process there, and commits wait for us (see commit_begins()).  No lock keeps
  * a statement from ending, though: as with pg_cancel_backend(), the next one
- * of the same transaction may be hit if it begins within the microseconds
+ * of the session may be hit if it begins within the microseconds
  * between the proof and the signal.
  *
  *-------------------------------------------------------------------------
@@ -864,7 +864,7 @@ lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
 			lg_record_result(open->action_id, LG_UNRESPONSIVE, -1);
 			ereport(WARNING,
 					(open->action == LG_DO_CANCEL ?
-					 errmsg("lockguard: process %d is in the way still, 10 s after its statement was cancelled",
+					 errmsg("lockguard: process %d is over its limit still, 10 s after its statement was cancelled",
 							open->pid) :
 					 errmsg("lockguard: process %d has not reacted to being terminated for 10 s",
 							open->pid),

@@ -281,20 +281,30 @@ load_record(const RecordHeader *header, const char *data, EndRecord *end)
 	}
 }
 
-/* Move the file aside, under a name that no other has yet. */
-static void
+/*
+ * A file that we could not read is there still, for it could not be moved
+ * aside.  Set in the postmaster, and so known to the writer, which is forked
+ * from it: it must not replace that file.
+ */
+static bool file_in_the_way = false;
+
+/* Move the file aside, under a name that no other has yet; false if not. */
+static bool
 move_aside(char *name, size_t size)
 {
 	struct stat st;
+	int			i = 0;
 
 	strlcpy(name, HISTORY_DAMAGED, size);
-	for (int i = 1; i < 100 && stat(name, &st) == 0; i++)
+	while (++i < 100 && stat(name, &st) == 0)
 		snprintf(name, size, HISTORY_DAMAGED ".%d", i);
-	if (rename(HISTORY_FILE, name) != 0)
-		ereport(WARNING,
-				(errcode_for_file_access(),
-				 errmsg("lockguard: could not rename \"%s\" to \"%s\": %m",
-						HISTORY_FILE, name)));
+	if (i < 100 && rename(HISTORY_FILE, name) == 0)
+	{
+		file_in_the_way = false;
+		return true;
+	}
+	file_in_the_way = true;
+	return false;
 }
 
 /* Read the whole file; NULL, with errno, if that cannot be done. */
@@ -342,6 +352,7 @@ lg_history_load(void)
 	int			loaded = 0;
 	EndRecord	end = {0};
 	char		name[MAXPGPATH];
+	bool		moved;
 
 	if (data == NULL)
 	{
@@ -352,7 +363,7 @@ lg_history_load(void)
 							HISTORY_FILE)));
 		/* It may be good all the same: do not overwrite it. */
 		if (!missing)
-			move_aside(name, sizeof(name));
+			(void) move_aside(name, sizeof(name));
 		return;
 	}
 
@@ -402,13 +413,16 @@ lg_history_load(void)
 	{
 		/* What was saved from it must not be lost again. */
 		lg_record_changed();
-		move_aside(name, sizeof(name));
+		moved = move_aside(name, sizeof(name));
 		ereport(WARNING,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("lockguard: history file \"%s\" is damaged or of another version",
 						HISTORY_FILE),
+				 moved ?
 				 errdetail("It was moved to \"%s\"; %d intact records were taken from it.",
-						   name, loaded)));
+						   name, loaded) :
+				 errdetail("It could not be moved aside, and is not replaced; %d intact records were taken from it.",
+						   loaded)));
 	}
 }
 
@@ -475,9 +489,13 @@ write_records(FILE *file)
 static bool
 write_history(void)
 {
-	FILE	   *file = AllocateFile(HISTORY_TEMP, PG_BINARY_W);
+	FILE	   *file;
 	int			save_errno;
+	char		name[MAXPGPATH];
 
+	if (file_in_the_way && !move_aside(name, sizeof(name)))
+		return false;
+	file = AllocateFile(HISTORY_TEMP, PG_BINARY_W);
 	if (file == NULL)
 		return false;
 	if (!write_records(file))

@@ -117,8 +117,8 @@ _PG_init(void)
 	lg_victim_install();
 
 	/*
-	 * No database: it must neither need a free connection slot's login nor
-	 * keep anybody from dropping a database.  From consistent state on, so
+	 * No database: it needs no catalog to start, and keeps nobody from
+	 * dropping a database.  From consistent state on, so
 	 * that a hot standby is watched, too.
 	 */
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;

@@ -182,7 +182,8 @@ emit_log(ErrorData *edata)
  * synchronous standby would end that wait.
  *
  * Whoever signals raises "signalling" before he looks at "committing", and we
- * do it the other way round: so either he sees us, or we see him and wait.
+ * do it the other way round: so either he sees us, or we see him and wait (he
+ * takes microseconds; should he never come to an end, we go on).
  * What was sent before that is taken care of here, while we can still abort;
  * the system call has it delivered.
  */

@@ -1,4 +1,4 @@
-# Sourced by check.sh and demo.sh: finds PostgreSQL, installs what is missing, keeps one temporary
+# Sourced by the commands that build and run lockguard: finds PostgreSQL, installs what is missing, keeps one temporary
 # folder, builds in it, and runs servers and tests as an ordinary user.
 
 set -u

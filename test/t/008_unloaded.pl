@@ -131,7 +131,7 @@ if (has_wait_points($observer))
 	worker_is_at($observer, 'before_look');
 	my $old = worker_pid();
 	my $caller = LockguardTest::Session->new($node, 'caller')->start('SELECT lockguard.scan()');
-	ok($observer->poll('SELECT wait_event_type IS NOT NULL FROM pg_stat_activity WHERE pid = ' . $caller->pid), 'scan() waits');
+	ok($observer->poll("SELECT state = 'active' AND wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = " . $caller->pid), 'scan() waits');
 	$observer->query_ok('SELECT pg_cancel_backend(' . $caller->pid . ')');
 	is($caller->finish->{error}{C}, '57014', 'and can be cancelled');
 	$caller->start('SELECT lockguard.scan()');
