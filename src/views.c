@@ -1158,7 +1158,9 @@ signal_blockers(int pid, LgActionKind what)
 			pids[n++] = verdicts[i].session.pid;
 		else
 			ereport(WARNING,
-					(errmsg("process %d was not signalled", verdicts[i].session.pid),
+					(verdicts[i].session.pid == 0 ?
+					 errmsg("a prepared transaction was not signalled") :
+					 errmsg("process %d was not signalled", verdicts[i].session.pid),
 					 verdicts[i].reason ? errdetail("It is protected: %s.", verdicts[i].reason) :
 					 errdetail("It was out of the way already.")));
 	}
