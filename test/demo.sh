@@ -255,6 +255,16 @@ shop -c "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE applicatio
 close_session migration
 close_session report
 
+heading "The morning after"
+
+say "What stopped the database, who was hit, for how long, and what ended it? One query writes the" \
+	"postmortem, in Markdown. Its beginning, for the first outage:"
+echo
+echo "    shop=# SELECT lockguard.report(incident_id) FROM lockguard.actions ...;"
+echo
+shop -At -c "SELECT lockguard.report(incident_id) FROM lockguard.actions
+	WHERE limit_name = 'idle_blocker_timeout'" | sed '/^```mermaid/,$d' | fold -s -w 110 | indent
+
 heading "That was it"
 say "Two outages ended by themselves within seconds, and both left a record. The temporary server" \
 	"and its files are removed now; lockguard stays installed in $("$PG_CONFIG" --pkglibdir)."
