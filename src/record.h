@@ -86,7 +86,11 @@ typedef struct LgIncident
 	int			nsessions;		/* in the arena, the root first */
 	int			nleft_out;		/* for want of room */
 	int			used;			/* bytes of the arena */
-	char		arena[LG_ARENA_SIZE] pg_attribute_aligned(MAXIMUM_ALIGNOF);
+	union
+	{
+		char		arena[LG_ARENA_SIZE];
+		int64		align;		/* as its sessions need it */
+	};
 } LgIncident;
 
 /* Everything of an incident but what the arena does not use. */
