@@ -27,7 +27,11 @@
 #include "incident.h"
 #include "lockguard.h"
 
-/* An action this long before the end of an incident may have ended it (us). */
+/*
+ * A signal this long before the end of an incident may have ended it (us): to
+ * the root itself, or to another in its tree.
+ */
+#define CANCEL_WORKS_WITHIN	(10 * USECS_PER_SEC)
 #define ENDED_IT_WITHIN		(2 * USECS_PER_SEC)
 
 /* How soon to see whether a session that was about to end has ended. */
@@ -404,19 +408,20 @@ resolve(LgIncidents *incidents, LgView *view, LgIncident *incident, int procno)
 	if (last_signal(incident->incident_id, incident->started_at, &action))
 	{
 		bool		ours = action.pid == incident->root_pid;
-		bool		recent = view->clock.wall - action.acted_at < ENDED_IT_WITHIN;
+		TimestampTz ago = view->clock.wall - action.acted_at;
 
 		incident->action_id = action.action_id;
 
 		/*
-		 * The end of a session is ours if we terminated it; else it must have
-		 * come soon after, and of a signal to another in the tree, only if
-		 * that was about the blocking.
+		 * The end of a session is ours if we terminated it, or cancelled it not
+		 * long ago.  Of a signal to another in the tree, only if that has
+		 * just been, and was about the blocking.
 		 */
-		if (ours ? recent || action.action != LG_DO_CANCEL :
-			recent && (action.limit == LG_NO_LIMIT ||
-					   (action.limit < LG_NUM_LIMITS &&
-						lg_limits[action.limit].proof == LG_PROVE_BLOCKS)))
+		if (ours ? ago < CANCEL_WORKS_WITHIN || action.action != LG_DO_CANCEL :
+			ago < ENDED_IT_WITHIN &&
+			(action.limit == LG_NO_LIMIT ||
+			 (action.limit < LG_NUM_LIMITS &&
+			  lg_limits[action.limit].proof == LG_PROVE_BLOCKS)))
 			switch (action.action)
 			{
 				case LG_DO_CANCEL:
