@@ -100,7 +100,7 @@ END { kill 'CONT', $stopped->pid if $stopped; }
 # It goes on from a savepoint, and idles: the delay counts all the same.  The
 # twin begins a new transaction, and gets a new cancel before anything else.
 {
-	my @s = map { session($node, $_, blocker_timeout => '300ms', escalation_delay => '2s') }
+	my @s = map { session($node, $_, blocker_timeout => '300ms', escalation_delay => '4s') }
 	  'goes on', 'begins anew';
 	my @w;
 
