@@ -199,7 +199,7 @@ lg_next_held(PGPROC *proc, int partition, PROCLOCK *proclock)
 /*
  * Prepared transactions: PostgreSQL tells their gid only through a function
  * that needs the catalogs, which the worker must do without.  This is the
- * layout of twophase.c.  lg_prepared_attach() checks it against the size that
+ * layout of twophase.c.  prepared_table() checks it against the size that
  * the server itself allocated before anything is read through it.
  */
 typedef struct LgGxact
