@@ -16,6 +16,11 @@ ifdef LOCKGUARD_DEBUG
 PG_CPPFLAGS += -DLOCKGUARD_DEBUG
 endif
 
+# Calls inside the library go straight there, not through a table that is cold when the worker wakes.
+ifeq ($(shell uname -s),Linux)
+SHLIB_LINK += -Wl,-Bsymbolic
+endif
+
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)

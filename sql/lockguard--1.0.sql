@@ -62,10 +62,14 @@ COMMENT ON FUNCTION lockguard._actions() IS 'internal: see view lockguard.action
 CREATE FUNCTION lockguard._stats(
     OUT scans bigint, OUT scan_time float8, OUT max_scan_time float8,
     OUT looks bigint, OUT look_time float8, OUT max_look_time float8,
-    OUT max_partition_lock_time float8, OUT cancels bigint,
+    OUT max_partition_lock_time float8, OUT acted_within_1ms bigint,
+    OUT acted_within_10ms bigint, OUT acted_within_100ms bigint,
+    OUT acted_within_1s bigint, OUT acted_later bigint,
+    OUT max_lateness float8, OUT cancels bigint,
     OUT terminations bigint, OUT rollbacks bigint, OUT logged bigint,
     OUT suppressed bigint, OUT self_resolved bigint, OUT unresponsive bigint,
-    OUT incidents bigint, OUT open_incidents bigint, OUT blocked_time float8, OUT worker_pid int, OUT worker_start timestamptz,
+    OUT incidents bigint, OUT open_incidents bigint, OUT blocked_time float8,
+    OUT worker_pid int, OUT worker_start timestamptz,
     OUT last_scan timestamptz, OUT stats_reset timestamptz)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'lockguard_stats'

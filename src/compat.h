@@ -18,8 +18,10 @@
 #include "libpq/libpq-be.h"
 
 #include "access/twophase.h"
+#include "access/xlog.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
+#include "storage/spin.h"
 #include "utils/backend_status.h"
 #include "utils/guc.h"
 
@@ -81,6 +83,15 @@
 #define lg_prefetch(address)	__builtin_prefetch(address)
 #else
 #define lg_prefetch(address)	((void) 0)
+#endif
+
+/* The last parameter of an ExecutorRun_hook is gone in 18. */
+#if PG_VERSION_NUM >= 180000
+#define LG_EXECUTE_ONCE_ARG
+#define LG_EXECUTE_ONCE
+#else
+#define LG_EXECUTE_ONCE_ARG		,bool execute_once
+#define LG_EXECUTE_ONCE			,execute_once
 #endif
 
 /* Memory for a GUC's "extra". */
@@ -146,33 +157,33 @@ lg_next_held(PGPROC *proc, int partition, PROCLOCK *proclock)
 
 #else							/* PostgreSQL 15 */
 
+/* As SHMQueueNext(), but inline: the lists of a jam are long. */
+#define LG_LIST_NEXT(list, node, type, member) \
+	((node)->next == (list) ? NULL : \
+	 (type *) ((char *) (node)->next - offsetof(type, member)))
+
 static inline PROCLOCK *
 lg_first_proclock(LOCK *lock)
 {
-	return (PROCLOCK *) SHMQueueNext(&lock->procLocks, &lock->procLocks,
-									 offsetof(PROCLOCK, lockLink));
+	return LG_LIST_NEXT(&lock->procLocks, &lock->procLocks, PROCLOCK, lockLink);
 }
 
 static inline PROCLOCK *
 lg_next_proclock(LOCK *lock, PROCLOCK *proclock)
 {
-	return (PROCLOCK *) SHMQueueNext(&lock->procLocks, &proclock->lockLink,
-									 offsetof(PROCLOCK, lockLink));
+	return LG_LIST_NEXT(&lock->procLocks, &proclock->lockLink, PROCLOCK, lockLink);
 }
 
-/* The links of a PGPROC come first in it, so the queue links PGPROCs. */
 static inline PGPROC *
 lg_first_waiter(LOCK *lock)
 {
-	return (PGPROC *) SHMQueueNext(&lock->waitProcs.links, &lock->waitProcs.links,
-								   offsetof(PGPROC, links));
+	return LG_LIST_NEXT(&lock->waitProcs.links, &lock->waitProcs.links, PGPROC, links);
 }
 
 static inline PGPROC *
 lg_next_waiter(LOCK *lock, PGPROC *proc)
 {
-	return (PGPROC *) SHMQueueNext(&lock->waitProcs.links, &proc->links,
-								   offsetof(PGPROC, links));
+	return LG_LIST_NEXT(&lock->waitProcs.links, &proc->links, PGPROC, links);
 }
 
 static inline PROCLOCK *
@@ -180,15 +191,14 @@ lg_first_held(PGPROC *proc, int partition)
 {
 	SHM_QUEUE  *list = &proc->myProcLocks[partition];
 
-	return (PROCLOCK *) SHMQueueNext(list, list, offsetof(PROCLOCK, procLink));
+	return LG_LIST_NEXT(list, list, PROCLOCK, procLink);
 }
 
 static inline PROCLOCK *
 lg_next_held(PGPROC *proc, int partition, PROCLOCK *proclock)
 {
-	return (PROCLOCK *) SHMQueueNext(&proc->myProcLocks[partition],
-									 &proclock->procLink,
-									 offsetof(PROCLOCK, procLink));
+	return LG_LIST_NEXT(&proc->myProcLocks[partition], &proclock->procLink,
+						PROCLOCK, procLink);
 }
 
 #define lg_holds_none(proc, partition) \
@@ -227,5 +237,33 @@ typedef struct LgGxactTable
 	int			numPrepXacts;
 	LgGxact    *prepXacts[FLEXIBLE_ARRAY_MEMBER];
 } LgGxactTable;
+
+/*
+ * The processes that are connected, as procarray.c keeps them: far fewer than
+ * there are PGPROCs, on a server with a large max_connections.  Checked in the
+ * same way by proc_array().  LG_PROC_ARRAY_REST is what ProcArrayShmemSize()
+ * counts beside it.
+ */
+typedef struct LgProcArray
+{
+	int			numProcs;
+	int			maxProcs;
+	int			maxKnownAssignedXids;
+	int			numKnownAssignedXids;
+	int			tailKnownAssignedXids;
+	int			headKnownAssignedXids;
+#if PG_VERSION_NUM < 160000
+	slock_t		known_assigned_xids_lck;
+#endif
+	TransactionId lastOverflowedXid;
+	TransactionId replication_slot_xmin;
+	TransactionId replication_slot_catalog_xmin;
+	int			pgprocnos[FLEXIBLE_ARRAY_MEMBER];
+} LgProcArray;
+
+#define LG_PROC_ARRAY_MAX	(MaxBackends + max_prepared_xacts)
+#define LG_PROC_ARRAY_REST \
+	(EnableHotStandby ? (PGPROC_MAX_CACHED_SUBXIDS + 1) * (Size) LG_PROC_ARRAY_MAX * \
+	 (sizeof(TransactionId) + sizeof(bool)) : 0)
 
 #endif							/* LOCKGUARD_COMPAT_H */

@@ -349,10 +349,13 @@ lg_describe(LgView *view, const LgVerdict *verdict, const LgRequest *request,
 	{
 		LgGraph    *graph = view->graph;
 
+		/* Of those whom the log will show, read before the signal frees them. */
 		lg_downstream(graph, session->procno);
+		for (int i = 0; i < Min(graph->nsteps, LOG_TREE_LINES); i++)
+			lg_know(graph, &graph->nodes[graph->steps[i].node]);
 		for (int i = 1; i < graph->nsteps && action->nblocked_pids < LG_MAX_PIDS; i++)
 			action->blocked_pids[action->nblocked_pids++] =
-				graph->nodes[graph->steps[i].node].session.pid;
+				graph->nodes[graph->steps[i].node].pid;
 	}
 
 	action->open.procno = session->procno;
@@ -499,6 +502,23 @@ follow(LgView *view, LgFollow *list, const LgOpen *open)
 	return &list->open[list->n++];
 }
 
+/* Count a signal that was sent so many ns after the limit was passed. */
+static void
+count_lateness(int64 lateness)
+{
+	static const int bounds[LG_NUM_LATENESS] = LG_LATENESS_BOUNDS;
+	LgStats    *stats = &lg_shared->stats;
+
+	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < LG_NUM_LATENESS; i++)
+		if (lateness <= bounds[i] * LG_NANOS_PER_MS)
+			stats->within[i]++;
+	if (lateness > bounds[LG_NUM_LATENESS - 1] * LG_NANOS_PER_MS)
+		stats->later++;
+	stats->max_lateness = Max(stats->max_lateness, lateness);
+	LWLockRelease(lg_shared->lock);
+}
+
 /*
  * Carry out a verdict and record it.  "list" is the worker's list of open
  * signals, or NULL if somebody asked for this by hand ("request").  Returns
@@ -628,6 +648,8 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 		more.actions = 1;
 		lg_count_contention(&more);
 	}
+	if (outcome == SIGNALLED && verdict->passed_at != 0 && !verdict->escalation)
+		count_lateness(action.open.acted_at - verdict->passed_at);
 	if (outcome == SIGNALLED && list)
 	{
 		lg_cap_count(view->clock.now);
@@ -772,6 +794,7 @@ still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
 		*over = lg_judge_again(view, open->procno, open->limit, verdict);
 	else
 	{
+		lg_know(view->graph, node);
 		memset(verdict, 0, sizeof(*verdict));
 		verdict->session = node->session;
 		verdict->limit = LG_NO_LIMIT;
@@ -779,7 +802,7 @@ still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
 		verdict->by_hand = true;
 		verdict->result = lg_may_signal(&node->session, &node->values, &verdict->reason);
 		verdict->proof = LG_PROVE_BLOCKS;
-		verdict->evidence = node->evidence;
+		verdict->evidence = lg_evidence(view->graph, node);
 		*over = true;
 	}
 	return true;

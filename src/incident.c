@@ -47,7 +47,6 @@ struct LgIncidents
 	bool		undecided;		/* there are such */
 	int64	   *replaced;		/* closed incident that waits for its successor's id */
 	int			nopen;
-	int64		last_look;		/* monotonic ns */
 };
 
 /* The procno of the root of an incident, if it is there still; else -1. */
@@ -90,7 +89,6 @@ lg_incidents_create(void)
 	incidents->open = palloc0_array(LgIncident *, LG_TOTAL_PROCS);
 	incidents->ended = palloc0_array(TimestampTz, LG_TOTAL_PROCS);
 	incidents->replaced = palloc0_array(int64, LG_TOTAL_PROCS);
-	incidents->last_look = lg_now();
 	lg_incident_range(&first, &next);
 	for (int64 id = first; id < next; id++)
 	{
@@ -154,15 +152,17 @@ keep_tree(LgView *view, LgIncident *incident, const LgNode *root)
 	for (int i = 0; i < graph->nsteps; i++)
 	{
 		const LgStep *step = &graph->steps[i];
-		const LgSession *session = &graph->nodes[step->node].session;
+		LgNode	   *node = &graph->nodes[step->node];
+		const LgSession *session = &node->session;
 		const LgWaiter *waiter = step->waiter >= 0 ? &graph->waiters[step->waiter] : NULL;
-		LgSlot	   *slot = lg_slot(session->procno);
-		const char *usename = slot != NULL && slot->pid == session->pid ?
+		LgSlot	   *slot = lg_slot(step->node);
+		const char *usename = slot != NULL && slot->pid == node->pid ?
 			NameStr(slot->usename) : "";
 		LgIncidentSession *kept;
 		char	   *text;
 		size_t		size;
 
+		lg_know(graph, node);
 		if (waiter != NULL && step->parent == 0 &&
 			(longest == NULL || waiter->since < longest->since))
 			longest = waiter;
@@ -261,7 +261,7 @@ root_text(const LgIncident *incident)
  * Returns true if the tree was kept anew.
  */
 static bool
-follow(LgView *view, LgIncident *incident, const LgNode *root, int64 last_look)
+follow(LgView *view, LgIncident *incident, const LgNode *root, int64 last_scan)
 {
 	LgGraph    *graph = view->graph;
 	int			blocked = graph->nsteps - 1;
@@ -274,7 +274,7 @@ follow(LgView *view, LgIncident *incident, const LgNode *root, int64 last_look)
 
 		incident->longest_wait = Max(incident->longest_wait,
 									 (view->clock.now - waiter->since) / 1000);
-		lost += lg_newly_waited(graph, waiter, view->clock.now, last_look, root->root_since);
+		lost += lg_newly_waited(graph, waiter, view->clock.now, last_scan, root->root_since);
 	}
 	incident->total_wait += lost / 1000;
 	incident->updated_at = view->clock.wall;
@@ -306,7 +306,7 @@ link_replaced(LgIncidents *incidents, LgView *view, int64 successor)
 			continue;
 		closed = palloc(sizeof(LgIncident));
 		if (lg_fetch_incident(incidents->replaced[procno], closed) &&
-			closed->root_pid == graph->nodes[procno].session.pid)
+			closed->root_pid == graph->nodes[procno].pid)
 		{
 			closed->replaced_by = successor;
 			lg_update_incident(closed, false);
@@ -490,7 +490,7 @@ close_incident(LgIncidents *incidents, LgView *view, int procno)
 
 /* Add what this look has seen of a root to the cumulative figures. */
 static void
-count_contention(LgView *view, const LgNode *root, int64 last_look, bool opened)
+count_contention(LgView *view, const LgNode *root, int64 last_scan, bool opened)
 {
 	LgGraph    *graph = view->graph;
 	LgContention more = {0};
@@ -509,7 +509,7 @@ count_contention(LgView *view, const LgNode *root, int64 last_look, bool opened)
 			track->counted_wait = waiter->wait_start;
 			more.sessions++;
 		}
-		more.lost += lg_newly_waited(graph, waiter, view->clock.now, last_look,
+		more.lost += lg_newly_waited(graph, waiter, view->clock.now, last_scan,
 									 root->root_since) / 1000;
 		more.longest_wait = Max(more.longest_wait,
 								(view->clock.now - waiter->since) / 1000);
@@ -519,10 +519,10 @@ count_contention(LgView *view, const LgNode *root, int64 last_look, bool opened)
 
 /*
  * Has another process taken the place of an incident's root, or the same one
- * begun to block anew in another transaction, between two looks?
+ * begun to block anew in another transaction, between two scans?
  */
 static bool
-is_another(const LgIncident *incident, const LgNode *root, int64 last_look)
+is_another(const LgIncident *incident, const LgNode *root, int64 last_scan)
 {
 	const LgSession *session = &root->session;
 
@@ -533,16 +533,17 @@ is_another(const LgIncident *incident, const LgNode *root, int64 last_look)
 		return incident->xid != session->xid;
 
 	/* Locks of the session may outlive a transaction. */
-	return incident->lxid != session->lxid && root->blocking_since > last_look;
+	return incident->lxid != session->lxid && root->blocking_since > last_scan;
 }
 
 /*
- * Open, follow and close incidents by what this scan has seen.  Returns when
- * to do so again (monotonic ns).  Allocates in the current context for log
+ * Open, follow and close incidents by what this scan has seen; "last_scan" is
+ * when the one before it was.  Returns when to do so again (monotonic ns), and
+ * whether any incident is open now.  Allocates in the current context for log
  * messages.
  */
 int64
-lg_incidents_scan(LgIncidents *incidents, LgView *view)
+lg_incidents_scan(LgIncidents *incidents, LgView *view, int64 last_scan, bool *any_open)
 {
 	LgGraph    *graph = view->graph;
 	int64		threshold = lg_incident_threshold * LG_NANOS_PER_MS;
@@ -558,8 +559,9 @@ lg_incidents_scan(LgIncidents *incidents, LgView *view)
 
 		if (!lg_is_root(graph, root))
 			continue;
+		lg_know(graph, root);
 		lg_downstream(graph, procno);
-		if (incident != NULL && is_another(incident, root, incidents->last_look))
+		if (incident != NULL && is_another(incident, root, last_scan))
 		{
 			close_incident(incidents, view, procno);
 			left--;
@@ -571,7 +573,7 @@ lg_incidents_scan(LgIncidents *incidents, LgView *view)
 			incidents->ended[procno] = 0;
 			view->tracks[procno].incident_id = incident->incident_id;
 			lg_update_incident(incident,
-							   follow(view, incident, root, incidents->last_look));
+							   follow(view, incident, root, last_scan));
 			left--;
 		}
 		else if (lg_incident_threshold > 0 &&
@@ -581,7 +583,7 @@ lg_incidents_scan(LgIncidents *incidents, LgView *view)
 			lg_downstream(graph, procno);
 			opened = true;
 		}
-		count_contention(view, root, incidents->last_look, opened);
+		count_contention(view, root, last_scan, opened);
 	}
 
 	for (int procno = 0; left > 0 && procno < LG_TOTAL_PROCS; procno++)
@@ -595,7 +597,7 @@ lg_incidents_scan(LgIncidents *incidents, LgView *view)
 				left--;
 			}
 		}
-	incidents->last_look = view->clock.now;
+	*any_open = incidents->nopen > 0;
 	return incidents->undecided ? view->clock.now + DECIDE_AFTER : LG_NEVER;
 }
 

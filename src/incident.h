@@ -15,7 +15,8 @@
 typedef struct LgIncidents LgIncidents;
 
 extern LgIncidents *lg_incidents_create(void);
-extern int64 lg_incidents_scan(LgIncidents *incidents, LgView *view);
+extern int64 lg_incidents_scan(LgIncidents *incidents, LgView *view, int64 last_scan,
+							   bool *any_open);
 extern int64 lg_incident_of(LgView *view, int procno);
 extern int64 lg_incident_of_root(int pid, TimestampTz session_start);
 extern const LgIncidentSession *lg_next_session(const LgIncident *incident,

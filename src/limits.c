@@ -485,10 +485,11 @@ due(LgVerdicts *verdicts, int64 at)
 }
 
 static LgSubject
-subject_of_node(LgView *view, const LgNode *node)
+subject_of_node(LgView *view, LgNode *node)
 {
 	LgSubject	subject;
 
+	lg_know(view->graph, node);
 	subject.session = &node->session;
 	subject.values = &node->values;
 	subject.track = &view->tracks[node->session.procno];
@@ -544,17 +545,23 @@ compare_candidates(const void *a, const void *b)
 }
 
 /*
- * Fill in what a limit has measured, and prove, of a session over it.
+ * Fill in what a limit has measured of a session that is over it since
+ * "passed_at", and what has to be proved.
  */
 static void
-complete(LgView *view, LgVerdict *verdict, const LgNode *node, int64 measured)
+complete(LgView *view, LgVerdict *verdict, const LgNode *node, int64 passed_at,
+		 int64 measured)
 {
 	const LgWaiter *wait;
 
 	verdict->measured = measured;
+
+	/* When a count was passed is not known. */
+	if (strcmp(lg_limits[verdict->limit].unit, "ms") == 0)
+		verdict->passed_at = passed_at;
 	if (node == NULL)
 		return;
-	verdict->evidence = node->evidence;
+	verdict->evidence = lg_evidence(view->graph, node);
 	verdict->root = verdict->proof == LG_PROVE_BLOCKS && !node->waiting;
 	wait = verdict->proof == LG_PROVE_WAITS ?
 		lg_longest_wait(view->graph, node) : lg_relation_wait(view->graph, node);
@@ -602,10 +609,14 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 	for (int i = 0; i < graph->nactive; i++)
 	{
 		LgNode	   *node = &graph->nodes[graph->active[i]];
-		LgSubject	subject = subject_of_node(view, node);
+		LgSubject	subject;
 
+		/* Neither a root nor a queued blocker? */
 		if (node->blocking_since == LG_NEVER ||
-			lg_in_transit(&node->session))
+			(node->waiting && lg_relation_wait(graph, node) == NULL))
+			continue;
+		subject = subject_of_node(view, node);
+		if (lg_in_transit(&node->session))
 			continue;
 
 		for (int l = 0; l < (int) lengthof(blocker_limits); l++)
@@ -633,7 +644,7 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 			}
 			candidate = &candidates[ncandidates++];
 			decide(&candidate->verdict, &node->session, &node->values, limit);
-			complete(view, &candidate->verdict, node, measured);
+			complete(view, &candidate->verdict, node, at, measured);
 			candidate->tree = lg_tree(graph, graph->active[i]);
 			candidate->rank = removal_rank(node, &node->session);
 			break;
@@ -677,8 +688,13 @@ preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 	bool		found = false;
 
 	for (int i = 1; i < n; i++)
-		if (graph->nodes[graph->upstream[i]].values.value[LG_PRIORITY] >= priority)
+	{
+		LgNode	   *node = &graph->nodes[graph->upstream[i]];
+
+		lg_know(graph, node);
+		if (node->values.value[LG_PRIORITY] >= priority)
 			return false;
+	}
 
 	for (int i = 1; i < n; i++)
 	{
@@ -691,8 +707,10 @@ preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 			 is_busy(&view->tracks[procno], LG_PREEMPT_TIMEOUT)))
 			continue;
 		decide(&verdict, &node->session, &node->values, LG_PREEMPT_TIMEOUT);
-		complete(view, &verdict, node, milliseconds(view->clock.now, wait->since));
 		verdict.value = waiting->values.value[LG_PREEMPT_TIMEOUT];
+		complete(view, &verdict, node,
+				 wait->since + verdict.value * LG_NANOS_PER_MS,
+				 milliseconds(view->clock.now, wait->since));
 		verdict.source = waiting->values.source[LG_PREEMPT_TIMEOUT];
 		verdict.preempted_for = waiting->session.pid;
 
@@ -745,11 +763,31 @@ lg_preempt_again(LgView *view, int waiter_procno, int victim, LgVerdict *verdict
 	for (int i = 0; view->looked && i < graph->nwaiters; i++)
 		if (graph->waiters[i].procno == waiter_procno)
 		{
-			const LgNode *waiting = lg_node(graph, graph->waiters[i].node);
+			LgNode	   *waiting = lg_node(graph, graph->waiters[i].node);
 
+			lg_know(graph, waiting);
 			return waiting->values.value[LG_PREEMPT_TIMEOUT] > 0 &&
 				preempt(view, waiting, victim, verdict);
 		}
+	return false;
+}
+
+/*
+ * Has a node waited so long that it can be over a limit on waits, by the
+ * smallest value that anybody has?  Else the limit is due then.
+ */
+static bool
+waits_long_enough(LgView *view, const LgNode *node, int limit, LgVerdicts *verdicts)
+{
+	const LgWaiter *wait = lg_longest_wait(view->graph, node);
+	int64		at;
+
+	if (wait == NULL || view->smallest[limit] == 0)
+		return false;
+	at = wait->since + view->smallest[limit] * LG_NANOS_PER_MS;
+	if (at <= view->clock.now)
+		return true;
+	due(verdicts, at);
 	return false;
 }
 
@@ -761,20 +799,21 @@ lg_judge_waits(LgView *view, LgVerdicts *verdicts)
 {
 	LgGraph    *graph = view->graph;
 
-	if (!view->looked)
-		return;
 	judge_blockers(view, verdicts);
 
 	for (int i = 0; i < graph->nactive; i++)
 	{
 		LgNode	   *node = &graph->nodes[graph->active[i]];
-		LgSubject	subject = subject_of_node(view, node);
-		int			value = node->values.value[LG_PREEMPT_TIMEOUT];
+		LgSubject	subject;
+		int			value;
 		int64		measured;
 		int64		at;
 
-		if (node->first_wait < 0 || value == 0 ||
-			node->session.kind != LG_KIND_CLIENT)
+		if (!waits_long_enough(view, node, LG_PREEMPT_TIMEOUT, verdicts))
+			continue;
+		subject = subject_of_node(view, node);
+		value = node->values.value[LG_PREEMPT_TIMEOUT];
+		if (value == 0 || node->session.kind != LG_KIND_CLIENT)
 			continue;
 		at = preempt_timeout(view, &subject, value, &measured);
 		if (at > view->clock.now)
@@ -787,21 +826,23 @@ lg_judge_waits(LgView *view, LgVerdicts *verdicts)
 	{
 		LgNode	   *node = &graph->nodes[graph->active[i]];
 		LgVerdict	verdict;
+		LgSubject	subject;
+		int			value;
 
-		if (node->first_wait < 0 || node->values.value[LG_LOCK_WAIT_TIMEOUT] == 0 ||
-			node->session.kind != LG_KIND_CLIENT ||
-			is_busy(&view->tracks[graph->active[i]], LG_LOCK_WAIT_TIMEOUT))
+		if (!waits_long_enough(view, node, LG_LOCK_WAIT_TIMEOUT, verdicts))
+			continue;
+		subject = subject_of_node(view, node);
+		value = node->values.value[LG_LOCK_WAIT_TIMEOUT];
+		if (value == 0 || node->session.kind != LG_KIND_CLIENT ||
+			is_busy(subject.track, LG_LOCK_WAIT_TIMEOUT))
 			continue;
 		if (lg_judge_again(view, graph->active[i], LG_LOCK_WAIT_TIMEOUT, &verdict))
 			add_verdict(verdicts, &verdict);
 		else
 		{
-			LgSubject	subject = subject_of_node(view, node);
 			int64		measured;
 
-			due(verdicts, lock_wait_timeout(view, &subject,
-											node->values.value[LG_LOCK_WAIT_TIMEOUT],
-											&measured));
+			due(verdicts, lock_wait_timeout(view, &subject, value, &measured));
 		}
 	}
 }
@@ -842,7 +883,7 @@ lg_judge_again(LgView *view, int procno, int limit, LgVerdict *verdict)
 	if (at > view->clock.now)
 		return false;
 	decide(verdict, subject.session, subject.values, limit);
-	complete(view, verdict, node, measured);
+	complete(view, verdict, node, at, measured);
 	return true;
 }
 
@@ -894,7 +935,7 @@ lg_judge_session(LgView *view, int procno, LgVerdicts *verdicts)
 		if (is_busy(track, limit))
 			continue;
 		decide(&verdict, &session, &values, limit);
-		complete(view, &verdict, subject.node, measured);
+		complete(view, &verdict, subject.node, at, measured);
 		add_verdict(verdicts, &verdict);
 		if (verdict.result == LG_PENDING)
 			break;
@@ -946,6 +987,5 @@ compare_verdicts(const void *a, const void *b)
 void
 lg_sort_verdicts(LgVerdicts *verdicts)
 {
-	if (verdicts->n > 1)
-		qsort(verdicts->verdicts, verdicts->n, sizeof(LgVerdict), compare_verdicts);
+	qsort(verdicts->verdicts, verdicts->n, sizeof(LgVerdict), compare_verdicts);
 }

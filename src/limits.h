@@ -19,7 +19,9 @@ typedef struct LgView
 	LgGraph    *graph;			/* of this scan's look */
 	bool		looked;			/* false: nobody waits long enough to matter */
 	LgTrack    *tracks;			/* one per PGPROC */
+	LgLive		live;			/* of this scan */
 	LgValues	server;			/* the server's own settings */
+	int			smallest[LG_NUM_LIMITS];	/* smallest value anybody has; 0 = off */
 	int64	   *scratch;		/* one per PGPROC */
 } LgView;
 
@@ -77,6 +79,7 @@ typedef struct LgVerdict
 	bool		idle;			/* has to be idle still */
 	bool		unreachable;	/* by a cancel, and has to be so still */
 	bool		root;			/* has to wait for nobody still */
+	int64		passed_at;		/* monotonic ns; 0 = not to be told */
 	int64		measured;
 	int			blocked_sessions;
 	int64		longest_wait;	/* ns, of those */

@@ -52,6 +52,19 @@ shmem_request(void)
 }
 
 static void
+init_scan_stats(LgScanStats *stats)
+{
+	pg_atomic_init_u64(&stats->scans, 0);
+	pg_atomic_init_u64(&stats->scan_time, 0);
+	pg_atomic_init_u64(&stats->max_scan_time, 0);
+	pg_atomic_init_u64(&stats->looks, 0);
+	pg_atomic_init_u64(&stats->look_time, 0);
+	pg_atomic_init_u64(&stats->max_look_time, 0);
+	pg_atomic_init_u64(&stats->max_partition_lock_time, 0);
+	pg_atomic_init_u64(&stats->blocked_time, 0);
+}
+
+static void
 shmem_startup(void)
 {
 	LgShared   *shared;
@@ -72,6 +85,8 @@ shmem_startup(void)
 		memset(shared, 0, shared_size());
 		shared->lock = &locks[0].lock;
 		shared->stats.stats_reset = GetCurrentTimestamp();
+		init_scan_stats(&shared->scan_stats);
+		pg_atomic_init_u64(&shared->last_scan, 0);
 		pg_atomic_init_u32(&shared->settings_changes, 0);
 		pg_atomic_init_u32(&shared->dozing, 0);
 		pg_atomic_init_u64(&shared->scans_requested, 0);

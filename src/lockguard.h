@@ -155,17 +155,12 @@ typedef struct LgAction
 	LgOpen		open;
 } LgAction;
 
+/* How late a signal may be to count as within each of the bounds (ms). */
+#define LG_LATENESS_BOUNDS		{1, 10, 100, 1000}
+#define LG_NUM_LATENESS			4
+
 typedef struct LgStats
 {
-	/* in nanoseconds; shown as milliseconds */
-	int64		scans;
-	int64		scan_time;
-	int64		max_scan_time;
-	int64		looks;
-	int64		look_time;
-	int64		max_look_time;
-	int64		max_partition_lock_time;
-	int64		blocked_time;
 	int64		cancels;
 	int64		terminations;
 	int64		rollbacks;
@@ -175,10 +170,31 @@ typedef struct LgStats
 	int64		unresponsive;
 	int64		incidents;
 
+	/* Signals by how long after the limit they were sent, each bound by itself. */
+	int64		within[LG_NUM_LATENESS];
+	int64		later;			/* than all bounds */
+	int64		max_lateness;	/* ns */
+
 	/* Actions by limit + 1 (0 = by hand) and kind; not signalled = LG_DO_LOG. */
 	int64		actions[LG_PREPARED_TRANSACTION_TIMEOUT + 2][LG_DO_ROLLBACK + 1];
 	TimestampTz stats_reset;
 } LgStats;
+
+/*
+ * What every scan counts, in nanoseconds (shown as milliseconds).  The worker
+ * adds to it without a lock, and reset_stats() may set it to zero meanwhile.
+ */
+typedef struct LgScanStats
+{
+	pg_atomic_uint64 scans;
+	pg_atomic_uint64 scan_time;
+	pg_atomic_uint64 max_scan_time;
+	pg_atomic_uint64 looks;
+	pg_atomic_uint64 look_time;
+	pg_atomic_uint64 max_look_time;
+	pg_atomic_uint64 max_partition_lock_time;
+	pg_atomic_uint64 blocked_time;
+} LgScanStats;
 
 typedef struct LgShared
 {
@@ -218,13 +234,14 @@ typedef struct LgShared
 	int64		signal_times[LG_MAX_ACTIONS_PER_MINUTE];
 	int64		signals_sent;
 
+	LgScanStats scan_stats;
+	pg_atomic_uint64 last_scan; /* TimestampTz; 0 = none yet */
+
 	/* All below under lock. */
 	int			worker_pid;
 	TimestampTz worker_start;
-	TimestampTz last_scan;
 	int64		paused_until;	/* monotonic ns */
 	LgStats		stats;
-
 
 	LgSlot		slots[FLEXIBLE_ARRAY_MEMBER];	/* MaxBackends of them */
 } LgShared;

@@ -23,6 +23,7 @@
 #include "replication/syncrep.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
+#include "storage/procarray.h"
 #include "storage/shmem.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -34,6 +35,9 @@
 
 /* Give up on a status that its owner keeps changing under our hands. */
 #define MAX_STATUS_READS	1000
+
+/* To pass over fewer PGPROCs than this costs less than to find the live ones. */
+#define MANY_PROCS		500
 
 /* A wall clock that moved this much against the monotonic one has stepped. */
 #define CLOCK_STEP_NANOS	(5 * LG_NANOS_PER_MS)
@@ -117,6 +121,63 @@ TimestampTz
 lg_clock_wall(const LgClock *clock, int64 at)
 {
 	return clock->wall - (clock->now - at) / 1000;
+}
+
+/*
+ * The server's own list of connected processes, or NULL if it does not have
+ * the layout that we expect; see prepared_table().
+ */
+static LgProcArray *
+proc_array(void)
+{
+	static LgProcArray *array = NULL;
+	static bool attached = false;
+
+	if (!attached)
+	{
+		Size		size = offsetof(LgProcArray, pgprocnos) +
+			LG_PROC_ARRAY_MAX * sizeof(int);
+		bool		found;
+
+		attached = true;
+		if (size + LG_PROC_ARRAY_REST == ProcArrayShmemSize())
+			array = ShmemInitStruct("Proc Array", size, &found);
+		if (array != NULL && array->maxProcs != LG_PROC_ARRAY_MAX)
+			array = NULL;
+	}
+	return array;
+}
+
+/*
+ * List the PGPROCs of all processes that can wait for a lock, prepared
+ * transactions aside: those that are connected, and the auxiliary ones.
+ * live->procno has room for one per PGPROC.
+ *
+ * If there are many PGPROCs, takes ProcArrayLock, shared, if it is to be had
+ * at once.  Otherwise these are all PGPROCs there are.
+ */
+void
+lg_live_procs(LgLive *live)
+{
+	int			nprocs = ProcGlobal->allProcCount;
+	LgProcArray *array = nprocs >= MANY_PROCS ? proc_array() : NULL;
+
+	if (array == NULL || !LWLockConditionalAcquire(ProcArrayLock, LW_SHARED))
+	{
+		if (live->n != nprocs)
+			for (int procno = 0; procno < nprocs; procno++)
+				live->procno[procno] = procno;
+		live->n = nprocs;
+		return;
+	}
+	live->n = 0;
+	for (int i = 0; i < array->numProcs; i++)
+		if (array->pgprocnos[i] < MaxBackends)
+			live->procno[live->n++] = array->pgprocnos[i];
+	LWLockRelease(ProcArrayLock);
+
+	for (int procno = MaxBackends; procno < nprocs; procno++)
+		live->procno[live->n++] = procno;
 }
 
 /*
@@ -589,6 +650,37 @@ lg_count_locks(int procno, int limit)
 			break;
 	}
 	return count;
+}
+
+/*
+ * Does a process hold a lock for which another may have to wait before any
+ * hook of ours is called there: on a relation that it wants to read or write,
+ * or on an object?  Takes partition locks as lg_count_locks() does.
+ */
+bool
+lg_holds_strong_lock(int procno)
+{
+	PGPROC	   *proc = &ProcGlobal->allProcs[procno];
+	bool		strong = false;
+
+	for (int partition = 0; partition < NUM_LOCK_PARTITIONS && !strong; partition++)
+	{
+		PROCLOCK   *proclock;
+
+		if (lg_holds_none(proc, partition))
+			continue;
+		LWLockAcquire(LockHashPartitionLockByIndex(partition), LW_SHARED);
+		for (proclock = lg_first_held(proc, partition); proclock != NULL && !strong;
+			 proclock = lg_next_held(proc, partition, proclock))
+		{
+			LockTagType type = (LockTagType) proclock->tag.myLock->tag.locktag_type;
+
+			strong = (type == LOCKTAG_RELATION || type == LOCKTAG_OBJECT) &&
+				(proclock->holdMask >> ShareLock) != 0;
+		}
+		LWLockRelease(LockHashPartitionLockByIndex(partition));
+	}
+	return strong;
 }
 
 /* A session's state in the words of pg_stat_activity; NULL if unknown. */

@@ -142,11 +142,19 @@ typedef struct LgTrack
 	int			open_limit;
 } LgTrack;
 
+/* PGPROCs to pass over, in ascending order: all, if there are n = all of them. */
+typedef struct LgLive
+{
+	int			n;
+	int		   *procno;
+} LgLive;
+
 extern void lg_clock_read(LgClock *clock);
 extern int64 lg_clock_at(const LgClock *clock, TimestampTz wall);
 extern int64 lg_moment(const LgClock *clock, LgMoment *moment, TimestampTz wall);
 extern TimestampTz lg_clock_wall(const LgClock *clock, int64 at);
 
+extern void lg_live_procs(LgLive *live);
 extern void lg_read_session(int procno, LgSession *session);
 extern bool lg_read_texts(const LgSession *session, char *query, size_t query_size,
 						  char *application_name, char *client_addr);
@@ -163,6 +171,7 @@ extern int64 lg_transaction_start(LgTrack *track, const LgSession *session,
 extern int64 lg_statement_start(LgTrack *track, const LgSession *session,
 								const LgClock *clock);
 extern int	lg_count_locks(int procno, int limit);
+extern bool lg_holds_strong_lock(int procno);
 extern const char *lg_state_text(const LgSession *session);
 extern const char *lg_idle_text(BackendState state);
 extern const char *lg_backend_state_text(BackendState state);

@@ -172,17 +172,19 @@ lg_draw_tree(LgView *view, int root, const LgTreeStyle *style, StringInfo out)
 	for (int i = 0; i <= blocked; i++)
 	{
 		const LgStep *step = &graph->steps[i];
-		const LgNode *node = &graph->nodes[step->node];
+		LgNode	   *node = &graph->nodes[step->node];
 		const LgSession *session = &node->session;
 		char		query[LG_QUERY_SIZE];
 		char		application_name[NAMEDATALEN];
 		char		duration[32];
-		const char *state = lg_state_text(session);
+		const char *state;
 		StringInfoData line;
 
 		if (style->max_lines > 0 && drawn >= style->max_lines)
 			break;
 		drawn++;
+		lg_know(graph, node);
+		state = lg_state_text(session);
 
 		initStringInfo(&line);
 		lg_read_texts(session, query, sizeof(query), application_name, NULL);

@@ -18,6 +18,7 @@
 
 #include "access/parallel.h"
 #include "access/xact.h"
+#include "catalog/objectaccess.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
@@ -32,7 +33,9 @@
 
 static emit_log_hook_type next_emit_log = NULL;
 static ExecutorStart_hook_type next_executor_start = NULL;
+static ExecutorRun_hook_type next_executor_run = NULL;
 static ProcessUtility_hook_type next_process_utility = NULL;
+static object_access_hook_type next_object_access = NULL;
 
 /*
  * Put the reason for a signal where its target will find it.  Called before
@@ -264,6 +267,27 @@ executor_start(QueryDesc *query, int eflags)
 		standard_ExecutorStart(query, eflags);
 }
 
+/* A portal is run again: the client has fetched some of its rows before. */
+static void
+executor_run(QueryDesc *query, ScanDirection direction, uint64 count LG_EXECUTE_ONCE_ARG)
+{
+	note_statement();
+	if (next_executor_run)
+		next_executor_run(query, direction, count LG_EXECUTE_ONCE);
+	else
+		standard_ExecutorRun(query, direction, count LG_EXECUTE_ONCE);
+}
+
+/* A function is called by the fast-path protocol: there is no statement. */
+static void
+object_access(ObjectAccessType access, Oid class_id, Oid object, int column, void *arg)
+{
+	if (access == OAT_FUNCTION_EXECUTE)
+		note_statement();
+	if (next_object_access)
+		next_object_access(access, class_id, object, column, arg);
+}
+
 static void
 process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params,
@@ -287,6 +311,10 @@ lg_victim_install(void)
 	emit_log_hook = emit_log;
 	next_executor_start = ExecutorStart_hook;
 	ExecutorStart_hook = executor_start;
+	next_executor_run = ExecutorRun_hook;
+	ExecutorRun_hook = executor_run;
+	next_object_access = object_access_hook;
+	object_access_hook = object_access;
 	next_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
 	RegisterXactCallback(transaction_event, NULL);

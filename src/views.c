@@ -222,7 +222,9 @@ look(void)
 	view->scratch = palloc_array(int64, LG_TOTAL_PROCS);
 	lg_settings_server_values(&view->server);
 	lg_clock_read(&view->clock);
-	nfound = lg_find_waiters(found, 0, view->tracks, &view->clock);
+	view->live.procno = palloc_array(int, LG_TOTAL_PROCS);
+	lg_live_procs(&view->live);
+	nfound = lg_find_waiters(found, 0, &view->live, view->tracks, &view->clock);
 	lg_graph_walk(view->graph, view->tracks, &view->clock, &view->server,
 				  found, nfound, 0);
 	view->looked = true;
@@ -233,6 +235,7 @@ look(void)
 		LgNode	   *node = &view->graph->nodes[view->graph->active[i]];
 		LgSlot	   *slot = lg_slot(view->graph->active[i]);
 
+		lg_know(view->graph, node);
 		if (slot == NULL || node->blocking_since == LG_NEVER)
 			continue;
 		LWLockAcquire(lg_shared->lock, LW_SHARED);
@@ -782,42 +785,47 @@ lockguard_stats(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	LgStats		stats;
+	LgScanStats *scan;
 	int			worker_pid;
 	TimestampTz worker_start;
-	TimestampTz last_scan;
 	Row			row;
 
 	lg_require_loaded();
+	scan = &lg_shared->scan_stats;
 	InitMaterializedSRF(fcinfo, 0);
 	LWLockAcquire(lg_shared->lock, LW_SHARED);
 	stats = lg_shared->stats;
 	worker_pid = lg_shared->worker_pid;
 	worker_start = lg_shared->worker_start;
-	last_scan = lg_shared->last_scan;
 	LWLockRelease(lg_shared->lock);
 
 	row.n = 0;
+#define put_count(count) put(&row, Int64GetDatum((int64) (count)))
 #define put_ms(ns) put(&row, Float8GetDatum((double) (ns) / LG_NANOS_PER_MS))
-	put(&row, Int64GetDatum(stats.scans));
-	put_ms(stats.scan_time);
-	put_ms(stats.max_scan_time);
-	put(&row, Int64GetDatum(stats.looks));
-	put_ms(stats.look_time);
-	put_ms(stats.max_look_time);
-	put_ms(stats.max_partition_lock_time);
-	put(&row, Int64GetDatum(stats.cancels));
-	put(&row, Int64GetDatum(stats.terminations));
-	put(&row, Int64GetDatum(stats.rollbacks));
-	put(&row, Int64GetDatum(stats.logged));
-	put(&row, Int64GetDatum(stats.suppressed));
-	put(&row, Int64GetDatum(stats.self_resolved));
-	put(&row, Int64GetDatum(stats.unresponsive));
-	put(&row, Int64GetDatum(stats.incidents));
-	put(&row, Int64GetDatum(lg_count_open_incidents()));
-	put_ms(stats.blocked_time);
+	put_count(pg_atomic_read_u64(&scan->scans));
+	put_ms(pg_atomic_read_u64(&scan->scan_time));
+	put_ms(pg_atomic_read_u64(&scan->max_scan_time));
+	put_count(pg_atomic_read_u64(&scan->looks));
+	put_ms(pg_atomic_read_u64(&scan->look_time));
+	put_ms(pg_atomic_read_u64(&scan->max_look_time));
+	put_ms(pg_atomic_read_u64(&scan->max_partition_lock_time));
+	for (int i = 0; i < LG_NUM_LATENESS; i++)
+		put_count(stats.within[i]);
+	put_count(stats.later);
+	put_ms(stats.max_lateness);
+	put_count(stats.cancels);
+	put_count(stats.terminations);
+	put_count(stats.rollbacks);
+	put_count(stats.logged);
+	put_count(stats.suppressed);
+	put_count(stats.self_resolved);
+	put_count(stats.unresponsive);
+	put_count(stats.incidents);
+	put_count(lg_count_open_incidents());
+	put_ms(pg_atomic_read_u64(&scan->blocked_time));
 	put_if(&row, worker_pid != 0, Int32GetDatum(worker_pid));
 	put_time(&row, worker_pid != 0 ? worker_start : 0);
-	put_time(&row, last_scan);
+	put_time(&row, (TimestampTz) pg_atomic_read_u64(&lg_shared->last_scan));
 	put_time(&row, stats.stats_reset);
 	emit(rsinfo, &row);
 	return (Datum) 0;
@@ -1042,7 +1050,18 @@ PG_FUNCTION_INFO_V1(lockguard_reset_stats);
 Datum
 lockguard_reset_stats(PG_FUNCTION_ARGS)
 {
+	LgScanStats *scan;
+
 	lg_require_loaded();
+	scan = &lg_shared->scan_stats;
+	pg_atomic_write_u64(&scan->scans, 0);
+	pg_atomic_write_u64(&scan->scan_time, 0);
+	pg_atomic_write_u64(&scan->max_scan_time, 0);
+	pg_atomic_write_u64(&scan->looks, 0);
+	pg_atomic_write_u64(&scan->look_time, 0);
+	pg_atomic_write_u64(&scan->max_look_time, 0);
+	pg_atomic_write_u64(&scan->max_partition_lock_time, 0);
+	pg_atomic_write_u64(&scan->blocked_time, 0);
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
 	memset(&lg_shared->stats, 0, sizeof(LgStats));
 	lg_shared->stats.stats_reset = GetCurrentTimestamp();

@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 #include "storage/lmgr.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
@@ -123,32 +124,49 @@ end_wait(LgTrack *track, int64 now)
 
 /*
  * Find all processes that wait for a heavyweight lock, in one pass over the
- * PGPROCs without any lock.  "found" has room for one each, and has those that
- * were found the last time.  Returns how many.
+ * PGPROCs in "live", without any lock.  "found" has room for one each, and has
+ * those that were found the last time.  Returns how many.
  */
 int
-lg_find_waiters(LgFound *found, int nbefore, LgTrack *tracks, const LgClock *clock)
+lg_find_waiters(LgFound *found, int nbefore, const LgLive *live,
+				LgTrack *tracks, const LgClock *clock)
 {
-	int			nprocs = ProcGlobal->allProcCount;
+	int			nwaiting = 0;
 	int			nfound = 0;
 
 	for (int i = 0; i < nbefore; i++)
 		if (((volatile PGPROC *) &ProcGlobal->allProcs[found[i].procno])->waitLock == NULL)
 			end_wait(&tracks[found[i].procno], lg_now());
 
-	for (int procno = 0; procno < nprocs; procno++)
+	/*
+	 * This touches a cache line of each PGPROC, which is all that it costs:
+	 * have several on their way at once, and those that are needed next.
+	 */
+	for (int i = 0; i < live->n; i++)
 	{
+		int			procno = live->procno[i];
+		PGPROC	   *proc = &ProcGlobal->allProcs[procno];
+
+		if (i + PREFETCH_AHEAD < live->n)
+			lg_prefetch(&ProcGlobal->allProcs[live->procno[i + PREFETCH_AHEAD]].waitLock);
+		if (likely(((volatile PGPROC *) proc)->waitLock == NULL))
+			continue;
+		lg_prefetch(proc);
+		lg_prefetch(&proc->waitStart);
+		lg_prefetch(&proc->lockGroupLeader);
+		lg_prefetch(&tracks[procno]);
+		found[nwaiting++].procno = procno;
+	}
+
+	for (int i = 0; i < nwaiting; i++)
+	{
+		int			procno = found[i].procno;
 		volatile PGPROC *proc = &ProcGlobal->allProcs[procno];
-		LOCK	   *lock;
+		LOCK	   *lock = proc->waitLock;
 		TimestampTz start;
 
-		/* A PGPROC or two a cache miss: have several on their way at once. */
-		if (procno + PREFETCH_AHEAD < nprocs)
-			lg_prefetch(&ProcGlobal->allProcs[procno + PREFETCH_AHEAD].waitLock);
-		lock = proc->waitLock;
-		if (likely(lock == NULL))
+		if (lock == NULL)
 			continue;
-
 		start = (TimestampTz) pg_atomic_read_u64(&ProcGlobal->allProcs[procno].waitStart);
 		track_wait(&tracks[procno], proc->pid, lock, start, clock);
 		found[nfound].procno = procno;
@@ -208,6 +226,7 @@ walk_lock(LgGraph *graph, PGPROC *proc)
 	LWLock	   *partition;
 	LgLock	   *copy;
 	int64		start;
+	int			granted = 0;
 
 	if (lock == NULL)
 		return;
@@ -217,6 +236,9 @@ walk_lock(LgGraph *graph, PGPROC *proc)
 	 * if the lock is gone; whether the tag is right is checked below.
 	 */
 	memcpy(&tag, &lock->tag, sizeof(LOCKTAG));
+	if (graph->nlocks > 0 &&
+		memcmp(&graph->locks[graph->nlocks - 1].tag, &tag, sizeof(LOCKTAG)) == 0)
+		return;					/* as most in a jam */
 	hash = LockTagHashCode(&tag);
 	if (find_lock(graph->locks, graph->buckets, graph->nbuckets, &tag, hash) >= 0)
 		return;
@@ -231,7 +253,9 @@ walk_lock(LgGraph *graph, PGPROC *proc)
 	if (proc->waitLock == lock &&
 		memcmp(&lock->tag, &tag, sizeof(LOCKTAG)) == 0)
 	{
-		for (PROCLOCK *proclock = lg_first_proclock(lock); proclock != NULL;
+		/* Waiters have a PROCLOCK, too: stop when all holders are found. */
+		for (PROCLOCK *proclock = lg_first_proclock(lock);
+			 proclock != NULL && granted < lock->nGranted;
 			 proclock = lg_next_proclock(lock, proclock))
 		{
 			LgHolder   *holder;
@@ -243,14 +267,17 @@ walk_lock(LgGraph *graph, PGPROC *proc)
 			holder->node = lg_proc_number(proclock->groupLeader);
 			holder->pid = proclock->tag.myProc->pid;
 			holder->mask = proclock->holdMask;
+			granted += pg_popcount32((uint32) holder->mask);
 		}
 		for (PGPROC *queued = lg_first_waiter(lock); queued != NULL;
 			 queued = lg_next_waiter(lock, queued))
 		{
 			LgWaiter   *waiter = &graph->waiters[graph->nwaiters++];
+			PGPROC	   *leader = queued->lockGroupLeader;
 
 			waiter->procno = lg_proc_number(queued);
-			waiter->node = lg_proc_number(queued->waitProcLock->groupLeader);
+			waiter->node = leader ? lg_proc_number(leader) : waiter->procno;
+			lg_prefetch(&graph->nodes[waiter->node]);
 			waiter->pid = queued->pid;
 			waiter->lxid = lg_proc_lxid(queued);
 			waiter->mode = queued->waitLockMode;
@@ -318,10 +345,11 @@ add_node(LgGraph *graph, int procno)
 	if (node->look != graph->look)
 	{
 		node->look = graph->look;
+		node->pid = ProcGlobal->allProcs[procno].pid;
 		node->waiting = false;
+		node->known = false;
 		node->first_wait = -1;
 		node->first_hold = -1;
-		node->idle_since = LG_NEVER;
 		node->blocking_since = LG_NEVER;
 		node->tree = procno;
 		node->visit = 0;
@@ -335,6 +363,31 @@ LgNode *
 lg_node(LgGraph *graph, int node)
 {
 	return graph->nodes[node].look == graph->look ? &graph->nodes[node] : NULL;
+}
+
+/*
+ * Read a node's session and settings, unless that has been done in this look.
+ * Of most waiters nothing needs to be known but that they wait.
+ */
+void
+lg_know(LgGraph *graph, LgNode *node)
+{
+	int			procno = node - graph->nodes;
+	LgTrack    *track = &graph->tracks[procno];
+	int			limit;
+
+	if (node->known)
+		return;
+	node->known = true;
+	lg_read_session(procno, &node->session);
+	lg_track_session(track, &node->session, graph->clock, false);
+	lg_settings_of_session(procno, node->session.pid, node->session.session_start,
+						   graph->server, &node->values);
+	limit = node->values.value[LG_IDLE_BLOCKER_TIMEOUT];
+	node->idle_since = LG_NEVER;
+	if (!node->waiting && (limit > 0 || lg_state_is_idle(&node->session)))
+		node->idle_since = lg_idle_since(track, &node->session, graph->clock,
+										 limit * LG_NANOS_PER_MS);
 }
 
 /* The tree that a node belongs to, named by one of its nodes. */
@@ -453,21 +506,33 @@ oldest_besides(const Oldest *oldest, int node, int *waiter)
 
 /* A pair of a waiter and a blocking node began at "since". */
 static void
-blame(LgGraph *graph, const LgLock *lock, int node, int64 since,
-	  LgBlockKind kind, int procno, int pid, int waiter)
+blame(LgGraph *graph, int node, int64 since, LgBlockKind kind, int procno, int pid,
+	  int waiter)
 {
 	LgNode	   *blocker = &graph->nodes[node];
 
 	if (since >= blocker->blocking_since)
 		return;
 	blocker->blocking_since = since;
-	blocker->evidence.kind = kind;
-	blocker->evidence.tag = lock->tag;
-	blocker->evidence.procno = procno;
-	blocker->evidence.pid = pid;
-	blocker->evidence.waiter_procno = graph->waiters[waiter].procno;
-	blocker->evidence.waiter_pid = graph->waiters[waiter].pid;
-	blocker->evidence.waiter_start = graph->waiters[waiter].wait_start;
+	blocker->blame_kind = kind;
+	blocker->blame_procno = procno;
+	blocker->blame_pid = pid;
+	blocker->blame_waiter = waiter;
+}
+
+/* Evidence of the oldest pair in which a node is in somebody's way. */
+LgEvidence
+lg_evidence(const LgGraph *graph, const LgNode *node)
+{
+	LgEvidence	evidence = {0};
+
+	if (node->blocking_since == LG_NEVER)
+		return evidence;
+	lg_describe_wait(graph, &graph->waiters[node->blame_waiter], &evidence);
+	evidence.kind = node->blame_kind;
+	evidence.procno = node->blame_procno;
+	evidence.pid = node->blame_pid;
+	return evidence;
 }
 
 /*
@@ -526,7 +591,7 @@ blame_lock(LgGraph *graph, LgTrack *tracks, const LgLock *lock)
 						track->ahead_looked = graph->looked_at;
 					at = track->ahead_looked;
 				}
-				blame(graph, lock, waiter->node, Max(at, waiter->since),
+				blame(graph, waiter->node, Max(at, waiter->since),
 					  LG_QUEUE, waiter->procno, waiter->pid, behind);
 			}
 		if (!ahead_of_older)
@@ -542,7 +607,7 @@ blame_lock(LgGraph *graph, LgTrack *tracks, const LgLock *lock)
 
 		if (!holder->blocks)
 			continue;
-		idle_since = graph->nodes[holder->node].idle_since;
+		idle_since = graph->nodes[holder->node].idle_since;	/* known */
 
 		for (int mode = 1; mode < LG_LOCKMODES; mode++)
 		{
@@ -569,8 +634,8 @@ blame_lock(LgGraph *graph, LgTrack *tracks, const LgLock *lock)
 				if (idle_since != LG_NEVER)
 					pair = Min(pair, Max(at, idle_since));
 			}
-			blame(graph, lock, holder->node, pair,
-				  LG_HOLDER, holder->procno, holder->pid, waiter);
+			blame(graph, holder->node, pair, LG_HOLDER,
+				  holder->procno, holder->pid, waiter);
 		}
 	}
 }
@@ -582,9 +647,8 @@ blame_lock(LgGraph *graph, LgTrack *tracks, const LgLock *lock)
  * that have queued up behind it meanwhile.
  */
 static int64
-root_since(LgTrack *track, int64 blocking_since)
+root_since(LgTrack *track, int64 blocking_since, int64 now)
 {
-	int64		now = lg_now();
 	int64		waited = track->waited + (track->in_wait ? now - track->wait.at : 0);
 
 	if (track->blame_since != blocking_since)
@@ -617,7 +681,12 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 			  const LgValues *server,
 			  const LgFound *found, int nfound, int64 min_age)
 {
+	int64		now;
+
 	begin_look(graph);
+	graph->tracks = tracks;
+	graph->clock = clock;
+	graph->server = server;
 
 	for (int i = 0; i < nfound; i++)
 		if (clock->now - found[i].since >= min_age)
@@ -686,42 +755,35 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 	for (int i = 0; i < nfound; i++)
 	{
 		PGPROC	   *proc = &ProcGlobal->allProcs[found[i].procno];
-		PGPROC	   *leader = ((volatile PGPROC *) proc)->lockGroupLeader;
-		LgNode	   *node = lg_node(graph, lg_proc_number(leader ? leader : proc));
+		PGPROC	   *leader;
+		LgNode	   *node = lg_node(graph, found[i].procno);
 
+		if (node != NULL && node->waiting)
+			continue;
+		leader = ((volatile PGPROC *) proc)->lockGroupLeader;
+		node = lg_node(graph, lg_proc_number(leader ? leader : proc));
 		if (node != NULL && ((volatile PGPROC *) proc)->waitLock != NULL)
 			node->waiting = true;
 	}
 
+	/* Since when who holds locks has been idle bears on whom to blame. */
 	for (int i = 0; i < graph->nactive; i++)
-	{
-		LgNode	   *node = &graph->nodes[graph->active[i]];
-		LgTrack    *track = &tracks[graph->active[i]];
-		int			limit;
-
-		lg_read_session(graph->active[i], &node->session);
-		lg_track_session(track, &node->session, clock, false);
-		lg_settings_of_session(graph->active[i], node->session.pid,
-							   node->session.session_start, server, &node->values);
-		limit = node->values.value[LG_IDLE_BLOCKER_TIMEOUT];
-		if (!node->waiting &&
-			(limit > 0 || lg_state_is_idle(&node->session)))
-			node->idle_since = lg_idle_since(track, &node->session, clock,
-											 limit * LG_NANOS_PER_MS);
-	}
+		if (graph->nodes[graph->active[i]].first_hold >= 0)
+			lg_know(graph, &graph->nodes[graph->active[i]]);
 
 	for (int l = 0; l < graph->nlocks; l++)
 		blame_lock(graph, tracks, &graph->locks[l]);
 
+	now = lg_now();
 	for (int i = 0; i < graph->nactive; i++)
 	{
 		LgNode	   *node = &graph->nodes[graph->active[i]];
 		LgTrack    *track = &tracks[graph->active[i]];
 
 		if (!node->waiting)
-			end_wait(track, lg_now());
+			end_wait(track, now);
 		node->root_since = node->blocking_since == LG_NEVER ? LG_NEVER :
-			root_since(track, node->blocking_since);
+			root_since(track, node->blocking_since, now);
 	}
 }
 
@@ -1068,7 +1130,7 @@ lg_find_roots(LgGraph *graph, int *roots)
 
 			if (!reached[node] && graph->nodes[node].first_wait >= 0 &&
 				(lowest < 0 ||
-				 graph->nodes[node].session.pid < graph->nodes[lowest].session.pid) &&
+				 graph->nodes[node].pid < graph->nodes[lowest].pid) &&
 				lg_in_cycle(graph, node))
 				lowest = node;
 		}

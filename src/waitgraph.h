@@ -82,21 +82,33 @@ typedef struct LgEvidence
 	TimestampTz waiter_start;	/* its waitStart */
 } LgEvidence;
 
-/* A lock group that waits or blocks; indexed by its leader's procno. */
+/*
+ * A lock group that waits or blocks; indexed by its leader's procno.  What is
+ * needed of everybody comes first, and is two cache lines; the rest is read
+ * by lg_know() of those of whom more has to be known.
+ */
 typedef struct LgNode
 {
 	uint32		look;			/* the look that this belongs to */
-	bool		waiting;		/* some member waits for a heavyweight lock */
+	int			pid;			/* of the leader */
 	int			first_wait;		/* index in waiters, or -1 */
 	int			first_hold;		/* index in holders, or -1 */
+	int			tree;			/* parent in the union of its tree */
+	uint32		visit;
+	bool		waiting;		/* some member waits for a heavyweight lock */
+	bool		known;			/* the second part is filled in */
+
+	/* The oldest pair in which it is in the way; see lg_evidence(). */
+	int64		blocking_since; /* LG_NEVER = blocks nobody */
+	int64		root_since;		/* the same, less what it has waited itself */
+	LgBlockKind blame_kind;
+	int			blame_procno;	/* the process that holds or queues */
+	int			blame_pid;
+	int			blame_waiter;	/* index in waiters */
+
 	LgSession	session;		/* the leader */
 	LgValues	values;			/* its settings */
 	int64		idle_since;		/* LG_NEVER = not idle */
-	int64		blocking_since; /* LG_NEVER = blocks nobody */
-	int64		root_since;		/* the same, less what it has waited itself */
-	LgEvidence	evidence;		/* of the pair that began then */
-	int			tree;			/* parent in the union of its tree */
-	uint32		visit;
 } LgNode;
 
 /* One step of a traversal downstream of a node. */
@@ -145,6 +157,11 @@ typedef struct LgGraph
 	LgEvidence *edges;			/* by node: how it blocks another of them */
 
 	int64		max_lock_time;	/* longest a partition lock was held, ns */
+
+	/* The caller's, for lg_know(). */
+	LgTrack    *tracks;
+	const LgClock *clock;
+	const LgValues *server;
 } LgGraph;
 
 /* A waiter found by the unlocked pass over the PGPROCs. */
@@ -165,13 +182,15 @@ typedef struct LgBlocker
 } LgBlocker;
 
 extern LgGraph *lg_graph_create(MemoryContext context);
-extern int	lg_find_waiters(LgFound *found, int nbefore, LgTrack *tracks,
-							const LgClock *clock);
+extern int	lg_find_waiters(LgFound *found, int nbefore, const LgLive *live,
+							LgTrack *tracks, const LgClock *clock);
 extern void lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 						  const LgValues *server,
 						  const LgFound *found, int nfound, int64 min_age);
 
 extern LgNode *lg_node(LgGraph *graph, int node);
+extern void lg_know(LgGraph *graph, LgNode *node);
+extern LgEvidence lg_evidence(const LgGraph *graph, const LgNode *node);
 extern bool lg_is_root(LgGraph *graph, const LgNode *node);
 extern const LgWaiter *lg_longest_wait(LgGraph *graph, const LgNode *node);
 extern int64 lg_newly_waited(const LgGraph *graph, const LgWaiter *waiter,

@@ -17,6 +17,7 @@
  */
 #include "postgres.h"
 
+#include "access/twophase.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -54,12 +55,13 @@ typedef struct LgWorker
 	int			nfound;
 	MemoryContext scan_context; /* emptied after each scan that used it */
 
-	uint32		settings_changes;	/* seen when "smallest" was computed */
-	int			smallest[LG_NUM_LIMITS];	/* smallest value anybody has */
+	uint32		settings_changes;	/* seen when view.smallest was computed */
 	int64		ages_due;		/* when a session that was seen passes a limit */
 	int64		ages_new;		/* when one that was not can do so at the earliest */
 	int64		quiet_since;	/* nobody in a transaction; 0 = somebody is */
-	int64		last_look;		/* monotonic ns */
+	int64		last_scan;		/* monotonic ns */
+	bool		incident_open;
+	bool		exact;			/* the next scan is for a limit that is passed then */
 } LgWorker;
 
 static void
@@ -150,7 +152,7 @@ smaller(int64 a, int64 b)
 static int64
 smallest(const LgWorker *worker, LgSetting limit)
 {
-	return worker->smallest[limit] * LG_NANOS_PER_MS;
+	return worker->view.smallest[limit] * LG_NANOS_PER_MS;
 }
 
 /*
@@ -166,9 +168,20 @@ smallest_blocker_limit(const LgWorker *worker)
 	least = smaller(least, smallest(worker, LG_BLOCKER_TIMEOUT));
 	least = smaller(least, smallest(worker, LG_QUEUED_BLOCKER_TIMEOUT));
 	least = smaller(least, smallest(worker, LG_PREEMPT_TIMEOUT));
-	if (worker->smallest[LG_MAX_BLOCKED_SESSIONS] > 0)
+	if (worker->view.smallest[LG_MAX_BLOCKED_SESSIONS] > 0)
 		least = smaller(least, DeadlockTimeout * LG_NANOS_PER_MS);
 	return least;
+}
+
+/* The smallest time limit on ages in force, in ns; 0 if there is none. */
+static int64
+smallest_age_limit(const LgWorker *worker)
+{
+	int64		least = smallest(worker, LG_TRANSACTION_TIMEOUT);
+
+	least = smaller(least, smallest(worker, LG_IDLE_IN_TRANSACTION_TIMEOUT));
+	least = smaller(least, smallest(worker, LG_STATEMENT_TIMEOUT));
+	return smaller(least, smallest(worker, LG_IDLE_SESSION_TIMEOUT));
 }
 
 /*
@@ -179,18 +192,12 @@ smallest_blocker_limit(const LgWorker *worker)
 static void
 judge_ages(LgWorker *worker, bool now)
 {
-	static const LgSetting timeouts[] = {
-		LG_TRANSACTION_TIMEOUT, LG_IDLE_IN_TRANSACTION_TIMEOUT,
-		LG_STATEMENT_TIMEOUT, LG_IDLE_SESSION_TIMEOUT
-	};
 	LgView	   *view = &worker->view;
 	LgVerdicts *verdicts = &worker->verdicts;
-	int64		least = 0;
-	bool		counts = worker->smallest[LG_MAX_LOCKS] > 0 ||
-		worker->smallest[LG_MAX_XMIN_AGE] > 0;
+	int64		least = smallest_age_limit(worker);
+	bool		counts = worker->view.smallest[LG_MAX_LOCKS] > 0 ||
+		worker->view.smallest[LG_MAX_XMIN_AGE] > 0;
 
-	for (int i = 0; i < (int) lengthof(timeouts); i++)
-		least = smaller(least, smallest(worker, timeouts[i]));
 	if (least == 0 && !counts)
 	{
 		worker->ages_due = worker->ages_new = LG_NEVER;
@@ -202,8 +209,9 @@ judge_ages(LgWorker *worker, bool now)
 		int64		next_due = verdicts->next_due;
 
 		verdicts->next_due = LG_NEVER;
-		for (int procno = 0; procno < MaxBackends; procno++)
-			lg_judge_session(view, procno, verdicts);
+		for (int i = 0; i < view->live.n; i++)
+			if (view->live.procno[i] < MaxBackends)
+				lg_judge_session(view, view->live.procno[i], verdicts);
 		worker->ages_due = verdicts->next_due;
 		verdicts->next_due = next_due;
 		worker->ages_new = least > 0 ? view->clock.now + least : LG_NEVER;
@@ -216,19 +224,21 @@ judge_ages(LgWorker *worker, bool now)
 
 /*
  * Let the views see what was measured: times that only the worker knows, as
- * it alone has looked before.  The caller holds LgShared->lock.
+ * it alone has looked before.  Of those who only wait, the views see the same
+ * themselves.
  */
 static void
 publish_measures(LgWorker *worker)
 {
 	LgGraph    *graph = worker->view.graph;
 
+	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < graph->nactive; i++)
 	{
 		LgNode	   *node = &graph->nodes[graph->active[i]];
 		LgSlot	   *slot = lg_slot(graph->active[i]);
 
-		if (slot == NULL)
+		if (slot == NULL || !node->known)
 			continue;
 		slot->measured_pid = node->session.pid;
 		slot->measured_session_start = node->session.session_start;
@@ -236,17 +246,55 @@ publish_measures(LgWorker *worker)
 		slot->blocking_since = node->waiting ? node->blocking_since : node->root_since;
 		slot->idle_since = node->idle_since;
 	}
+	LWLockRelease(lg_shared->lock);
 }
 
-/* Is any session in a transaction?  One pass, without a lock. */
-static bool
-anybody_in_transaction(void)
+/* The worker alone writes it, but for its being reset. */
+static void
+keep_maximum(pg_atomic_uint64 *maximum, int64 value)
 {
-	for (int procno = 0; procno < MaxBackends; procno++)
-	{
-		volatile PGPROC *proc = &ProcGlobal->allProcs[procno];
+	if ((int64) pg_atomic_read_u64(maximum) < value)
+		pg_atomic_write_u64(maximum, value);
+}
 
-		if (LocalTransactionIdIsValid(lg_proc_lxid(proc)) && lg_proc_pid(proc) != 0)
+/*
+ * Is any process in a transaction and not waiting for its client?  One pass,
+ * without a lock.
+ */
+static bool
+anybody_at_work(const LgView *view)
+{
+	for (int i = 0; i < view->live.n; i++)
+	{
+		volatile PGPROC *proc = &ProcGlobal->allProcs[view->live.procno[i]];
+
+		if (LocalTransactionIdIsValid(lg_proc_lxid(proc)) && lg_proc_pid(proc) != 0 &&
+			proc->wait_event_info != WAIT_EVENT_CLIENT_READ)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Can anybody come to wait for a lock without our being woken?  A client that
+ * is idle has to begin a statement first, and wakes us then, or reads a
+ * relation; it has to wait for that only where a strong lock is held.  (Who
+ * waits for its client need not be idle: COPY does so as well.)
+ */
+static bool
+anybody_may_wait(const LgView *view)
+{
+	for (int i = 0; i < view->live.n; i++)
+	{
+		PGPROC	   *proc = &ProcGlobal->allProcs[view->live.procno[i]];
+		LgSession	session;
+
+		if (!LocalTransactionIdIsValid(lg_proc_lxid((volatile PGPROC *) proc)) ||
+			lg_proc_pid((volatile PGPROC *) proc) == 0)
+			continue;
+		lg_read_session(view->live.procno[i], &session);
+		if (session.kind != LG_KIND_CLIENT || !lg_state_is_idle(&session) ||
+			lg_holds_strong_lock(view->live.procno[i]))
 			return true;
 	}
 	return false;
@@ -254,22 +302,23 @@ anybody_in_transaction(void)
 
 /*
  * Limits shorter than naptime have to be looked after more often than that;
- * but not while nobody is in a transaction, for nobody can be in anybody's
- * way then.  Returns true if the worker may doze all the same, for naptime or
- * MAX_DOZE: a client that begins something wakes it.  "soonest" is when it
- * would wake else.
+ * but not while nobody is at work, for nobody comes to wait then.  Returns
+ * true if the worker may doze all the same, for naptime or MAX_DOZE: a client
+ * that begins a statement wakes it; see victim.c.  "pause" is how long it
+ * would sleep else, at most.
  *
  * That is not done before all has been quiet for naptime, so that it is woken
  * at most once in that time.
  */
 static bool
-may_doze(LgWorker *worker, int64 now, int64 soonest)
+may_doze(LgWorker *worker, int64 now, int64 pause)
 {
+	LgView	   *view = &worker->view;
 	int64		naptime = lg_naptime * LG_NANOS_PER_MS;
 
-	if (soonest - now >= naptime)
+	if (pause == 0 || pause >= naptime)
 		return false;
-	if (worker->nfound > 0 || worker->follow->n > 0 || anybody_in_transaction() ||
+	if (worker->nfound > 0 || worker->follow->n > 0 || anybody_at_work(view) ||
 		lg_any_prepared() || RecoveryInProgress())
 	{
 		worker->quiet_since = 0;
@@ -283,7 +332,8 @@ may_doze(LgWorker *worker, int64 now, int64 soonest)
 	/* Whoever has begun before he could see that we sleep must be seen. */
 	pg_atomic_write_u32(&lg_shared->dozing, 1);
 	pg_memory_barrier();
-	if (!anybody_in_transaction())
+	lg_live_procs(&view->live);
+	if (!anybody_may_wait(view))
 		return true;
 	pg_atomic_write_u32(&lg_shared->dozing, 0);
 	worker->quiet_since = 0;
@@ -299,12 +349,13 @@ static int64
 scan(LgWorker *worker, bool whole)
 {
 	LgView	   *view = &worker->view;
-	LgStats    *stats = &lg_shared->stats;
+	LgScanStats *stats = &lg_shared->scan_stats;
 	int64		start;
 	int64		looked = 0;
+	int64		blocker_limit;
 	int64		tenth;
 	int64		min_age;
-	int64		soonest;
+	int64		pause;
 	int64		wake = LG_NEVER;
 	int64		stepped = view->clock.stepped;
 	int64		blocked_time = 0;
@@ -312,6 +363,7 @@ scan(LgWorker *worker, bool whole)
 	uint32		changes = pg_atomic_read_u32(&lg_shared->settings_changes);
 	bool		settings_changed = changes != worker->settings_changes;
 	bool		must_look;
+	bool		dozes;
 
 	if (pg_atomic_read_u32(&lg_shared->dozing) != 0)
 		pg_atomic_write_u32(&lg_shared->dozing, 0);
@@ -321,28 +373,31 @@ scan(LgWorker *worker, bool whole)
 	{
 		worker->settings_changes = changes;
 		lg_settings_server_values(&view->server);
-		lg_settings_smallest(&view->server, worker->smallest);
+		lg_settings_smallest(&view->server, worker->view.smallest);
 		for (int limit = 0; limit < LG_NUM_LIMITS; limit++)
-			pg_atomic_write_u32(&lg_shared->smallest[limit], worker->smallest[limit]);
+			pg_atomic_write_u32(&lg_shared->smallest[limit], worker->view.smallest[limit]);
 	}
-	soonest = smallest_blocker_limit(worker);
-	tenth = smaller(soonest, lg_incident_threshold * LG_NANOS_PER_MS) / 10;
+	blocker_limit = smallest_blocker_limit(worker);
+	tenth = smaller(blocker_limit, lg_incident_threshold * LG_NANOS_PER_MS) / 10;
 	if (tenth > 0)
 		tenth = Max(tenth, LG_NANOS_PER_MS);
 
 	/* From which age on does a wait matter? */
 	min_age = smaller(tenth, smallest(worker, LG_LOCK_WAIT_TIMEOUT));
 	lg_follow_adopt(view, worker->follow);
-	must_look = whole || lg_follow_needs_look(worker->follow) ||
-		lg_prepared_due(worker->prepared, start);
+	must_look = whole ||
+		(worker->follow->n > 0 && lg_follow_needs_look(worker->follow)) ||
+		(max_prepared_xacts > 0 && lg_prepared_due(worker->prepared, start));
 	if (must_look)
 		min_age = 0;
 	else if (min_age == 0)
 		min_age = LG_NEVER;
 
 	LG_DEBUG_POINT("before_look");
+	lg_live_procs(&view->live);
 	nfound = worker->nfound = lg_find_waiters(worker->found, worker->nfound,
-											  view->tracks, &view->clock);
+											  &view->live, view->tracks,
+											  &view->clock);
 	view->looked = must_look;
 	for (int i = 0; i < nfound; i++)
 	{
@@ -364,56 +419,66 @@ scan(LgWorker *worker, bool whole)
 		/* Session time lost since the last look, for the statistics. */
 		for (int i = 0; i < view->graph->nwaiters; i++)
 			blocked_time += lg_newly_waited(view->graph, &view->graph->waiters[i], start,
-											worker->last_look, PG_INT64_MIN);
-		worker->last_look = start;
+											worker->last_scan, PG_INT64_MIN);
 		if (tenth > 0 && nfound > 0)
 			wake = Min(wake, start + tenth);
 	}
-	else
-		worker->last_look = start;
 
-	wake = Min(wake, lg_incidents_scan(worker->incidents, view));
+	/* On a quiet server there is nothing to follow. */
+	if (view->looked || worker->incident_open)
+		wake = Min(wake, lg_incidents_scan(worker->incidents, view, worker->last_scan,
+										   &worker->incident_open));
+	worker->last_scan = start;
 	LG_DEBUG_POINT("before_judge");
 	worker->verdicts.n = 0;
 	worker->verdicts.next_due = LG_NEVER;
-	lg_follow_up(view, worker->follow, &worker->verdicts);
-	lg_judge_waits(view, &worker->verdicts);
-	judge_ages(worker, whole || settings_changed || stepped != view->clock.stepped);
+	if (worker->follow->n > 0)
+		lg_follow_up(view, worker->follow, &worker->verdicts);
+	if (view->looked)
+		lg_judge_waits(view, &worker->verdicts);
+
+	/* Who begins anything now must be seen in time; unless he wakes us. */
+	pause = smaller(blocker_limit > 0 ? tenth : 0,
+					smallest(worker, LG_LOCK_WAIT_TIMEOUT));
+	dozes = may_doze(worker, start, smaller(pause, smallest_age_limit(worker)));
+	judge_ages(worker, whole || settings_changed || stepped != view->clock.stepped ||
+			   (dozes && worker->ages_new < start + MAX_DOZE));
 
 	LG_DEBUG_POINT("before_act");
-	lg_sort_verdicts(&worker->verdicts);
+	if (worker->verdicts.n > 1)
+		lg_sort_verdicts(&worker->verdicts);
 	for (int i = 0; i < worker->verdicts.n; i++)
 		if (view->tracks[worker->verdicts.verdicts[i].session.procno].open_action <= 0 ||
 			worker->verdicts.verdicts[i].result != LG_PENDING)
 			(void) lg_act(view, worker->follow, &worker->verdicts.verdicts[i], NULL);
-	wake = Min(wake, lg_prepared_scan(worker->prepared, view));
+	if (max_prepared_xacts > 0)
+		wake = Min(wake, lg_prepared_scan(worker->prepared, view));
 	LG_DEBUG_POINT("after_act");
 
 	wake = Min(wake, worker->verdicts.next_due);
-	wake = Min(wake, lg_follow_wake(worker->follow, lg_now()));
+	if (worker->follow->n > 0)
+		wake = Min(wake, lg_follow_wake(worker->follow, lg_now()));
 
-	/* Who begins anything now must be seen in time. */
-	soonest = smaller(soonest > 0 ? tenth : 0, smallest(worker, LG_LOCK_WAIT_TIMEOUT));
-	soonest = Min(soonest > 0 ? start + soonest : LG_NEVER, worker->ages_new);
-	wake = Min(wake, may_doze(worker, start, soonest) ? start + MAX_DOZE : soonest);
+	if (dozes)
+		wake = Min(wake, start + MAX_DOZE);
+	else
+		wake = Min(wake, Min(pause > 0 ? start + pause : LG_NEVER, worker->ages_new));
+	worker->exact = wake == worker->verdicts.next_due;
 
-	start = lg_now() - start;
-	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
-	stats->scans++;
-	stats->scan_time += start;
-	stats->max_scan_time = Max(stats->max_scan_time, start);
 	if (view->looked)
 	{
-		stats->looks++;
-		stats->look_time += looked;
-		stats->max_look_time = Max(stats->max_look_time, looked);
-		stats->max_partition_lock_time = Max(stats->max_partition_lock_time,
-											 view->graph->max_lock_time);
-		stats->blocked_time += blocked_time;
+		pg_atomic_fetch_add_u64(&stats->looks, 1);
+		pg_atomic_fetch_add_u64(&stats->look_time, looked);
+		pg_atomic_fetch_add_u64(&stats->blocked_time, blocked_time);
+		keep_maximum(&stats->max_look_time, looked);
+		keep_maximum(&stats->max_partition_lock_time, view->graph->max_lock_time);
 		publish_measures(worker);
 	}
-	lg_shared->last_scan = view->clock.wall;
-	LWLockRelease(lg_shared->lock);
+	pg_atomic_write_u64(&lg_shared->last_scan, view->clock.wall);
+	start = lg_now() - start;
+	pg_atomic_fetch_add_u64(&stats->scans, 1);
+	pg_atomic_fetch_add_u64(&stats->scan_time, start);
+	keep_maximum(&stats->max_scan_time, start);
 	return wake;
 }
 
@@ -425,6 +490,7 @@ worker_create(void)
 
 	worker->view.graph = lg_graph_create(TopMemoryContext);
 	worker->view.tracks = palloc0_array(LgTrack, LG_TOTAL_PROCS);
+	worker->view.live.procno = palloc_array(int, LG_TOTAL_PROCS);
 	worker->view.scratch = palloc_array(int64, LG_TOTAL_PROCS);
 	worker->found = palloc_array(LgFound, LG_TOTAL_PROCS);
 	worker->verdicts.max = 2 * LG_TOTAL_PROCS;
@@ -435,28 +501,35 @@ worker_create(void)
 	worker->scan_context = AllocSetContextCreate(TopMemoryContext, "lockguard scan",
 												 ALLOCSET_DEFAULT_SIZES);
 	worker->settings_changes = pg_atomic_read_u32(&lg_shared->settings_changes) - 1;
+	worker->last_scan = lg_now();
+	worker->incident_open = true;	/* of the worker before this one, perhaps */
 	return worker;
 }
 
 /*
  * Sleep until "wake" (monotonic ns), naptime at most, or until something is
- * asked of us.
+ * asked of us.  A latch counts in whole milliseconds: with "exact", the rest
+ * is slept separately, else it is rounded up, as a wake-up just before the
+ * time would be for nothing.
  */
 static void
-nap(int64 wake)
+nap(int64 wake, bool exact)
 {
 	int64		ms = lg_naptime;
+	int64		left;
 
 	if (wake != LG_NEVER)
 	{
-		int64		left = wake - lg_now();
-
-		/* Round up: a wake-up just before the time would be for nothing. */
-		ms = left <= 0 ? 0 : Min(ms, (left + LG_NANOS_PER_MS - 1) / LG_NANOS_PER_MS);
+		left = Max(wake - lg_now(), 0);
+		ms = Min(ms, (left + (exact ? 0 : LG_NANOS_PER_MS - 1)) / LG_NANOS_PER_MS);
 	}
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 ms, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
+
+	left = wake - lg_now();
+	if (exact && left > 0 && left < LG_NANOS_PER_MS)
+		pg_usleep(left / 1000 + 1);
 }
 
 #ifdef LOCKGUARD_DEBUG
@@ -538,6 +611,6 @@ lg_worker_main(Datum main_arg)
 		}
 
 		MemoryContextReset(worker->scan_context);
-		nap(wake);
+		nap(wake, worker->exact);
 	}
 }

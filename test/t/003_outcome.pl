@@ -100,8 +100,9 @@ END { kill 'CONT', $stopped->pid if $stopped; }
 # It goes on from a savepoint, and idles: the delay counts all the same.  The
 # twin begins a new transaction, and gets a new cancel before anything else.
 {
-	my @s = map { session($node, $_, blocker_timeout => '300ms', escalation_delay => '4s') }
-	  'goes on', 'begins anew';
+	my @s = (
+		session($node, 'goes on', blocker_timeout => '300ms', escalation_delay => '4s'),
+		session($node, 'begins anew', blocker_timeout => '300ms', escalation_delay => '10min'));
 	my @w;
 
 	foreach my $i (0, 1)
