@@ -206,8 +206,8 @@ sub quiet
 	my $looks = 0;
 
 	$looks += $_->{looks} foreach @windows;
-	cheaper($what, spread(\&ms, @scans), 'query, warm', \@warm, \@scans);
-	cheaper("", "", 'query, every 10 ms like the scan', \@paused, \@scans);
+	cheaper($what, spread(\&ms, @scans), 'query, every 10 ms like the scan', \@paused, \@scans);
+	cheaper('', '', 'query, one after the other', \@warm, \@scans);
 
 	# The counts are of no moment when anybody will pass them, so they cost a pass each.
 	set_server('lockguard.max_locks' => 1000000, 'lockguard.max_xmin_age' => 1000000000);
