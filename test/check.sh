@@ -124,6 +124,21 @@ tap_tests()
 	done
 }
 
+# A line for each outage of test/incidents: what was to come of it, and of the like that is none.
+outages()
+{
+	local file name
+
+	echo
+	for file in "$tmp"/debug/test/incidents/*.pl; do
+		name=$(basename "$file" .pl)
+		printf 'outage %s %-8s%-30s%s Negative twin: %s\n' "$(echo "$pg_version" | cut -d " " -f 2)" \
+			"$(grep -qE "/$name.pl \.+ ok" "$tmp/prove.log" && echo ok || echo FAILED)" "${name//_/ }" \
+			"$(sed -n 's/^# Outcome: //p' "$file")" "$(sed -n '/^# Negative twin: /{s///p;q}' "$file")"
+	done
+	echo
+}
+
 # A crash that the server recovered from may escape the tests.
 no_crash()
 {
@@ -152,4 +167,5 @@ if step "server starts" start_server "max_prepared_transactions = 10"; then
 fi
 tap_tests
 step "no server crashed" no_crash
+outages
 finish

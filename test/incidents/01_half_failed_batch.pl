@@ -1,5 +1,8 @@
 # Half-failed migration batch: a statement of the batch fails, the client
 # leaves the transaction open, and every write to its rows waits for it.
+#
+# Outcome: the session that is idle in its failed transaction is terminated.
+# Negative twin: the error has released all locks.
 
 use strict;
 use warnings;

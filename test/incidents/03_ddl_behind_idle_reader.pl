@@ -1,5 +1,8 @@
 # DDL convoy behind an idle reader: a forgotten transaction has read the
 # table, ALTER TABLE waits for it, and everybody else for ALTER TABLE.
+#
+# Outcome: the idle reader is terminated, and the migration goes through.
+# Negative twin: reads the same table, but nobody wants to change it.
 
 use strict;
 use warnings;
@@ -49,6 +52,15 @@ is_actions(
 			blocked => [ $s2, $s3, $s4 ]
 		}
 	]);
+
+# Negative twin: as idle, but the others only read and write.
+{
+	my ($reader, $writer) = map { LockguardTest::Session->new($node, $_) } 'reader', 'writer';
+
+	$reader->query_ok($_) foreach 'BEGIN', 'SELECT count(*) FROM t';
+	$writer->query_ok('UPDATE t SET v = 3 WHERE id = 3');
+	left_alone($observer, $reader);
+}
 
 $node->stop;
 done_testing();

@@ -1,5 +1,8 @@
 # DDL convoy behind a healthy reader or a dump: the reader does its work, and
 # it is the migration in the queue that keeps everybody else out.
+#
+# Outcome: the migration that waits is cancelled, the reader is not.
+# Negative twin: a dump that stands still.
 
 use strict;
 use warnings;

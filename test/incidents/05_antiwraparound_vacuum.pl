@@ -1,5 +1,8 @@
 # Anti-wraparound autovacuum and DDL: a vacuum that does not yield stands
 # before an ALTER TABLE, and everybody else behind the ALTER TABLE.
+#
+# Outcome: the migration is cancelled, the vacuum is not.
+# Negative twin: a plain autovacuum yields by itself.
 
 use strict;
 use warnings;

@@ -1,5 +1,8 @@
 # Hot standby: the replay of an ALTER TABLE waits for an idle reader, and every
 # other reader for the replay.
+#
+# Outcome: the idle reader is terminated on the standby, and replay goes on.
+# Negative twin: the startup process itself is in the way.
 
 use strict;
 use warnings;

@@ -1,5 +1,8 @@
 # Row queue behind an idle writer: one waits for the writer, all others for
 # the first of the queue, who looks like the one to blame.
+#
+# Outcome: the idle writer is terminated, and the first of the queue is not.
+# Negative twin: others only read the row.
 
 use strict;
 use warnings;
@@ -50,6 +53,17 @@ is_actions(
 			blocked => \@writers
 		}
 	]);
+
+# Negative twin: as idle, but the others only read the row.
+{
+	my ($writer, $reader) = map { LockguardTest::Session->new($node, $_) } 'writer', 'reader';
+
+	$writer->query_ok($_)
+	  foreach "SET lockguard.idle_blocker_timeout = '500ms'", 'BEGIN',
+	  'UPDATE t SET v = 100 WHERE id = 7';
+	is($reader->value('SELECT v FROM t WHERE id = 7'), 4, 'the row can be read');
+	left_alone($observer, $writer);
+}
 
 $node->stop;
 done_testing();

@@ -1,5 +1,8 @@
 # Foreign keys: an idle transaction has inserted a child, and the DELETE of
 # its parent waits.
+#
+# Outcome: the idle writer of the child is terminated.
+# Negative twin: the parent is updated, not deleted.
 
 use strict;
 use warnings;
@@ -50,6 +53,15 @@ is_actions(
 			blocked => [$s3]
 		}
 	]);
+
+# Negative twin: the parent's key stays as it is.
+{
+	my ($child, $parent) = map { LockguardTest::Session->new($node, $_) } 'child', 'parent';
+
+	$child->query_ok($_) foreach 'BEGIN', 'INSERT INTO child (pid) VALUES (2)';
+	$parent->query_ok('UPDATE parent SET v = v + 1 WHERE id = 2');
+	left_alone($observer, $child);
+}
 
 $node->stop;
 done_testing();

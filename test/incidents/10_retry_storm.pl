@@ -1,5 +1,8 @@
 # Retry storm: a slow cascading DELETE is sent again and again, and the INSERT
 # of a child waits behind them all.
+#
+# Outcome: each DELETE is cancelled when its own time is over.
+# Negative twin: a successor that was held up itself.
 
 use strict;
 use warnings;

@@ -1,5 +1,8 @@
 # Leaked advisory lock: a session lock outlives the transaction that took it,
 # as behind a pooler in transaction mode.
+#
+# Outcome: the session that has leaked the lock is terminated.
+# Negative twin: its successor holds the lock for itself alone.
 
 use strict;
 use warnings;

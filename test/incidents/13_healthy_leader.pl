@@ -1,6 +1,9 @@
 # Not an outage: a healthy leader holds its advisory lock in an idle
 # transaction, and the others only ask whether it is free.  To remove it would
 # make two leaders.
+#
+# Outcome: nobody is touched.
+# Negative twin: it is one itself.
 
 use strict;
 use warnings;

@@ -1,6 +1,9 @@
 # CREATE INDEX CONCURRENTLY waits for an idle transaction, and VACUUM for
 # CREATE INDEX CONCURRENTLY, which must not be the victim: it would leave an
 # invalid index.
+#
+# Outcome: the idle transaction is terminated, and the index becomes valid.
+# Negative twin: an idle transaction without a snapshot, of another table.
 
 use strict;
 use warnings;
@@ -52,6 +55,15 @@ is_actions(
 			blocked => [ $s2, $s3 ]
 		}
 	]);
+
+# Negative twin: as idle, but it has no snapshot, and has not touched the table.
+{
+	my ($idle, $builder) = map { LockguardTest::Session->new($node, $_) } 'idle', 'builder';
+
+	$idle->query_ok($_) foreach 'BEGIN', 'SELECT 1';
+	$builder->query_ok('CREATE INDEX CONCURRENTLY j ON t (v)');
+	left_alone($observer, $idle);
+}
 
 $node->stop;
 done_testing();

@@ -1,5 +1,8 @@
 # Vacuum held back: a forgotten snapshot blocks nobody, and yet no dead row
 # can be removed any more.
+#
+# Outcome: the session with the old snapshot is terminated.
+# Negative twin: a new snapshot that is old at birth.
 
 use strict;
 use warnings;

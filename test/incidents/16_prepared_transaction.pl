@@ -1,5 +1,8 @@
 # Orphaned prepared transaction: nobody is there any more to finish it, and
 # there is no session to signal.
+#
+# Outcome: the prepared transaction is rolled back, in its own database.
+# Negative twin: its limit only logs unless told to roll back.
 
 use strict;
 use warnings;

@@ -1,5 +1,8 @@
 # Catalogs locked: whoever logs in hangs, and so does every look at
 # pg_stat_activity.
+#
+# Outcome: the idle session that has locked the catalogs is terminated, and logins go on.
+# Negative twin: as idle, with a lock that only keeps others from changing the catalogs.
 
 use strict;
 use warnings;
@@ -49,6 +52,16 @@ is_actions(
 			blocked => \@waiters
 		}
 	]);
+
+# Negative twin: as idle, but with locks that nobody has to wait for.
+{
+	my $idle = LockguardTest::Session->new($node, 'idle');
+
+	$idle->query_ok($_)
+	  foreach 'BEGIN', 'LOCK TABLE pg_authid, pg_database IN SHARE MODE';
+	is_alive(LockguardTest::Session->new($node, 'login'), 'I');
+	left_alone($observer, $idle);
+}
 
 $node->stop;
 done_testing();

@@ -21,7 +21,7 @@ our @EXPORT = qw(
   configure configure_file
   is_blocked_by is_root_of is_waiting
   is_terminated is_cancelled succeeds is_alive
-  is_actions actions forget_actions scan wait_until start_pg_dump
+  is_actions left_alone actions forget_actions scan wait_until start_pg_dump
 );
 
 # Start a server with lockguard loaded, the extension created, and no limit.
@@ -247,6 +247,22 @@ sub actions
 		push @rows, \%action;
 	}
 	return @rows;
+}
+
+# Nobody is acted upon, though these sessions have been idle in transaction for
+# longer than a limit of 500 ms.
+sub left_alone
+{
+	my ($observer, @sessions) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $pids = join ',', map { $_->pid } @sessions;
+
+	$observer->poll("SELECT bool_and(state_change < clock_timestamp() - interval '700 ms')"
+		  . " FROM pg_stat_activity WHERE pid IN ($pids)");
+	scan($observer);
+	is_actions($observer, [], 'nobody is acted upon');
+	is_alive($_, 'T') foreach @sessions;
+	return;
 }
 
 # Wait for the outcome of every action, then compare all the rows that came
