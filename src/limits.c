@@ -597,6 +597,27 @@ tree_is_busy(LgView *view, int tree)
 	return false;
 }
 
+/*
+ * A moment before which a node cannot pass a limit on blockers: what can be
+ * told without a traversal, which for each of a long queue would be dear.
+ */
+static int64
+not_before(LgView *view, const LgNode *node, int limit, int value)
+{
+	int64		since = node->waiting ? node->blocking_since : node->root_since;
+
+	switch (limit)
+	{
+		case LG_QUEUED_BLOCKER_TIMEOUT:
+			return since + value * LG_NANOS_PER_MS;
+		case LG_MAX_BLOCKED_SESSIONS:
+			return view->graph->nwaiters <= value ? LG_NEVER :
+				since + DeadlockTimeout * LG_NANOS_PER_MS;
+		default:
+			return 0;
+	}
+}
+
 /* The limits on blockers: at most one victim per tree. */
 static void
 judge_blockers(LgView *view, LgVerdicts *verdicts)
@@ -629,7 +650,9 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 
 			if (value == 0 || is_busy(subject.track, limit))
 				continue;
-			at = lg_limits[limit].passed_at(view, &subject, value, &measured);
+			at = not_before(view, node, limit, value);
+			if (at <= view->clock.now)
+				at = lg_limits[limit].passed_at(view, &subject, value, &measured);
 			if (at > view->clock.now)
 			{
 				due(verdicts, at);

@@ -1032,11 +1032,76 @@ lg_describe_wait(const LgGraph *graph, const LgWaiter *wait, LgEvidence *evidenc
 	evidence->waiter_start = wait->wait_start;
 }
 
+/* A node that is in the way of a waiter is found: remember how, once. */
+static int
+add_upstream(LgGraph *graph, int n, const LgWaiter *waiter, int node,
+			 LgBlockKind kind, int procno, int pid)
+{
+	LgNode	   *next = lg_node(graph, node);
+	LgEvidence *edge = &graph->edges[node];
+
+	if (next == NULL || next->visit == graph->visit)
+		return n;
+	next->visit = graph->visit;
+	lg_describe_wait(graph, waiter, edge);
+	edge->kind = kind;
+	edge->procno = procno;
+	edge->pid = pid;
+	graph->upstream[n] = node;
+	return n + 1;
+}
+
+/*
+ * Add all who are directly in the way of a waiter (an index in waiters) to the
+ * n nodes upstream; returns their number.  As the visited part of a mode's
+ * queue is always its beginning, each waiter is passed over once per mode in a
+ * traversal, and so are the holders.
+ */
+static int
+visit_ahead(LgGraph *graph, int n, int waiting)
+{
+	const LgWaiter *waiter = &graph->waiters[waiting];
+	LgLock	   *lock = &graph->locks[waiter->lock];
+	LOCKMASK	conflicts = lock->conflicts[waiter->mode];
+
+	if (lock->visit != graph->visit)
+	{
+		lock->visit = graph->visit;
+		lock->held_visited = 0;
+		for (int mode = 0; mode < LG_LOCKMODES; mode++)
+			lock->cursor[mode] = lock->waiter;
+	}
+	for (int i = 0; i < lock->nholders && (conflicts & ~lock->held_visited); i++)
+	{
+		const LgHolder *holder = &graph->holders[lock->holder + i];
+
+		if (holder->mask & conflicts)
+			n = add_upstream(graph, n, waiter, holder->node, LG_HOLDER,
+							 holder->procno, holder->pid);
+	}
+	lock->held_visited |= conflicts;
+
+	for (int mode = 1; mode < LG_LOCKMODES; mode++)
+	{
+		if ((conflicts & lock->waited & LOCKBIT_ON(mode)) == 0)
+			continue;
+		for (; lock->cursor[mode] < waiting; lock->cursor[mode]++)
+		{
+			const LgWaiter *ahead = &graph->waiters[lock->cursor[mode]];
+
+			if (ahead->mode == mode)
+				n = add_upstream(graph, n, waiter, ahead->node, LG_QUEUE,
+								 ahead->procno, ahead->pid);
+		}
+	}
+	return n;
+}
+
 /*
  * All nodes that "start" waits for, directly or through others, each once.
  * They are left in graph->upstream, with "start" itself as the first, and for
  * each in graph->edges how it is in the way of one that was found before it.
- * Returns their number, "start" included.
+ * Returns their number, "start" included.  Linear in holders and waiters.
  */
 int
 lg_upstream(LgGraph *graph, int start)
@@ -1047,30 +1112,9 @@ lg_upstream(LgGraph *graph, int start)
 	graph->nodes[start].visit = graph->visit;
 	graph->upstream[n++] = start;
 	for (int i = 0; i < n; i++)
-	{
-		const LgNode *node = &graph->nodes[graph->upstream[i]];
-
-		for (int w = node->first_wait; w >= 0; w = graph->waiters[w].next_of_node)
-		{
-			LgBlocker	blocker = {0};
-
-			while (lg_next_blocker(graph, &graph->waiters[w], &blocker))
-			{
-				LgNode	   *next = lg_node(graph, blocker.node);
-				LgEvidence *edge;
-
-				if (next == NULL || next->visit == graph->visit)
-					continue;
-				next->visit = graph->visit;
-				edge = &graph->edges[blocker.node];
-				lg_describe_wait(graph, &graph->waiters[w], edge);
-				edge->kind = blocker.kind;
-				edge->procno = blocker.procno;
-				edge->pid = blocker.pid;
-				graph->upstream[n++] = blocker.node;
-			}
-		}
-	}
+		for (int w = graph->nodes[graph->upstream[i]].first_wait; w >= 0;
+			 w = graph->waiters[w].next_of_node)
+			n = visit_ahead(graph, n, w);
 	return n;
 }
 

@@ -65,9 +65,10 @@ typedef struct LgLock
 	LOCKMASK	waited;			/* modes that are waited for */
 	int			last[LG_LOCKMODES]; /* last waiter for each mode, or -1 */
 
-	/* How far a traversal has come, from the end of the queue, per mode. */
+	/* How far a traversal has come, per mode; see visit_behind(), visit_ahead(). */
 	uint32		visit;
 	int			cursor[LG_LOCKMODES];
+	LOCKMASK	held_visited;	/* holders of these modes */
 } LgLock;
 
 /* One "W waits because of X": enough to prove it again under the lock. */

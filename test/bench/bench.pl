@@ -221,12 +221,17 @@ sub quiet
 sub wait_for_rows
 {
 	my ($rows, @waiters) = @_;
-	my $waiting = $observer->value("SELECT count(*) FROM pg_locks WHERE NOT granted") + @waiters;
+	my $i = 0;
 
-	foreach my $i (0 .. $#waiters)
-	{
-		$waiters[$i]->start('UPDATE t SET v = v + 1 WHERE id = ' . (1 + $i % $rows));
-	}
+	return wait_in_queue(sub { 'UPDATE t SET v = v + 1 WHERE id = ' . (1 + $i++ % $rows) }, @waiters);
+}
+
+sub wait_in_queue
+{
+	my ($sql, @waiters) = @_;
+	my $waiting = $observer->value('SELECT count(*) FROM pg_locks WHERE NOT granted') + @waiters;
+
+	$_->start(ref $sql ? $sql->() : $sql) foreach @waiters;
 	$observer->poll('SELECT count(*) FROM pg_locks WHERE NOT granted', $waiting)
 	  or die 'not all wait';
 	return;
@@ -270,6 +275,13 @@ sub jam
 	$holder->query_ok('UPDATE t SET v = v + 1 WHERE id <= 50');
 	wait_for_rows(50, @waiters);
 	jammed('500 wait for 50 rows', $seconds);
+	dissolve($holder, \@waiters, 500);
+
+	# Each is in the way of all behind it.
+	$holder->query_ok('BEGIN');
+	$holder->query_ok('LOCK TABLE t');
+	wait_in_queue('DO $$ BEGIN LOCK TABLE t; END $$', @waiters);
+	jammed('500 wait to lock one table', $seconds);
 	dissolve($holder, \@waiters, 0);
 	return;
 }
