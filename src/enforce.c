@@ -104,8 +104,25 @@ still_blocks(const LgEvidence *evidence)
 }
 
 /*
+ * The wait in whose way the session of a verdict is as a holder; 0 if there is
+ * none, or it cannot be told from another.  While that wait lasts, nobody can
+ * let go of the lock and take it again.  So if the session has begun another
+ * transaction meanwhile, the lock is the session's, and not that transaction
+ * is to blame, but the session.
+ */
+static TimestampTz
+held_against(const LgVerdict *verdict)
+{
+	return verdict->proof == LG_PROVE_BLOCKS &&
+		verdict->evidence.kind == LG_HOLDER &&
+		verdict->evidence.procno == verdict->session.procno ?
+		verdict->evidence.waiter_start : 0;
+}
+
+/*
  * Is it the same process, in the same transaction, doing the same as when it
- * was judged?  Reads without a lock; the caller holds one that keeps it there.
+ * was judged?  Reads without a lock; the caller holds one that keeps it there,
+ * and has proved what is said of other processes.
  */
 static bool
 is_same(const LgVerdict *verdict)
@@ -115,8 +132,8 @@ is_same(const LgVerdict *verdict)
 
 	lg_read_session(then->procno, &now);
 	if (now.pid != then->pid || now.kind != then->kind ||
-		now.session_start != then->session_start || now.lxid != then->lxid ||
-		lg_in_transit(&now))
+		now.session_start != then->session_start || lg_in_transit(&now) ||
+		(now.lxid != then->lxid && held_against(verdict) == 0))
 		return false;
 	if (verdict->limit == LG_MAX_XMIN_AGE &&
 		(now.xmin != then->xmin || now.xid != then->xid))
@@ -263,17 +280,21 @@ lg_cap_count(int64 now)
 /*
  * Has this been recorded already for the same session, limit and episode
  * (wait, statement, state or transaction) with the same result?  Notes that
- * it has been now.
+ * it has been now.  As long as it holds a lock against the same wait, it is
+ * one episode, however many transactions it runs meanwhile.
  */
 static bool
 told_before(LgView *view, const LgVerdict *verdict, LgResult result)
 {
-	LgTrack    *track = &view->tracks[verdict->session.procno];
+	LgTold	   *told;
 	const LgSession *session = &verdict->session;
+	TimestampTz wait = held_against(verdict);
 	TimestampTz since;
+	bool		before;
 
 	if (verdict->limit == LG_NO_LIMIT)
 		return false;
+	told = &view->tracks[session->procno].told[verdict->limit];
 	if (verdict->proof == LG_PROVE_WAITS)
 		since = verdict->evidence.waiter_start;
 	else if (verdict->waits)
@@ -286,14 +307,15 @@ told_before(LgView *view, const LgVerdict *verdict, LgResult result)
 	else
 		since = 0;
 
-	if (track->told[verdict->limit].result == (uint8) result + 1 &&
-		track->told[verdict->limit].lxid == session->lxid &&
-		track->told[verdict->limit].since == since)
-		return true;
-	track->told[verdict->limit].result = (uint8) result + 1;
-	track->told[verdict->limit].lxid = session->lxid;
-	track->told[verdict->limit].since = since;
-	return false;
+	if ((told->lxid != session->lxid || told->since != since) &&
+		(wait == 0 || told->wait != wait))
+		told->results = 0;
+	before = (told->results & (1U << result)) != 0;
+	told->results |= 1U << result;
+	told->lxid = session->lxid;
+	told->since = since;
+	told->wait = wait;
+	return before;
 }
 
 /*
@@ -711,6 +733,16 @@ lg_follow_needs_look(const LgFollow *list)
 	return false;
 }
 
+/* Does the wait that a signal was about go on? */
+static bool
+wait_goes_on(const LgOpen *open)
+{
+	PGPROC	   *proc = &ProcGlobal->allProcs[open->wait_procno];
+
+	return ((volatile PGPROC *) proc)->waitLock != NULL &&
+		(TimestampTz) pg_atomic_read_u64(&proc->waitStart) == open->wait_start;
+}
+
 /*
  * Is the session in the way still?  If it is over its limit as before, the
  * verdict is filled in, for a repetition or an escalation.
@@ -729,30 +761,38 @@ still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
 
 	/*
 	 * Its transaction is over.  But a session at the very end of it may hold
-	 * its locks still, and one that is idle now may hold locks of the session:
-	 * if those are in the way, that is no other transaction's fault.
+	 * its locks still.  And it may hold locks of the session: if those are in
+	 * the way, or are too many, that is no other transaction's fault, whether
+	 * it is in one by now or not.
 	 */
 	if (LocalTransactionIdIsValid(open->lxid) && now.lxid != open->lxid)
 	{
+		bool		another = LocalTransactionIdIsValid(now.lxid);
+		bool		blocks = open->limit == LG_NO_LIMIT ||
+			lg_limits[open->limit].proof == LG_PROVE_BLOCKS;
+
+		if (open->limit == LG_MAX_LOCKS)
+		{
+			if (lg_in_transit(&now))
+				return true;
+			return *over = lg_judge_again(view, open->procno, open->limit, verdict);
+		}
 		node = view->looked ? lg_node(view->graph, open->procno) : NULL;
-		if (LocalTransactionIdIsValid(now.lxid) || node == NULL ||
-			node->blocking_since == LG_NEVER ||
-			(node->blocking_since > open->acted_at && !open->adopted))
+		if (node == NULL || node->blocking_since == LG_NEVER ||
+			(node->blocking_since > open->acted_at && (another || !open->adopted)) ||
+			(another && !blocks))
 			return false;
-		if (!lg_in_transit(&now) && open->limit != LG_NO_LIMIT &&
-			lg_limits[open->limit].proof == LG_PROVE_BLOCKS)
-			*over = lg_judge_again(view, open->procno, open->limit, verdict);
+		if (lg_in_transit(&now) || open->limit == LG_NO_LIMIT || !blocks)
+			return true;
+		if (open->limit == LG_PREEMPT_TIMEOUT)
+			return *over = wait_goes_on(open) &&
+				lg_preempt_again(view, open->wait_procno, open->procno, verdict);
+		*over = lg_judge_again(view, open->procno, open->limit, verdict);
 		return true;
 	}
 
-	if (open->wait_start != 0)
-	{
-		PGPROC	   *proc = &ProcGlobal->allProcs[open->wait_procno];
-
-		if (((volatile PGPROC *) proc)->waitLock == NULL ||
-			(TimestampTz) pg_atomic_read_u64(&proc->waitStart) != open->wait_start)
-			return false;
-	}
+	if (open->wait_start != 0 && !wait_goes_on(open))
+		return false;
 
 	if (open->limit != LG_NO_LIMIT)
 	{

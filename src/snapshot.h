@@ -78,6 +78,15 @@ typedef struct LgSession
 	int64		query_id;
 } LgSession;
 
+/* With which results an episode has been recorded that led to no signal. */
+typedef struct LgTold
+{
+	LocalTransactionId lxid;
+	TimestampTz since;			/* of the wait, statement or state */
+	TimestampTz wait;			/* that it holds a lock against; 0 = none */
+	uint16		results;		/* bit per LgResult */
+} LgTold;
+
 /*
  * What is remembered of a process between two scans, one per PGPROC; private
  * to whoever scans.  Reset when another process takes the PGPROC.
@@ -122,12 +131,7 @@ typedef struct LgTrack
 	int64		quiet_stmt_seen;
 
 	/* What was recorded without a signal: once per limit and episode. */
-	struct
-	{
-		LocalTransactionId lxid;
-		TimestampTz since;		/* of the wait, statement or state */
-		uint8		result;		/* LgResult + 1; 0 = none */
-	}			told[LG_NUM_LIMITS];
+	LgTold		told[LG_NUM_LIMITS];
 
 	/* The incident of which it is the root, and the waits counted in one. */
 	int64		incident_id;

@@ -187,8 +187,9 @@ emit_log(ErrorData *edata)
  * Whoever signals raises "signalling" before he looks at "committing", and we
  * do it the other way round: so either he sees us, or we see him and wait (he
  * takes microseconds; should he never come to an end, we go on).
- * What was sent before that is taken care of here, while we can still abort;
- * the system call has it delivered.
+ * What was sent before that, to this transaction or to the one before it, is
+ * taken care of here, while we can still abort; the system call has it
+ * delivered.
  */
 static void
 commit_begins(LgSlot *slot)
@@ -199,7 +200,7 @@ commit_begins(LgSlot *slot)
 	pg_memory_barrier();
 	for (int tries = 0; pg_atomic_read_u32(&slot->signalling) != 0 && tries < 10000; tries++)
 		pg_usleep(10);
-	if (slot->reason.pid == MyProcPid && slot->reason.lxid == lxid)
+	if (slot->reason.pid == MyProcPid)
 	{
 		(void) getppid();
 		CHECK_FOR_INTERRUPTS();
