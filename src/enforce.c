@@ -239,31 +239,39 @@ prove_and_signal(const LgVerdict *verdict, int sig, TimestampTz *acted_at)
 }
 
 /*
- * May one more signal be sent within max_actions_per_minute?  If not, that is
- * said once, until it may again.
+ * May one more signal, because of that limit, be sent within
+ * max_actions_per_minute?  If not, that is said once, until it may again.
+ *
+ * A quarter is kept for limits on blockers: else those who time out one by one,
+ * or mean to, would keep whoever is in their way from being removed.
  */
 bool
-lg_cap_allows(int64 now)
+lg_cap_allows(int64 now, int limit)
 {
-	static bool warned = false;
+	static bool warned[2] = {false};
 	LgShared   *shared = lg_shared;
-	int64		before = shared->signals_sent - lg_max_actions_per_minute;
+	bool		blocks = limit == LG_NO_LIMIT ||
+		(limit < LG_NUM_LIMITS && lg_limits[limit].proof == LG_PROVE_BLOCKS);
+	int			cap = lg_max_actions_per_minute - (blocks ? 0 : lg_max_actions_per_minute / 4);
+	int64		before = shared->signals_sent - cap;
 
 	/* The signal that many ago must be older than a minute. */
-	if (lg_max_actions_per_minute > 0 &&
+	if (cap > 0 &&
 		(before < 0 ||
 		 now - shared->signal_times[before % LG_MAX_ACTIONS_PER_MINUTE] >=
 		 60 * LG_NANOS_PER_SEC))
 	{
-		warned = false;
+		warned[blocks] = false;
 		return true;
 	}
-	if (!warned)
+	if (!warned[blocks])
 		ereport(WARNING,
 				(errmsg("lockguard: max_actions_per_minute (%d) is reached",
 						lg_max_actions_per_minute),
-				 errdetail("Who is over a limit is left alone until the minute allows more.")));
-	warned = true;
+				 blocks ?
+				 errdetail("Who is over a limit is left alone until the minute allows more.") :
+				 errdetail("Only limits on blockers may signal anybody until the minute allows more.")));
+	warned[blocks] = true;
 	return false;
 }
 
@@ -581,7 +589,7 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 			instead = LG_LOGGED;
 			why = "paused by lockguard.pause()";
 		}
-		else if (!lg_cap_allows(view->clock.now))
+		else if (!lg_cap_allows(view->clock.now, verdict->limit))
 		{
 			instead = LG_SUPPRESSED;
 			why = "lockguard.max_actions_per_minute is reached";
@@ -937,7 +945,7 @@ lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
 				 view->clock.now - open->repeated_at >= REPEAT_AFTER &&
 				 verdict.result == LG_PENDING && !lg_dry_run &&
 				 lg_shared->paused_until <= view->clock.now &&
-				 lg_cap_allows(view->clock.now))
+				 lg_cap_allows(view->clock.now, open->limit))
 		{
 			TimestampTz at;
 

@@ -179,7 +179,7 @@ act(LgView *view, Attempt *attempt, const LgSession *session, int64 age, bool bu
 		return;
 	}
 
-	if (!lg_cap_allows(view->clock.now))
+	if (!lg_cap_allows(view->clock.now, LG_PREPARED_TRANSACTION_TIMEOUT))
 	{
 		if (attempt->told)
 			return;
