@@ -413,11 +413,13 @@ whom(const LgAction *action)
 
 	initStringInfo(&buf);
 	if (NameStr(action->usename)[0])
-		appendStringInfo(&buf, "user \"%s\"", NameStr(action->usename));
+		appendStringInfo(&buf, "user \"%s\"",
+						 lg_one_line(NameStr(action->usename), NAMEDATALEN));
 	else
 		appendStringInfo(&buf, "user with OID %u", action->userid);
 	if (NameStr(action->datname)[0])
-		appendStringInfo(&buf, ", database \"%s\"", NameStr(action->datname));
+		appendStringInfo(&buf, ", database \"%s\"",
+						 lg_one_line(NameStr(action->datname), NAMEDATALEN));
 	else
 		appendStringInfo(&buf, ", database with OID %u", action->datid);
 	if (action->application_name[0])
@@ -442,12 +444,15 @@ lg_log_action(LgView *view, const LgVerdict *verdict, const LgAction *action)
 	lg_tell(verdict->limit, verdict->blocked_sessions, verdict->measured,
 			verdict->session.state, story, sizeof(story));
 	if (verdict->limit == LG_NO_LIMIT)
-		why = psprintf("asked for by user \"%s\"", NameStr(action->requested_by));
+		why = psprintf("asked for by user \"%s\"",
+					   lg_one_line(NameStr(action->requested_by), NAMEDATALEN));
 	else
 	{
 		lg_format_value(verdict->limit, verdict->value, value, sizeof(value));
-		lg_describe_source(verdict->source, NameStr(action->usename),
-						   NameStr(action->datname), source, sizeof(source));
+		lg_describe_source(verdict->source,
+						   lg_one_line(NameStr(action->usename), NAMEDATALEN),
+						   lg_one_line(NameStr(action->datname), NAMEDATALEN),
+						   source, sizeof(source));
 		if (verdict->preempted_for != 0)
 			why = psprintf("lockguard.%s of process %d is %s",
 						   lg_setting_name(verdict->limit),

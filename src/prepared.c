@@ -30,6 +30,7 @@
 #include "lockguard.h"
 #include "prepared.h"
 #include "record.h"
+#include "tree.h"
 
 /* A rollback that has not succeeded by then is given up, and when it is tried again. */
 #define GIVE_UP_AFTER	(10 * LG_NANOS_PER_SEC)
@@ -127,7 +128,7 @@ end_attempt(Attempt *attempt, bool gone, int64 now)
 	{
 		ereport(WARNING,
 				(errmsg("lockguard: prepared transaction \"%s\" could not be rolled back now",
-						attempt->gid),
+						lg_one_line(attempt->gid, LG_GID_SIZE)),
 				 errdetail("It is tried again every %d s.",
 						   (int) (RETRY_AFTER / LG_NANOS_PER_SEC))));
 		attempt->warned = true;

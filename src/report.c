@@ -92,8 +92,8 @@ append_block(StringInfo out, const char *language, const char *text)
 	int			fence = Max(backticks(copy) + 1, 3);
 
 	for (char *p = copy; *p; p++)
-		if ((unsigned char) *p < ' ' && *p != '\n' && *p != '\t')
-			*p = ' ';
+		if (*p != '\n' && *p != '\t' && lg_control_bytes(p) > 0)
+			memset(p, ' ', lg_control_bytes(p));
 	append_fence(out, fence);
 	appendStringInfo(out, "%s\n%s\n", language, copy);
 	append_fence(out, fence);

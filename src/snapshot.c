@@ -19,6 +19,7 @@
 
 #include "access/transam.h"
 #include "common/ip.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "replication/syncrep.h"
 #include "storage/lwlock.h"
@@ -337,6 +338,19 @@ lg_read_session(int procno, LgSession *session)
 	}
 }
 
+/* The last character of a text that was cut may be half a one of UTF-8: drop it. */
+static void
+drop_half_character(char *text)
+{
+	int			len = strlen(text);
+	int			last = len - 1;
+
+	while (last > 0 && len - last < 4 && (text[last] & 0xC0) == 0x80)
+		last--;
+	if (last >= 0 && pg_utf_mblen((unsigned char *) text + last) > len - last)
+		text[last] = '\0';
+}
+
 /*
  * Copy a session's query, application name (NAMEDATALEN) and client address
  * (LG_ADDR_SIZE) as raw bytes; returns false, with empty strings, if the
@@ -399,6 +413,9 @@ lg_read_texts(const LgSession *session, char *query, size_t query_size,
 			application_name[0] = '\0';
 		return false;
 	}
+	if (query && strlen(query) + 1 ==
+		Min(query_size, (size_t) pgstat_track_activity_query_size))
+		drop_half_character(query);
 
 	if (client_addr &&
 		(addr.addr.ss_family == AF_INET || addr.addr.ss_family == AF_INET6))

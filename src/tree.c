@@ -17,8 +17,30 @@
 #include "tree.h"
 
 /*
+ * How many bytes of a control character begin here, 0 if none: those of ASCII,
+ * and in UTF-8 those that terminals or viewers obey as well: the C1 set, line
+ * and paragraph separators, and what turns the direction of writing round.
+ */
+int
+lg_control_bytes(const char *text)
+{
+	const unsigned char *p = (const unsigned char *) text;
+
+	if (p[0] < ' ' || p[0] == 127)
+		return 1;
+	if (p[0] == 0xC2 && p[1] >= 0x80 && p[1] <= 0x9F)
+		return 2;
+	if (p[0] == 0xE2 && p[1] == 0x80 && p[2] >= 0xA8 && p[2] <= 0xAE)
+		return 3;
+	if (p[0] == 0xE2 && p[1] == 0x81 && p[2] >= 0xA6 && p[2] <= 0xA9)
+		return 3;
+	return 0;
+}
+
+/*
  * Text of others as one line: control characters and runs of space become a
- * single space; cut at max_bytes, marked with "...".  Bytes above 127 stay.
+ * single space; cut at max_bytes, marked with "...".  Other bytes above 127
+ * stay.
  */
 char *
 lg_one_line(const char *text, int max_bytes)
@@ -27,16 +49,18 @@ lg_one_line(const char *text, int max_bytes)
 	bool		space = false;
 
 	initStringInfo(&buf);
-	for (; *text != '\0'; text++)
+	while (*text != '\0')
 	{
-		unsigned char c = (unsigned char) *text;
+		int			control = *text == ' ' ? 1 : lg_control_bytes(text);
 
-		if (c <= ' ' || c == 127)
+		if (control > 0)
 		{
 			space = buf.len > 0;
+			text += control;
 			continue;
 		}
-		if (buf.len >= max_bytes - 3)
+		if (buf.len + space >= max_bytes - 3 &&
+			buf.len + space + strlen(text) > (size_t) max_bytes)
 		{
 			/* Do not leave half a character of UTF-8 behind. */
 			while (buf.len > 0 && ((unsigned char) buf.data[buf.len - 1] & 0xC0) == 0x80)
@@ -50,7 +74,7 @@ lg_one_line(const char *text, int max_bytes)
 		if (space)
 			appendStringInfoChar(&buf, ' ');
 		space = false;
-		appendStringInfoChar(&buf, (char) c);
+		appendStringInfoChar(&buf, *text++);
 	}
 	return buf.data;
 }
@@ -89,7 +113,11 @@ lg_lock_text(const LOCKTAG *tag, const LgTreeStyle *style, char *buf, size_t siz
 				(tag->locktag_field1 == MyDatabaseId || tag->locktag_field1 == InvalidOid))
 				name = style->relation_name(tag->locktag_field2);
 			if (name)
-				snprintf(buf, size, "%s of %s", type, name);
+			{
+				name = lg_one_line(name, size - 64);
+				snprintf(buf, size, "%s of %s", type,
+						 style->clean ? style->clean(name) : name);
+			}
 			else
 				snprintf(buf, size, "%s of relation %u in database %u", type,
 						 tag->locktag_field2, tag->locktag_field1);

@@ -34,6 +34,7 @@ extern void lg_draw_tree(LgView *view, int root, const LgTreeStyle *style,
 						 StringInfo out);
 extern void lg_lock_text(const LOCKTAG *tag, const LgTreeStyle *style,
 						 char *buf, size_t size);
+extern int	lg_control_bytes(const char *text);
 extern char *lg_one_line(const char *text, int max_bytes);
 extern void lg_duration_text(int64 ns, char *buf, size_t size);
 

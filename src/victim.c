@@ -20,6 +20,7 @@
 #include "access/xact.h"
 #include "catalog/objectaccess.h"
 #include "executor/executor.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
 #include "tcop/utility.h"
@@ -29,6 +30,7 @@
 #include "compat.h"
 #include "limits.h"
 #include "lockguard.h"
+#include "tree.h"
 #include "victim.h"
 
 static emit_log_hook_type next_emit_log = NULL;
@@ -108,6 +110,23 @@ lg_describe_source(LgSource source, const char *role, const char *database,
 	}
 }
 
+/*
+ * A name as the client can be told it.  One that could not be converted to the
+ * client's encoding would bring an error in place of the message.
+ */
+static char *
+name_for_client(const char *name)
+{
+	char	   *copy = lg_one_line(name ? name : "", NAMEDATALEN);
+	int			encoding = pg_get_client_encoding();
+
+	if (encoding != GetDatabaseEncoding() && encoding != PG_SQL_ASCII)
+		for (char *p = copy; *p; p++)
+			if (IS_HIGHBIT_SET(*p))
+				*p = '?';
+	return copy;
+}
+
 /* Add DETAIL and HINT to an error that lockguard has caused. */
 static void
 explain(ErrorData *edata, const LgReason *reason)
@@ -128,8 +147,8 @@ explain(ErrorData *edata, const LgReason *reason)
 
 	lg_format_value(reason->limit, reason->value, value, sizeof(value));
 	lg_describe_source(reason->source,
-					   MyProcPort && MyProcPort->user_name ? MyProcPort->user_name : "",
-					   MyProcPort && MyProcPort->database_name ? MyProcPort->database_name : "",
+					   name_for_client(MyProcPort ? MyProcPort->user_name : NULL),
+					   name_for_client(MyProcPort ? MyProcPort->database_name : NULL),
 					   source, sizeof(source));
 	if (reason->other_pid != 0)
 		edata->detail = psprintf("lockguard: this session %s; lockguard.%s of process %d is %s.",

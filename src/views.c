@@ -1023,7 +1023,7 @@ lockguard_pause(PG_FUNCTION_ARGS)
 	ereport(LOG,
 			(errmsg("lockguard: paused for %lld s by user \"%s\"",
 					(long long) (duration / LG_NANOS_PER_SEC),
-					GetUserNameFromId(GetUserId(), false))));
+					lg_one_line(GetUserNameFromId(GetUserId(), false), NAMEDATALEN))));
 	lg_wake_worker();
 	PG_RETURN_VOID();
 }
@@ -1040,7 +1040,7 @@ lockguard_resume(PG_FUNCTION_ARGS)
 	LWLockRelease(lg_shared->lock);
 	ereport(LOG,
 			(errmsg("lockguard: resumed by user \"%s\"",
-					GetUserNameFromId(GetUserId(), false))));
+					lg_one_line(GetUserNameFromId(GetUserId(), false), NAMEDATALEN))));
 	lg_wake_worker();
 	PG_RETURN_VOID();
 }
