@@ -291,17 +291,26 @@ lg_incident_range(int64 *first, int64 *next)
 	LWLockRelease(record->lock);
 }
 
-/* How many of the incidents kept are open.  Takes the lock, shared. */
+/*
+ * How many of the incidents kept are open.  The rows are read without the
+ * lock: there may be a million, and whoever asks all the time must not keep
+ * others from recording.
+ */
 int
 lg_count_open_incidents(void)
 {
 	int			n = 0;
+	int64		first;
+	int64		next;
 
-	LWLockAcquire(record->lock, LW_SHARED);
-	for (int64 id = record->first_incident_id; id < record->next_incident_id; id++)
-		if (incident_row(id)->incident_id == id && incident_row(id)->ended_at == 0)
+	lg_incident_range(&first, &next);
+	for (int64 id = first; id < next; id++)
+	{
+		volatile LgIncident *row = incident_row(id);
+
+		if (row->incident_id == id && row->ended_at == 0)
 			n++;
-	LWLockRelease(record->lock);
+	}
 	return n;
 }
 

@@ -251,6 +251,7 @@ append_actions(StringInfo out, const LgIncident *incident, StringInfo gantt)
 	{
 		char		value[32];
 
+		CHECK_FOR_INTERRUPTS();
 		if (!lg_fetch_action(id, action) ||
 			action->incident_id != incident->incident_id)
 			continue;

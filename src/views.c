@@ -136,13 +136,35 @@ array_of_pids(const int *pids, int n)
 										   true, TYPALIGN_INT));
 }
 
-/* A row under construction: columns are set one after the other. */
+/*
+ * A row under construction: columns are set one after the other.  What they
+ * take is in a context of its own, and goes when the next row begins: there
+ * may be very many, and texts of others in all of them.
+ */
 typedef struct Row
 {
 	int			n;
 	Datum		values[48];
 	bool		nulls[48];
+	MemoryContext context;
+	MemoryContext outer;
 } Row;
+
+static void
+init_row(Row *row)
+{
+	row->context = AllocSetContextCreate(CurrentMemoryContext, "lockguard row",
+										 ALLOCSET_DEFAULT_SIZES);
+}
+
+/* Until emit(), allocate in the row's context. */
+static void
+begin_row(Row *row)
+{
+	row->n = 0;
+	MemoryContextReset(row->context);
+	row->outer = MemoryContextSwitchTo(row->context);
+}
 
 static void
 put(Row *row, Datum value)
@@ -203,7 +225,7 @@ emit(ReturnSetInfo *rsinfo, Row *row)
 {
 	Assert(row->n == rsinfo->setDesc->natts);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row->values, row->nulls);
-	row->n = 0;
+	MemoryContextSwitchTo(row->outer);
 }
 
 /*
@@ -322,7 +344,7 @@ put_lock(Row *row, const LOCKTAG *tag)
 
 /* One row of lock_tree: a step of the traversal below a root. */
 static void
-emit_step(ReturnSetInfo *rsinfo, LgView *view, int index, int *path)
+emit_step(ReturnSetInfo *rsinfo, Row *row, LgView *view, int index, int *path)
 {
 	LgGraph    *graph = view->graph;
 	LgStep		step = graph->steps[index];
@@ -337,7 +359,6 @@ emit_step(ReturnSetInfo *rsinfo, LgView *view, int index, int *path)
 	char		gid[LG_GID_SIZE] = "";
 	int			depth = 0;
 	const char *state = lg_state_text(session);
-	Row			row;
 
 	for (int i = index; i >= 0; i = graph->steps[i].parent)
 		depth++;
@@ -352,32 +373,32 @@ emit_step(ReturnSetInfo *rsinfo, LgView *view, int index, int *path)
 	}
 	lg_read_texts(session, query, sizeof(query), application_name, NULL);
 
-	row.n = 0;
-	put(&row, Int32GetDatum(path[0]));
-	put(&row, Int32GetDatum(step.level));
-	put(&row, array_of_pids(path, depth));
-	put(&row, Int32GetDatum(session->pid));
-	put_text(&row, gid);
-	put(&row, blocked_by(view, node));
-	put(&row, Int32GetDatum(lg_downstream(graph, step.node)));
-	put_text(&row, waiter == NULL ? NULL : step.kind == LG_HOLDER ? "holder" : "queue");
-	put_lock(&row, waiter ? &graph->locks[waiter->lock].tag : NULL);
-	put_text(&row, waiter ? GetLockmodeName(graph->locks[waiter->lock].tag.locktag_lockmethodid,
+	begin_row(row);
+	put(row, Int32GetDatum(path[0]));
+	put(row, Int32GetDatum(step.level));
+	put(row, array_of_pids(path, depth));
+	put(row, Int32GetDatum(session->pid));
+	put_text(row, gid);
+	put(row, blocked_by(view, node));
+	put(row, Int32GetDatum(lg_downstream(graph, step.node)));
+	put_text(row, waiter == NULL ? NULL : step.kind == LG_HOLDER ? "holder" : "queue");
+	put_lock(row, waiter ? &graph->locks[waiter->lock].tag : NULL);
+	put_text(row, waiter ? GetLockmodeName(graph->locks[waiter->lock].tag.locktag_lockmethodid,
 											waiter->mode) : NULL);
-	put_time(&row, waiter ? lg_clock_wall(&view->clock, waiter->since) : 0);
-	put_text(&row, visible ? state : NULL);
-	put_text(&row, visible && session->has_status ?
+	put_time(row, waiter ? lg_clock_wall(&view->clock, waiter->since) : 0);
+	put_text(row, visible ? state : NULL);
+	put_text(row, visible && session->has_status ?
 			 pgstat_get_wait_event_type(session->wait_event) : NULL);
-	put_text(&row, visible && session->has_status ?
+	put_text(row, visible && session->has_status ?
 			 pgstat_get_wait_event(session->wait_event) : NULL);
-	put_time(&row, visible ? session->xact_start : 0);
-	put_text(&row, lg_backend_type(session->kind));
-	put_database(&row, named ? NameStr(slot->datname) : "", session->datid);
-	put_role(&row, named ? NameStr(slot->usename) : "", session->userid);
-	put_text(&row, application_name);
-	put_text(&row, visible || session->kind == LG_KIND_PREPARED ? query :
+	put_time(row, visible ? session->xact_start : 0);
+	put_text(row, lg_backend_type(session->kind));
+	put_database(row, named ? NameStr(slot->datname) : "", session->datid);
+	put_role(row, named ? NameStr(slot->usename) : "", session->userid);
+	put_text(row, application_name);
+	put_text(row, visible || session->kind == LG_KIND_PREPARED ? query :
 			 "<insufficient privilege>");
-	emit(rsinfo, &row);
+	emit(rsinfo, row);
 }
 
 PG_FUNCTION_INFO_V1(lockguard_lock_tree);
@@ -391,10 +412,12 @@ lockguard_lock_tree(PG_FUNCTION_ARGS)
 	int		   *roots;
 	int			nroots;
 	int		   *path;
+	Row			row;
 
 	lg_require_loaded();
 	InitMaterializedSRF(fcinfo, 0);
 	view = look();
+	init_row(&row);
 	roots = palloc_array(int, LG_TOTAL_PROCS);
 	path = palloc_array(int, LG_TOTAL_PROCS + 1);
 	nroots = lg_find_roots(view->graph, roots);
@@ -410,7 +433,7 @@ lockguard_lock_tree(PG_FUNCTION_ARGS)
 		for (int i = 0; i <= n; i++)
 		{
 			memcpy(view->graph->steps, steps, (n + 1) * sizeof(LgStep));
-			emit_step(rsinfo, view, i, path);
+			emit_step(rsinfo, &row, view, i, path);
 			CHECK_FOR_INTERRUPTS();
 		}
 		pfree(steps);
@@ -436,6 +459,7 @@ lockguard_tree(PG_FUNCTION_ARGS)
 	LgView	   *view;
 	int		   *roots;
 	int			nroots;
+	MemoryContext context;
 	Row			row;
 
 	lg_require_loaded();
@@ -448,27 +472,34 @@ lockguard_tree(PG_FUNCTION_ARGS)
 	style.may_see = lg_may_see;
 	style.clean = lg_clean;
 
-	row.n = 0;
+	context = AllocSetContextCreate(CurrentMemoryContext, "lockguard tree",
+									ALLOCSET_DEFAULT_SIZES);
+	init_row(&row);
 	for (int r = 0; r < nroots; r++)
 	{
+		MemoryContext old = MemoryContextSwitchTo(context);
 		StringInfoData buf;
 		char	   *line;
 		char	   *rest;
 
 		initStringInfo(&buf);
 		lg_draw_tree(view, roots[r], &style, &buf);
+		MemoryContextSwitchTo(old);
 		for (line = buf.data; line != NULL; line = rest)
 		{
 			rest = strchr(line, '\n');
 			if (rest)
 				*rest++ = '\0';
+			begin_row(&row);
 			put(&row, CStringGetTextDatum(line));
 			emit(rsinfo, &row);
 		}
+		MemoryContextReset(context);
 		CHECK_FOR_INTERRUPTS();
 	}
 	if (nroots == 0)
 	{
+		begin_row(&row);
 		put(&row, CStringGetTextDatum("No session waits for a lock."));
 		emit(rsinfo, &row);
 	}
@@ -515,7 +546,7 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	view = look();
 
-	row.n = 0;
+	init_row(&row);
 	for (int procno = 0; procno < (int) ProcGlobal->allProcCount; procno++)
 	{
 		LgNode	   *node = lg_node(view->graph, procno);
@@ -543,6 +574,7 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 			 session.kind != LG_KIND_STARTING))
 			continue;
 
+		begin_row(&row);
 		lg_settings_of_session(procno, session.pid, session.session_start,
 							   &view->server, &values);
 		lg_track_session(&view->tracks[procno], &session, &view->clock, false);
@@ -604,7 +636,7 @@ lockguard_actions(PG_FUNCTION_ARGS)
 	lg_require_loaded();
 	InitMaterializedSRF(fcinfo, 0);
 	lg_action_range(&first, &next);
-	row.n = 0;
+	init_row(&row);
 	for (int64 id = first; id < next; id++)
 	{
 		bool		visible;
@@ -613,6 +645,7 @@ lockguard_actions(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		if (!lg_fetch_action(id, action))
 			continue;
+		begin_row(&row);
 		visible = lg_may_see(action->userid);
 		put(&row, Int64GetDatum(action->action_id));
 		put_if(&row, action->incident_id != 0, Int64GetDatum(action->incident_id));
@@ -679,7 +712,7 @@ lockguard_incidents(PG_FUNCTION_ARGS)
 	lg_require_loaded();
 	InitMaterializedSRF(fcinfo, 0);
 	lg_incident_range(&first, &next);
-	row.n = 0;
+	init_row(&row);
 	for (int64 id = first; id < next; id++)
 	{
 		bool		visible;
@@ -687,6 +720,7 @@ lockguard_incidents(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		if (!lg_fetch_incident(id, incident))
 			continue;
+		begin_row(&row);
 		visible = lg_may_see(incident->userid);
 		put(&row, Int64GetDatum(incident->incident_id));
 		put_text(&row, incident->ended_at == 0 ? "open" : "closed");
@@ -730,9 +764,10 @@ lockguard_contention(PG_FUNCTION_ARGS)
 	lg_require_loaded();
 	InitMaterializedSRF(fcinfo, 0);
 	n = lg_fetch_contention(all);
-	row.n = 0;
+	init_row(&row);
 	for (int i = 0; i < n; i++)
 	{
+		begin_row(&row);
 		put_database(&row, "", all[i].datid);
 		put_role(&row, "", all[i].userid);
 		put_if(&row, all[i].query_id != 0 && lg_may_see(all[i].userid),
@@ -763,12 +798,13 @@ lockguard_action_counts(PG_FUNCTION_ARGS)
 	stats = lg_shared->stats;
 	LWLockRelease(lg_shared->lock);
 
-	row.n = 0;
+	init_row(&row);
 	for (int limit = LG_NO_LIMIT; limit <= LG_PREPARED_TRANSACTION_TIMEOUT; limit++)
 		for (int action = LG_DO_LOG; action <= LG_DO_ROLLBACK; action++)
 		{
 			if (stats.actions[limit + 1][action] == 0)
 				continue;
+			begin_row(&row);
 			put_text(&row, limit == LG_NO_LIMIT ? NULL : lg_setting_name(limit));
 			put_text(&row, lg_action_name(action));
 			put(&row, Int64GetDatum(stats.actions[limit + 1][action]));
@@ -799,7 +835,8 @@ lockguard_stats(PG_FUNCTION_ARGS)
 	worker_start = lg_shared->worker_start;
 	LWLockRelease(lg_shared->lock);
 
-	row.n = 0;
+	init_row(&row);
+	begin_row(&row);
 #define put_count(count) put(&row, Int64GetDatum((int64) (count)))
 #define put_ms(ns) put(&row, Float8GetDatum((double) (ns) / LG_NANOS_PER_MS))
 	put_count(pg_atomic_read_u64(&scan->scans));
@@ -844,11 +881,12 @@ lockguard_server_settings(PG_FUNCTION_ARGS)
 	lg_require_loaded();
 	InitMaterializedSRF(fcinfo, 0);
 	lg_settings_server_values(&server);
-	row.n = 0;
+	init_row(&row);
 	for (int id = 0; id < LG_NUM_SETTINGS; id++)
 	{
 		char		value[32];
 
+		begin_row(&row);
 		if (lg_setting_unit(id) != NULL)
 			snprintf(value, sizeof(value), "%d", server.value[id]);
 		else

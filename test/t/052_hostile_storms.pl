@@ -45,5 +45,50 @@ my $key = 0;
 	$_->close(silent => 1) foreach @slow, $w;
 }
 
+# The most memory that a backend has had so far, in kB; undef where the system
+# does not tell.
+sub memory_of
+{
+	my ($session) = @_;
+
+	open my $status, '<', '/proc/' . $session->pid . '/status' or return undef;
+	my ($peak) = map { /^VmHWM:\s+(\d+) kB/ } <$status>;
+	return $peak;
+}
+
+# Many share a lock and as many want it for themselves: each pair is a row of
+# lock_tree, and each holder the root of an incident.
+{
+	my @holders = map { my $s = LockguardTest::Session->new($node, "holder $_"); $s->query_ok('SELECT pg_advisory_lock_shared(1000)'); $s } 1 .. 50;
+	my @waiters = map { LockguardTest::Session->new($node, "waiter $_")->start('SELECT pg_advisory_lock(1000)') } 1 .. 40;
+
+	is_waiting($observer, $_) foreach @waiters;
+	configure($observer, incident_threshold => '100ms', log_incidents => 'off', blocker_timeout => '1h',
+		queued_blocker_timeout => '1h', idle_blocker_timeout => '1h', max_blocked_sessions => 1000, lock_wait_timeout => '1h');
+	ok($observer->poll("SELECT count(*) >= 50 FROM lockguard.incidents WHERE status = 'open'"), 'each holder has its incident');
+	foreach my $view (['lock_tree', 50 * 41], ['tree()', 50 * 41], ['incidents', 50])
+	{
+		my $reader = LockguardTest::Session->new($node, 'reader');
+
+		$reader->query_ok("SET work_mem = '64kB'");
+		$reader->query_ok('SELECT count(*) FROM lockguard.stats');
+		my $before = memory_of($reader);
+		cmp_ok($reader->value("SELECT count(*) FROM lockguard.$view->[0]"), '>=', $view->[1], "$view->[0] has all of them");
+		SKIP:
+		{
+			skip 'no /proc', 1 unless defined $before;
+			cmp_ok(memory_of($reader) - $before, '<', 6000, 'and takes no memory for each');
+		}
+		$reader->close;
+	}
+	# Four orders of magnitude less is usual.
+	cmp_ok($observer->value('SELECT max_look_time FROM lockguard.stats'), '<', 1000, 'the worker has no trouble with them');
+	configure($observer, map { $_ => undef } qw(incident_threshold log_incidents blocker_timeout
+		queued_blocker_timeout idle_blocker_timeout max_blocked_sessions lock_wait_timeout));
+	$_->close(silent => 1) foreach @waiters, @holders;
+	ok($observer->poll("SELECT count(*) < 20 FROM pg_stat_activity WHERE application_name ~ '^(holder|waiter)'"), 'they are gone')
+	  or diag 'still there';
+}
+
 $node->stop;
 done_testing();
