@@ -5,7 +5,7 @@ DATA = sql/lockguard--1.0.sql
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 
 # The running server needs shared_preload_libraries = 'lockguard'; test/check.sh starts one.
-REGRESS = basic settings privileges
+REGRESS = basic settings privileges hostile
 ISOLATION := $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
 ISOLATION_OPTS = --inputdir=test --load-extension=lockguard
 TAP_TESTS = 1

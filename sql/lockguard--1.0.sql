@@ -3,13 +3,39 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION lockguard" to load this file. \quit
 
--- Somebody else may have made a schema of that name, to plant objects in it.
+-- Somebody else may have made a schema of that name, or may put objects into
+-- it: a function pause(text) there would be taken for ours.
 DO $$
+DECLARE
+    existing pg_catalog.oid := (SELECT oid FROM pg_catalog.pg_namespace
+                                WHERE nspname OPERATOR(pg_catalog.=) 'lockguard');
+    trusted pg_catalog.oid[] := ARRAY(SELECT oid FROM pg_catalog.pg_roles
+                                      WHERE rolsuper OR rolname OPERATOR(pg_catalog.=) CURRENT_USER);
 BEGIN
-    IF (SELECT nspowner FROM pg_catalog.pg_namespace WHERE nspname OPERATOR(pg_catalog.=) 'lockguard')
-       OPERATOR(pg_catalog.<>) (SELECT oid FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) CURRENT_USER) THEN
+    IF (SELECT nspowner OPERATOR(pg_catalog.<>) ALL (trusted)
+        FROM pg_catalog.pg_namespace WHERE oid OPERATOR(pg_catalog.=) existing) THEN
         RAISE EXCEPTION 'schema "lockguard" exists already and belongs to somebody else'
             USING HINT = 'Drop or rename it, or give it to the user who creates the extension.';
+    END IF;
+    IF EXISTS (SELECT
+               FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) a
+               WHERE n.oid OPERATOR(pg_catalog.=) existing
+                     AND a.privilege_type OPERATOR(pg_catalog.=) 'CREATE'
+                     AND a.grantee OPERATOR(pg_catalog.<>) ALL (trusted))
+       OR EXISTS (SELECT
+                  FROM pg_catalog.pg_depend d
+                       JOIN pg_catalog.pg_shdepend o
+                         ON o.classid OPERATOR(pg_catalog.=) d.classid
+                            AND o.objid OPERATOR(pg_catalog.=) d.objid
+                       JOIN pg_catalog.pg_database c
+                         ON c.oid OPERATOR(pg_catalog.=) o.dbid
+                            AND c.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+                  WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass
+                        AND d.refobjid OPERATOR(pg_catalog.=) existing
+                        AND o.deptype OPERATOR(pg_catalog.=) 'o'
+                        AND o.refobjid OPERATOR(pg_catalog.<>) ALL (trusted)) THEN
+        RAISE EXCEPTION 'schema "lockguard" exists already and others may create objects in it, or have done so'
+            USING HINT = 'Drop or rename it.';
     END IF;
 END $$;
 
