@@ -16,6 +16,7 @@
 
 #include "access/transam.h"
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -322,6 +323,9 @@ lg_rollback_main(Datum main_arg)
 											  BGWORKER_BYPASS_ALLOWCONN);
 
 	StartTransactionCommand();
+
+	/* A "role" that the database's owner has set for it must not bind us. */
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, SECURITY_LOCAL_USERID_CHANGE);
 	if (ProcGlobal->allProcs[order.procno].xid == order.xid &&
 		lg_prepared_transaction(order.procno, gid, &prepared_at, &busy))
 	{
