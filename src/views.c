@@ -612,6 +612,10 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 		put_text(&row, lg_priority_name((LgPriority) values.value[LG_PRIORITY]));
 		put_text(&row, lg_action_name((LgActionKind) values.value[LG_ACTION]));
 		put(&row, BoolGetDatum(exempt));
+
+		/* They tell its state, and when its transaction or statement began. */
+		if (!visible)
+			limit = LG_NO_LIMIT;
 		put_text(&row, limit == LG_NO_LIMIT ? NULL : lg_setting_name(limit));
 		put_time(&row, limit == LG_NO_LIMIT ? 0 : lg_clock_wall(&view->clock, limit_at));
 		put(&row, settings_as_json(&values));

@@ -77,7 +77,7 @@ sub memory_of
 		SKIP:
 		{
 			skip 'no /proc', 1 unless defined $before;
-			cmp_ok(memory_of($reader) - $before, '<', 6000, 'and takes no memory for each');
+			cmp_ok(memory_of($reader) - $before, '<', 2500, 'and takes no memory for each');
 		}
 		$reader->close;
 	}
