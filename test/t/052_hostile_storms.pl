@@ -90,5 +90,41 @@ sub memory_of
 	  or diag 'still there';
 }
 
+# Twelve sessions do nothing but that, and who is in the way goes as ever.
+$observer->query_ok('CREATE ROLE setter LOGIN; GRANT SET ON PARAMETER lockguard.blocker_timeout, lockguard.lock_wait_timeout TO setter');
+$observer->query_ok("CREATE ROLE comes LOGIN; ALTER ROLE comes SET lockguard.blocker_timeout = '1h'");
+$observer->query_ok('CREATE ROLE mon LOGIN IN ROLE pg_monitor');
+my $worker = $observer->value('SELECT worker_pid FROM lockguard.stats');
+foreach my $storm (
+	[ 'changes settings', 'setter', q(PERFORM set_config('lockguard.blocker_timeout', (10000 + i % 1000 * 1000)::text, false), set_config('lockguard.lock_wait_timeout', (1000000 - i)::text, i % 2 = 0)) ],
+	[ 'has the worker scan', 'mon', 'PERFORM lockguard.scan()' ],
+	[ 'reads what is going on', 'comes', 'PERFORM count(*) FROM lockguard.lock_tree, lockguard.sessions; PERFORM lockguard.tree()' ],
+	[ 'reads what has been', 'comes', 'PERFORM count(*) FROM lockguard.actions; PERFORM count(*) FROM lockguard.incidents; PERFORM count(*) FROM lockguard.stats, lockguard.contention' ],
+	[ 'locks and unlocks', 'comes', 'PERFORM pg_advisory_lock(5000), pg_advisory_unlock(5000)' ],
+	[ 'begins transactions', 'comes', 'COMMIT' ],
+	[ 'comes and goes', 'comes', undef ])
+{
+	my ($what, $role, $sql) = @$storm;
+	my @s = map { LockguardTest::Session->new($node, $what, user => $role) } 1 .. 12;
+
+	foreach (@s)
+	{
+		$_->start("DO \$\$ BEGIN FOR i IN 1 .. 100000000 LOOP $sql; END LOOP; END \$\$") if defined $sql;
+	}
+	my ($root, $w) = blocked_pair($observer, "root while all else $what", ++$key, idle_blocker_timeout => '200ms');
+	while (!defined $sql && !$root->closed)
+	{
+		LockguardTest::Session->new($node, $what, user => $role)->close foreach 1 .. 10;
+		$root->read_some(65536, 0);
+	}
+	is_terminated($root, 'idle_blocker_timeout');
+	succeeds($w, 'the waiter');
+	is_recorded($observer, $root, 'idle_blocker_timeout terminate released');
+	$observer->query_ok('SELECT pg_terminate_backend(' . $_->pid . ')') foreach @s;
+	$_->close(silent => 1) foreach @s, $w;
+}
+is($observer->value('SELECT worker_pid FROM lockguard.stats'), $worker, 'the worker has got over all of it');
+ok($observer->poll('SELECT max_look_time < 10000 FROM lockguard.stats'), 'without a long look');
+
 $node->stop;
 done_testing();

@@ -1,0 +1,114 @@
+# Who is to blame: nobody can have an innocent session removed by waiting for
+# it now and then, and tricks that keep a limit from being passed meet another
+# limit that they do not help against.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use LockguardSession;
+use LockguardTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+my $node = lockguard_node('main', conf => <<'CONF');
+lockguard.naptime = '50ms'
+lockguard.log_incidents = off
+CONF
+create_t($node);
+my $observer = LockguardTest::Session->new($node, 'observer');
+my $key = 0;
+
+# Two take turns in waiting for a lock, so that somebody always does; but nobody
+# has to wait for as long as the limit.
+foreach my $active (0, 1)
+{
+	my $name = $active ? 'at work' : 'idle';
+	my $s = holder($node, $name, ++$key, blocker_timeout => '1500ms', idle_blocker_timeout => '1500ms', max_blocked_sessions => 1);
+	my @w = map { LockguardTest::Session->new($node, "taker $_") } 0, 1;
+	my $until = time() + 3;
+	my $turns = 0;
+
+	$s->start('SELECT pg_sleep(600)') if $active;
+	$_->query_ok("SET lock_timeout = '200ms'") foreach @w;
+	$w[0]->start("SELECT pg_advisory_lock($key)");
+	usleep(100_000);
+	while (time() < $until)
+	{
+		foreach my $w ($w[1], $w[0])
+		{
+			$w->start("SELECT pg_advisory_lock($key)");
+			my $other = $w == $w[0] ? $w[1] : $w[0];
+			is($other->finish->{error}{C}, '55P03', "turn $turns: gives up") if $turns++ < 2;
+			$other->finish;
+		}
+	}
+	cmp_ok($turns, '>', 8, "$name: somebody has always waited");
+	scan($observer);
+	is_deeply([ recorded($observer, $s) ], [], "$name: is innocent");
+	ok(!$s->closed && ($s->{busy} xor !$active), "$name: is left alone");
+	$observer->query_ok('SELECT pg_terminate_backend(' . $_->pid . ')') foreach $s, @w;
+	$_->close(silent => 1) foreach $s, @w;
+}
+
+# A session that sends a statement now and then is not idle; but it blocks.
+{
+	my $s = session($node, 'keeps alive', idle_blocker_timeout => '400ms', blocker_timeout => '1200ms');
+	my $w = session($node, 'waits');
+	my $statements = 0;
+
+	$s->query_ok($_) foreach 'BEGIN', 'UPDATE t SET v = 1 WHERE id = 1';
+	$w->start('UPDATE t SET v = 2 WHERE id = 1');
+	while (!$s->closed && $statements < 1000)
+	{
+		$s->query('SELECT 1');
+		$statements++;
+		usleep(50_000);
+	}
+	is($s->error->{C}, '57P01', 'who keeps a transaction alive is terminated');
+	like($s->error->{D}, qr/lockguard\.blocker_timeout is 1200ms/, 'as a blocker');
+	succeeds($w, 'the waiter');
+	$w->close;
+}
+
+# Accomplices: the one in the way waits itself, each time for another lock, and
+# none of those it waits for is in the way for long.  What it cannot keep short
+# is its transaction.
+{
+	my $s = session($node, 'waits itself', blocker_timeout => '1s', queued_blocker_timeout => '1s', transaction_timeout => '2500ms');
+	my @a = map { session($node, "accomplice $_", blocker_timeout => '1s', idle_blocker_timeout => '1s') } 0, 1;
+	my $innocent = session($node, 'innocent');
+	my $k = 1000;
+
+	$s->query_ok($_) foreach 'BEGIN', 'UPDATE t SET v = 1 WHERE id = 2';
+	$a[0]->query_ok("SELECT pg_advisory_lock($k)");
+	$s->start('DO $$ BEGIN FOR k IN 1000 .. 100000 LOOP PERFORM pg_advisory_xact_lock(k); END LOOP; END $$');
+	$innocent->start('UPDATE t SET v = 2 WHERE id = 2');
+	while ($innocent->{busy} && $k < 2000)
+	{
+		usleep(100_000);
+		$a[1]->query('SELECT pg_advisory_lock(' . ($k + 1) . ')');
+		$a[0]->query("SELECT pg_advisory_unlock($k)");
+		@a = reverse @a;
+		$k++;
+		$innocent->read_some(65536, 0);
+	}
+	is_cancelled($s, 'transaction_timeout');
+	succeeds($innocent, 'the innocent');
+	$_->close(silent => 1) foreach $s, @a, $innocent;
+}
+
+# Nor may anybody hide what they do, or put the server's own detector off.
+{
+	$observer->query_ok('CREATE ROLE web LOGIN');
+	my $web = LockguardTest::Session->new($node, 'web', user => 'web');
+
+	is($web->query("SET $_")->{error}{C}, '42501', "SET $_") foreach 'track_activities = off',
+	  "deadlock_timeout = '1h'", "log_min_messages = 'panic'", 'session_replication_role = replica';
+	$web->close;
+}
+
+$node->stop;
+done_testing();
