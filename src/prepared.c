@@ -40,7 +40,8 @@
 /* What is remembered of one prepared transaction. */
 typedef struct Attempt
 {
-	TransactionId xid;			/* of the transaction in this PGPROC */
+	TransactionId seen_xid;		/* in this PGPROC when it was last looked up */
+	TransactionId xid;			/* of the transaction that is prepared there */
 	char		gid[LG_GID_SIZE];
 	bool		warned;			/* that it could not be rolled back */
 	LgMoment	prepared;
@@ -214,6 +215,32 @@ act(LgView *view, Attempt *attempt, const LgSession *session, int64 age, bool bu
 	}
 }
 
+/* When a prepared transaction passes its limit (monotonic ns). */
+static int64
+due_at(const Attempt *attempt)
+{
+	return attempt->prepared.at + lg_prepared_timeout * LG_NANOS_PER_MS;
+}
+
+/*
+ * Is there nothing to do about this PGPROC, and the same transaction in it, or
+ * none, as when it was last looked up?  To look each of many up at every scan
+ * would take a time that grows with their square.
+ */
+static bool
+nothing_new(const Attempt *attempt, int procno, int64 now)
+{
+	TransactionId xid = ((volatile PGPROC *) &ProcGlobal->allProcs[procno])->xid;
+
+	if (attempt->handle != NULL || attempt->action_id != 0 ||
+		lg_prepared_timeout == 0 || xid != attempt->seen_xid)
+		return false;
+	if (!TransactionIdIsValid(attempt->xid))
+		return true;
+	return attempt->prepared.at != 0 &&
+		(due_at(attempt) > now || (attempt->told && lg_prepared_action == LG_DO_LOG));
+}
+
 /*
  * See to prepared transactions: to those under way, and to those that are too
  * old.  Returns when to do so again (monotonic ns).
@@ -238,6 +265,19 @@ lg_prepared_scan(LgPrepared *prepared, LgView *view)
 		TimestampTz prepared_at = 0;
 		bool		busy = false;
 		int64		at;
+
+		if (nothing_new(attempt, procno, view->clock.now))
+		{
+			if (!TransactionIdIsValid(attempt->xid))
+				continue;
+			prepared->idle = false;
+			if (!attempt->told)
+				wake = Min(wake, due_at(attempt));
+			continue;
+		}
+
+		/* Before it is looked up, lest one that comes meanwhile be missed. */
+		attempt->seen_xid = ((volatile PGPROC *) &ProcGlobal->allProcs[procno])->xid;
 
 		/* The xid of a PGPROC stays there when its transaction is finished. */
 		if ((attempt->handle != NULL || TransactionIdIsValid(attempt->xid) ||
@@ -266,10 +306,13 @@ lg_prepared_scan(LgPrepared *prepared, LgView *view)
 		}
 		if (xid != attempt->xid)
 		{
+			TransactionId seen_xid = attempt->seen_xid;
+
 			if (attempt->action_id != 0 && !attempt->released)
 				lg_record_result(attempt->action_id, LG_RELEASED,
 								 (view->clock.now - attempt->started) / 1000);
 			memset(attempt, 0, sizeof(*attempt));
+			attempt->seen_xid = seen_xid;
 			attempt->xid = xid;
 			strlcpy(attempt->gid, gid, LG_GID_SIZE);
 		}
@@ -279,8 +322,8 @@ lg_prepared_scan(LgPrepared *prepared, LgView *view)
 			continue;
 
 		lg_read_session(procno, &session);
-		at = lg_moment(&view->clock, &attempt->prepared, prepared_at) +
-			lg_prepared_timeout * LG_NANOS_PER_MS;
+		(void) lg_moment(&view->clock, &attempt->prepared, prepared_at);
+		at = due_at(attempt);
 		if (at > view->clock.now)
 			wake = Min(wake, at);
 		else if (attempt->retry > view->clock.now)
