@@ -46,6 +46,13 @@ use Test::More;
 	$check->('LOAD');
 	is($observer->query('SHOW lockguard.blocker_timeout')->{error}{C}, '42704', 'LOAD defines no setting');
 	$observer->query_ok("SET lockguard.blocker_timeout = '1s'");
+
+	# What is not known here may mean something later: an ordinary user may not
+	# lay it up for then.
+	$observer->query_ok('CREATE ROLE web');
+	$observer->query_ok('SET ROLE web');
+	is($observer->query('ALTER ROLE web SET lockguard.exempt = on')->{error}{C}, '42501', 'no setting can be planted');
+	$observer->query_ok('RESET ROLE');
 	$observer->query_ok($_) foreach 'BEGIN', 'CREATE TABLE x ()', 'SAVEPOINT a', 'ROLLBACK TO a', 'COMMIT', 'DROP TABLE x';
 	$observer->query_ok('DROP EXTENSION lockguard');
 	$observer->query_ok('CREATE EXTENSION lockguard');

@@ -83,6 +83,12 @@ sub memory_of
 	}
 	# Four orders of magnitude less is usual.
 	cmp_ok($observer->value('SELECT max_look_time FROM lockguard.stats'), '<', 1000, 'the worker has no trouble with them');
+
+	# They go one by one, and the lock is free soon.
+	$_->query_ok("SET lockguard.idle_blocker_timeout = '100ms'") foreach @holders;
+	$_->wait_closed foreach @holders;
+	is(scalar(grep { $_->error->{C} ne '57P01' } @holders), 0, 'all holders are terminated');
+	ok(wait_until(sub { $_->read_some(65536, 0) foreach @waiters; grep { !$_->{busy} } @waiters }), 'somebody gets the lock');
 	configure($observer, map { $_ => undef } qw(incident_threshold log_incidents blocker_timeout
 		queued_blocker_timeout idle_blocker_timeout max_blocked_sessions lock_wait_timeout));
 	$_->close(silent => 1) foreach @waiters, @holders;
