@@ -96,6 +96,28 @@ sub memory_of
 	  or diag 'still there';
 }
 
+# Cancelled wherever they are just then, the functions leave nothing behind.
+{
+	my $s = LockguardTest::Session->new($node, 'is cancelled');
+	my ($root, $w) = blocked_pair($observer, 'root', ++$key);
+	my $calls = join ', ', map { "(SELECT count(*) FROM lockguard.$_ WHERE i > 0)" } qw(lock_tree sessions actions incidents stats tree() scan());
+	my $cancelled = 0;
+
+	$s->query_ok("SET statement_timeout = '3ms'");
+	foreach my $i (1 .. 100)
+	{
+		my $error = $s->query("SELECT $calls FROM generate_series(1, $i) i")->{error};
+
+		$cancelled++ if $error && $error->{C} eq '57014';
+	}
+	cmp_ok($cancelled, '>', 10, 'they are cancelled');
+	is($s->query_ok("SET statement_timeout = 0; SELECT $calls FROM generate_series(1, 3) i")->{error}, undef, 'and work still');
+	$root->query_ok("SET lockguard.idle_blocker_timeout = '100ms'");
+	is_terminated($root, 'idle_blocker_timeout');
+	succeeds($w, 'the waiter');
+	$_->close foreach $s, $w;
+}
+
 # Twelve sessions do nothing but that, and who is in the way goes as ever.
 $observer->query_ok('CREATE ROLE setter LOGIN; GRANT SET ON PARAMETER lockguard.blocker_timeout, lockguard.lock_wait_timeout TO setter');
 $observer->query_ok("CREATE ROLE comes LOGIN; ALTER ROLE comes SET lockguard.blocker_timeout = '1h'");

@@ -115,6 +115,18 @@ $by{dbo}->query_ok('SET ROLE web');
 is(limits($observer, $by{dbo}, 'blocker_timeout'), 'none', 'the limits are those of the role that has logged in');
 $by{dbo}->query_ok('RESET ROLE');
 
+# A function that was made to set what its maker might set at the time.
+{
+	my $lift = q(CREATE FUNCTION pg_temp.lift() RETURNS text LANGUAGE sql SET lockguard.priority = 'high' AS $$SELECT current_setting('lockguard.priority')$$);
+
+	is($by{web}->query($lift)->{error}{C}, '42501', 'not without the right to');
+	$by{setter}->query_ok($lift);
+	is($by{setter}->value('SELECT pg_temp.lift()'), 'high', 'with it');
+	$observer->query_ok('REVOKE SET ON PARAMETER lockguard.priority FROM setter');
+	is($by{setter}->query('SELECT pg_temp.lift()')->{error}{C}, '42501', 'nor when it has been taken away');
+	is(limits($observer, $by{setter}, 'priority'), 'normal default', 'nothing of it is left');
+}
+
 # Nobody stops the workers.  Only the process table names the one that writes
 # the history.
 {
