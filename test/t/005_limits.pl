@@ -10,7 +10,7 @@ use LockguardSession;
 use LockguardTest;
 use Test::More;
 
-my $node = lockguard_node('main', conf => "deadlock_timeout = 100ms\n");
+my $node = lockguard_node('main', conf => "deadlock_timeout = 100ms\nlockguard.max_actions_per_minute = 1000\n");
 create_t($node);
 my $observer = LockguardTest::Session->new($node, 'observer');
 my $key = 0;

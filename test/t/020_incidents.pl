@@ -742,6 +742,7 @@ SKIP:
 		'the next transaction is another incident');
 	$s1->query_ok('COMMIT');
 	succeeds($s3, 'UPDATE');
+	is_closed($next->{incident_id}, 'released');
 
 	# Cancelled, and the client has left before the next look.
 	$s1->query_ok("SET lockguard.blocker_timeout = '1s'");
