@@ -54,6 +54,7 @@ strict_build()
 
 	shift
 	flags="-isystem $("$PG_CONFIG" --includedir-server) -Wall -Wextra -Werror -Wno-unused-parameter"
+	[ "$1" != debug ] || [ -z "${LOCKGUARD_COVERAGE:-}" ] || flags="$flags --coverage -O0"
 	case $compiler in
 	*clang*) flags="$flags -Wno-unknown-warning-option -Wno-ignored-optimization-argument" ;;
 	esac
@@ -145,6 +146,23 @@ no_crash()
 	! grep -rE 'TRAP: |PANIC: |terminated by signal (4|6|7|8|11)\b' "$tmp/server.log" "$tmp"/tap/tmp_check/log
 }
 
+# The share of lines reached in each file, and which were not.
+coverage()
+{
+	local info=$tmp/coverage.info
+
+	lcov -q -c -d "$tmp/debug/src" -o "$info" >"$tmp/lcov.log" 2>&1 &&
+		lcov -q -e "$info" "$tmp/debug/src/*" -o "$info" >>"$tmp/lcov.log" 2>&1 || { cat "$tmp/lcov.log"; return 1; }
+	awk -F '[:,]' '
+		/^SF:/ { file = $2; sub(/.*\//, "", file); all = hit = 0; missed = ""; from = 0 }
+		/^DA:/ { all++; if ($3 > 0) { hit++; flush_range() } else { if (!from) from = $2; to = $2 } }
+		/^end_of_record/ { flush_range(); lines += all; hits += hit
+			printf "%-14s %5.1f %% of %4d lines; not reached:%s\n", file, 100 * hit / all, all, missed }
+		END { printf "%-14s %5.1f %% of %4d lines\n", "all of src/", 100 * hits / lines, lines; exit hits < 0.9 * lines }
+		function flush_range() { if (from) missed = missed " " from (to > from ? "-" to : ""); from = 0 }
+		' "$info"
+}
+
 restore_plain_build()
 {
 	install_build plain >/dev/null
@@ -168,4 +186,7 @@ fi
 tap_tests
 step "no server crashed" no_crash
 outages
+if [ -n "${LOCKGUARD_COVERAGE:-}" ]; then
+	coverage && report ok "at least 90 % of the lines are reached" || report FAILED "coverage"
+fi
 finish

@@ -54,6 +54,7 @@ missing_packages()
 	command -v cppcheck >/dev/null || echo cppcheck
 	command -v prove >/dev/null || echo perl
 	perl -MIPC::Run -e 1 2>/dev/null || echo libipc-run-perl
+	[ -z "${LOCKGUARD_COVERAGE:-}" ] || command -v lcov >/dev/null || echo lcov
 }
 
 # The newest clang there is; postgresql-server-dev brings one along as clang-NN.
