@@ -140,5 +140,50 @@ foreach my $case ([ 'blocker_timeout', '200ms', $sleep ], [ 'max_locks', 10, $sl
 	$_->close foreach $s, $w;
 }
 
+# The same with the worker standing still in between, so that nothing is left to
+# chance.
+SKIP:
+{
+	skip 'built without debug points', 1 unless has_wait_points($observer);
+
+	# Another transaction has begun between judging and proving: the lock is the
+	# session's, and that is proof enough.
+	my $s = session($node, 'commits meanwhile', escalation_delay => '400ms');
+	$s->query_ok('SELECT pg_advisory_lock(' . ++$key . ')');
+	$s->start('DO $$ BEGIN LOOP PERFORM pg_sleep(0.01); COMMIT; END LOOP; END $$');
+	my $w = waiter($observer, 'waiter', $key);
+	configure($observer, blocker_timeout => '200ms', debug_wait_at => 'before_signal');
+	worker_is_at($observer, 'before_signal');
+	my $xact = $observer->value('SELECT xact_start FROM pg_stat_activity WHERE pid = ' . $s->pid);
+	ok($observer->poll("SELECT xact_start > '$xact' FROM pg_stat_activity WHERE pid = " . $s->pid), 'it is in another transaction');
+	let_worker_go($observer);
+	run_again($s, $sleep);
+	is($s->error->{C}, '57P01', 'it is terminated in the end');
+	succeeds($w, 'the waiter');
+	is_recorded($observer, $s, 'blocker_timeout cancel escalated', 'blocker_timeout terminate released');
+	$w->close;
+	configure($observer, blocker_timeout => undef);
+
+	# A new transaction that is in the way before the worker looks again is not
+	# taken for the one that was cancelled.
+	$s = holder($node, 'blocks anew', ++$key, escalation_delay => '200ms');
+	$s->start($sleep);
+	$w = waiter($observer, 'waiter', $key);
+	configure($observer, blocker_timeout => '1s', debug_wait_at => 'before_signal');
+	worker_is_at($observer, 'before_signal');
+	$observer->query_ok($_) foreach "ALTER SYSTEM SET lockguard.debug_wait_at = 'after_act'", 'SELECT pg_reload_conf()';
+	worker_is_at($observer, 'after_act');
+	is($s->finish->{error}{C}, '57014', 'cancelled');
+	$s->query_ok($_) foreach 'ROLLBACK', 'BEGIN', 'SELECT pg_advisory_xact_lock(' . ++$key . ')';
+	$s->start($sleep);
+	my $w2 = waiter($observer, 'another waiter', $key);
+	let_worker_go($observer);
+	is_cancelled($s, 'blocker_timeout');
+	$s->query_ok('ROLLBACK');
+	is_recorded($observer, $s, ('blocker_timeout cancel released') x 2);
+	succeeds($_, 'the waiter') foreach $w, $w2;
+	$_->close foreach $s, $w, $w2;
+}
+
 $node->stop;
 done_testing();
