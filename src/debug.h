@@ -3,7 +3,8 @@
  * debug.h
  *		Points at which tests can make the worker wait or fail.
  *
- * Compiled in with LOCKGUARD_DEBUG only.
+ * Compiled in with LOCKGUARD_DEBUG only.  What tests need inside a session is in
+ * debug.c.
  *
  *-------------------------------------------------------------------------
  */
