@@ -47,6 +47,8 @@ struct LgIncidents
 	bool		undecided;		/* there are such */
 	int64	   *replaced;		/* closed incident that waits for its successor's id */
 	int			nopen;
+	int64		stepped;		/* step of the wall clock that is allowed for */
+	TimestampTz ahead;			/* wall clock less the monotonic one, us */
 };
 
 /* The procno of the root of an incident, if it is there still; else -1. */
@@ -89,6 +91,7 @@ lg_incidents_create(void)
 	incidents->open = palloc0_array(LgIncident *, LG_TOTAL_PROCS);
 	incidents->ended = palloc0_array(TimestampTz, LG_TOTAL_PROCS);
 	incidents->replaced = palloc0_array(int64, LG_TOTAL_PROCS);
+	incidents->stepped = PG_INT64_MIN;
 	lg_incident_range(&first, &next);
 	for (int64 id = first; id < next; id++)
 	{
@@ -537,6 +540,35 @@ is_another(const LgIncident *incident, const LgNode *root, int64 last_scan)
 }
 
 /*
+ * If the wall clock has stepped, put the times of open incidents forward or
+ * back with it, so that their durations stay what they are.
+ */
+static void
+follow_clock(LgIncidents *incidents, const LgClock *clock)
+{
+	TimestampTz ahead = clock->wall - clock->now / 1000;
+	TimestampTz step = ahead - incidents->ahead;
+
+	incidents->ahead = ahead;
+	if (clock->stepped == incidents->stepped)
+		return;
+	incidents->stepped = clock->stepped;
+	for (int procno = 0; procno < LG_TOTAL_PROCS; procno++)
+	{
+		LgIncident *incident = incidents->open[procno];
+
+		if (incident == NULL)
+			continue;
+		incident->started_at += step;
+		incident->updated_at += step;
+		incident->peak_at += step;
+		if (incidents->ended[procno] != 0)
+			incidents->ended[procno] += step;
+		lg_update_incident(incident, false);
+	}
+}
+
+/*
  * Open, follow and close incidents by what this scan has seen; "last_scan" is
  * when the one before it was.  Returns when to do so again (monotonic ns), and
  * whether any incident is open now.  Allocates in the current context for log
@@ -549,6 +581,7 @@ lg_incidents_scan(LgIncidents *incidents, LgView *view, int64 last_scan, bool *a
 	int64		threshold = lg_incident_threshold * LG_NANOS_PER_MS;
 	int			left = incidents->nopen;
 
+	follow_clock(incidents, &view->clock);
 	incidents->undecided = false;
 	for (int i = 0; view->looked && i < graph->nactive; i++)
 	{

@@ -55,6 +55,7 @@ missing_packages()
 	command -v prove >/dev/null || echo perl
 	perl -MIPC::Run -e 1 2>/dev/null || echo libipc-run-perl
 	[ -z "${LOCKGUARD_COVERAGE:-}" ] || command -v lcov >/dev/null || echo lcov
+	ls /usr/lib*/faketime/libfaketime.so.1 /usr/lib/*/faketime/libfaketime.so.1 2>/dev/null | grep -q . || echo libfaketime
 }
 
 # The newest clang there is; postgresql-server-dev brings one along as clang-NN.
