@@ -54,37 +54,50 @@ lg_now(void)
 }
 
 /*
- * Read both clocks, and notice if the wall clock has stepped since the last
- * time.  The reads may be torn apart by the scheduler: try again then, lest
- * that looks like a step.
+ * Read both clocks at one moment.  The reads may be torn apart by the
+ * scheduler: try again then, lest that looks like a step.
  */
-void
-lg_clock_read(LgClock *clock)
+static void
+read_clocks(int64 *now, TimestampTz *wall)
 {
 	int64		before;
-	int64		after;
-	TimestampTz wall;
 	int			tries = 0;
 
 	do
 	{
 		before = lg_now();
-		wall = GetCurrentTimestamp();
-		after = lg_now();
-	} while (after - before > LG_NANOS_PER_MS && ++tries < 10);
+		*wall = GetCurrentTimestamp();
+		*now = lg_now();
+	} while (*now - before > LG_NANOS_PER_MS && ++tries < 10);
+}
 
-	if (clock->started)
-	{
-		int64		drift = (wall - clock->wall) * 1000 - (after - clock->now);
+/* Has the wall clock stepped between the last reading and this one? */
+static bool
+has_stepped(const LgClock *clock, int64 now, TimestampTz wall)
+{
+	int64		drift = (wall - clock->wall) * 1000 - (now - clock->now);
 
-		if (drift > CLOCK_STEP_NANOS || drift < -CLOCK_STEP_NANOS)
-			clock->stepped = after;
-	}
-	else
+	return drift > CLOCK_STEP_NANOS || drift < -CLOCK_STEP_NANOS;
+}
+
+/*
+ * Read both clocks, and notice if the wall clock has stepped since the last
+ * time.
+ */
+void
+lg_clock_read(LgClock *clock)
+{
+	int64		now;
+	TimestampTz wall;
+
+	read_clocks(&now, &wall);
+	if (!clock->started)
 		clock->stepped = PG_INT64_MIN;
+	else if (has_stepped(clock, now, wall))
+		clock->stepped = now;
 
 	clock->started = true;
-	clock->now = after;
+	clock->now = now;
 	clock->wall = wall;
 }
 
@@ -97,10 +110,17 @@ int64
 lg_clock_at(const LgClock *clock, TimestampTz wall)
 {
 	int64		at;
+	int64		now;
+	TimestampTz wall_now;
 
 	/* What begins while we look is younger than the beginning of the look. */
 	if (wall >= clock->wall)
 		return lg_now();
+
+	/* The clock may have been put back since, and this moment come after that. */
+	read_clocks(&now, &wall_now);
+	if (has_stepped(clock, now, wall_now))
+		return now;
 	at = clock->now - (clock->wall - wall) * 1000;
 	return Max(at, clock->stepped);
 }

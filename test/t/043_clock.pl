@@ -254,6 +254,33 @@ step(3600, 0);
 	$behind_exempt->close;
 }
 
+# Stepped while the worker is in the middle of a scan.
+if (has_wait_points($observer))
+{
+	foreach my $case ([ 3600, 'before_look' ], [ 0, 'before_look' ], [ 3600, 'before_judge' ], [ 0, 'before_judge' ])
+	{
+		my ($to, $point) = @$case;
+
+		# One that has not seen any step.
+		another_worker();
+		stop_worker_at($observer, $point);
+		worker_is_at($observer, $point);
+		set_clock($to);
+		my @s = (
+			session($node, 'transaction', transaction_timeout => '30min'),
+			session($node, 'idle', idle_in_transaction_timeout => '30min'),
+			blocked_pair($observer, 'blocker', ++$key, blocker_timeout => '30min', idle_blocker_timeout => '30min'),
+			session($node, 'statement', statement_timeout => '30min'));
+		$_->query_ok('BEGIN') foreach @s[ 0, 1 ];
+		$s[4]->start('SELECT pg_sleep(86400)');
+		let_worker_go($observer);
+		scan($observer);
+		is_untouched($observer, $_, 'T') foreach @s[ 0, 1, 2 ];
+		is_deeply([ recorded($observer, $s[4]) ], [], 'the statement is left alone');
+		$observer->query_ok('SELECT pg_terminate_backend(' . $_->pid . ')') foreach @s;
+	}
+}
+
 # What happened in times to come is read again by a server that starts earlier.
 {
 	my $history = 'SELECT string_agg(i::text, $$ $$ ORDER BY incident_id) FROM lockguard.incidents i';
