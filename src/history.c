@@ -513,8 +513,12 @@ write_history(void)
 		errno = save_errno;
 		return false;
 	}
-	/* Flushes the file and its directory. */
-	return durable_rename(HISTORY_TEMP, HISTORY_FILE, LOG) == 0;
+
+	/*
+	 * Flushes the file and its directory.  What it has to say about a failure
+	 * would come at every try; the caller says it once.
+	 */
+	return durable_rename(HISTORY_TEMP, HISTORY_FILE, DEBUG1) == 0;
 }
 
 /*
