@@ -28,7 +28,9 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/inet.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
@@ -145,6 +147,24 @@ intact_record(const char *at, const char *end, RecordHeader *header)
 /* Terminate texts that a checksum alone does not vouch for. */
 #define TERMINATE(array) ((array)[sizeof(array) - 1] = '\0')
 
+/* Can this time be shown?  0 stands for none. */
+static inline bool
+sane_time(TimestampTz time)
+{
+	return time == 0 || IS_VALID_TIMESTAMP(time);
+}
+
+/* Can this text be shown as an address?  An empty one stands for none. */
+static bool
+sane_address(const char *address)
+{
+	unsigned char ignored[16];
+
+	return address[0] == '\0' ||
+		pg_inet_net_pton(strchr(address, ':') ? PGSQL_AF_INET6 : PGSQL_AF_INET,
+						 address, ignored, -1) >= 0;
+}
+
 /* Load an action; false if it holds what no action can. */
 static bool
 load_action(const char *data)
@@ -152,6 +172,7 @@ load_action(const char *data)
 	static LgAction action;
 
 	memcpy(&action, data, sizeof(action));
+	TERMINATE(action.client_addr);
 	if (action.action_id <= 0 || action.action_id >= PG_INT64_MAX / 2 ||
 		(unsigned) action.result > LG_FAILED ||
 		(unsigned) action.action > LG_DO_ROLLBACK ||
@@ -159,14 +180,15 @@ load_action(const char *data)
 		action.limit < LG_NO_LIMIT ||
 		(action.limit >= LG_NUM_LIMITS &&
 		 action.limit != LG_PREPARED_TRANSACTION_TIMEOUT) ||
-		action.nblocked_pids < 0 || action.nblocked_pids > LG_MAX_PIDS)
+		action.nblocked_pids < 0 || action.nblocked_pids > LG_MAX_PIDS ||
+		!sane_time(action.acted_at) || !sane_time(action.backend_start) ||
+		!sane_address(action.client_addr))
 		return false;
 	TERMINATE(action.datname.data);
 	TERMINATE(action.usename.data);
 	TERMINATE(action.requested_by.data);
 	TERMINATE(action.gid);
 	TERMINATE(action.application_name);
-	TERMINATE(action.client_addr);
 	TERMINATE(action.state);
 	TERMINATE(action.query);
 	TERMINATE(action.reason);
@@ -196,7 +218,9 @@ sane_sessions(const LgIncident *incident)
 			session->size != MAXALIGN(session->size) ||
 			session->size > incident->used - at ||
 			session->parent < (n == 0 ? -1 : 0) || session->parent >= Max(n, 1) ||
-			session->kind > LG_KIND_OTHER || session->mode >= MAX_LOCKMODES ||
+			session->level < 0 || (session->level == 0) != (n == 0) ||
+			session->kind > LG_KIND_OTHER ||
+			(n > 0 && (session->mode == NoLock || session->mode > MaxLockMode)) ||
 			session->tag.locktag_type > LOCKTAG_LAST_TYPE ||
 			(n > 0 && session->tag.locktag_lockmethodid != DEFAULT_LOCKMETHOD &&
 			 session->tag.locktag_lockmethodid != USER_LOCKMETHOD))
@@ -219,16 +243,20 @@ load_incident(const char *data, size_t length)
 
 	memset(&incident, 0, sizeof(incident));
 	memcpy(&incident, data, length);
+	TERMINATE(incident.client_addr);
 	if (incident.incident_id <= 0 || incident.incident_id >= PG_INT64_MAX / 2 ||
 		(unsigned) incident.resolution > LG_BY_RESTART ||
 		incident.kind > LG_KIND_OTHER ||
+		!sane_time(incident.started_at) || !sane_time(incident.updated_at) ||
+		!sane_time(incident.ended_at) || !sane_time(incident.backend_start) ||
+		!sane_time(incident.xact_start) || !sane_time(incident.peak_at) ||
+		!sane_address(incident.client_addr) ||
 		incident.tag.locktag_type > LOCKTAG_LAST_TYPE || !sane_sessions(&incident))
 		return false;
 	TERMINATE(incident.datname.data);
 	TERMINATE(incident.usename.data);
 	TERMINATE(incident.gid);
 	TERMINATE(incident.application_name);
-	TERMINATE(incident.client_addr);
 	TERMINATE(incident.state);
 	TERMINATE(incident.query);
 	if (incident.ended_at == 0)

@@ -6,6 +6,7 @@ use warnings;
 
 use FindBin;
 use lib "$FindBin::RealBin/../lib";
+use LockguardFaults;
 use LockguardTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -280,23 +281,6 @@ CONF
 
 # Damage.  The file is read at start only, also by a server in single-user
 # mode, which starts and ends quickly.
-
-my @crc_table;
-foreach my $i (0 .. 255)
-{
-	my $crc = $i;
-
-	$crc = $crc & 1 ? ($crc >> 1) ^ 0x82F63B78 : $crc >> 1 foreach 1 .. 8;
-	push @crc_table, $crc;
-}
-
-sub crc32c
-{
-	my $crc = 0xFFFFFFFF;
-
-	$crc = ($crc >> 8) ^ $crc_table[ ($crc ^ $_) & 0xFF ] foreach unpack 'C*', $_[0];
-	return $crc ^ 0xFFFFFFFF;
-}
 
 # Put these bytes in the place of the file, start, and return the ids of the
 # incidents and actions that were taken from it, whether the file was moved

@@ -1,0 +1,133 @@
+# A history file whose checksums are right and whose contents are not: extreme
+# numbers in the place of each field.  Nothing of that may crash the server, or
+# keep what is intact from being read.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use LockguardFaults;
+use LockguardSession;
+use LockguardTest;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = lockguard_node('main', conf => <<'CONF');
+lockguard.incident_threshold = '10ms'
+lockguard.max_history = 10000
+CONF
+my $observer = LockguardTest::Session->new($node, 'observer');
+my $file = $node->data_dir . '/pg_stat/lockguard.stat';
+
+guards($observer, 'the model');
+scan($observer);
+$observer->close;
+$node->stop;
+
+sub record
+{
+	my ($kind, $data) = @_;
+	my $head = pack 'LL', $kind, length $data;
+
+	return pack('L', 0x4b434f4c) . $head . pack('L', crc32c($head . $data)) . $data;
+}
+
+# One record of each kind: an action, an incident, contention, and the last one.
+my $bytes = slurp_file($file);
+my $header = substr $bytes, 0, 28;
+my %model;
+for (my $at = 28; $at < length $bytes;)
+{
+	my (undef, $kind, $length) = unpack 'L3', substr $bytes, $at, 12;
+
+	$model{$kind} = substr $bytes, $at + 16, $length;
+	$at += 16 + $length;
+}
+is(join(' ', sort keys %model), '1 2 3 4', 'the model has each kind of record');
+
+# Each field of a number's size at its turn, in a record of its own; of what
+# is left of an action and an incident, the id, those in between are intact.
+my %number = (1 => 0, 2 => 0);
+my ($records, $intact, $out) = (0, 0, $header);
+foreach my $kind (1, 2, 3)
+{
+	foreach my $width (4, 8)
+	{
+		my @extremes = $width == 4 ? (~0 >> 33, ~0 >> 32) : (~0 >> 1, (~0 >> 1) - 1, -(~0 >> 1) - 1);
+
+		# The id, which comes first, has its turn below.
+		for (my $at = $kind == 3 ? 0 : 8; $at + $width <= length $model{$kind}; $at += $width)
+		{
+			foreach my $extreme (@extremes)
+			{
+				my $data = $model{$kind};
+
+				substr($data, 0, 8) = pack 'q', ++$number{$kind} if $kind != 3;
+				substr($data, $at, $width) = pack $width == 4 ? 'L' : 'q', $extreme;
+				$out .= record($kind, $data);
+				$records++;
+			}
+		}
+	}
+	next if $kind == 3;
+	$out .= record($kind, pack('q', ++$number{$kind}) . substr $model{$kind}, 8);
+	$records++;
+	foreach my $id (0, -1, ~0 >> 1, -(~0 >> 1) - 1)
+	{
+		$out .= record($kind, pack('q', $id) . substr $model{$kind}, 8);
+		$records++;
+	}
+}
+
+# Puts a file there, starts the server, and reads all of it.
+sub is_readable
+{
+	my ($what, $contents) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $offset = -s $node->logfile;
+	my ($actions, $incidents) = ('action_id = ' . $number{1}, 'incident_id = ' . $number{2});
+
+	open my $handle, '>:raw', $file or die "cannot write $file: $!";
+	print $handle $contents;
+	close $handle or die "cannot write $file: $!";
+	$node->start;
+	$observer = LockguardTest::Session->new($node, 'observer');
+	foreach my $sql (
+		(map { "SELECT count(v::text) FROM lockguard.$_ v" } qw(actions incidents contention stats action_counts)),
+		'SELECT sum(length(lockguard.report(incident_id))) FROM lockguard.incidents')
+	{
+		my $error = $observer->query($sql)->{error};
+
+		is($error, undef, "$what: $sql") || diag explain $error;
+	}
+	is($observer->value("SELECT count(*) FROM lockguard.actions WHERE $actions AND application_name = 'the model'"), '1', "$what: an intact action is there");
+	is($observer->value("SELECT count(*) FROM lockguard.incidents WHERE $incidents AND application_name = 'the model'"), '1', "$what: an intact incident is there");
+	is(count_in_log($node, $offset, 'WARNING:  lockguard: history file .* is damaged'), 1, "$what: there is a WARNING");
+	guards($observer, $what);
+	scan($observer);
+	my $read = $observer->value('SELECT count(*) FROM lockguard.actions');
+
+	# What was taken over can be written and read again.
+	$observer->close;
+	$node->restart;
+	$observer = LockguardTest::Session->new($node, 'observer');
+	is($observer->value('SELECT count(*) FROM lockguard.actions'), $read, "$what: all is there after a restart");
+	is(count_in_log($node, $offset, 'WARNING:  lockguard: history file'), 1, "$what: which finds nothing wrong");
+	$observer->close;
+	$node->stop;
+	return;
+}
+
+is_readable('extreme fields', $out . record(4, pack 'q3', $number{1} + 1, $number{2} + 1, $records));
+
+# Counts and lengths that promise more than there is.
+my $good = $header . record(1, pack('q', 1) . substr $model{1}, 8) . record(2, pack('q', 1) . substr $model{2}, 8);
+%number = (1 => 1, 2 => 1);
+is_readable('a huge count', $good . record(4, pack 'q3', 2, 2, ~0 >> 1));
+is_readable('a negative count', $good . record(4, pack 'q3', 2, 2, -1));
+is_readable('huge numbers', $good . record(4, pack 'q3', ~0 >> 1, ~0 >> 1, 2));
+is_readable('a huge length', $good . pack('L4', 0x4b434f4c, 1, 0xffffffff, 0) . record(4, pack 'q3', 2, 2, 3));
+
+log_is_sound($node);
+done_testing();
