@@ -120,6 +120,27 @@ held_against(const LgVerdict *verdict)
 }
 
 /*
+ * Do those that the verdict counts wait for the victim still, directly or
+ * through others that do?  The caller holds the partition locks of all tags.
+ */
+static bool
+links_hold(const LgVerdict *verdict)
+{
+	int			found = 0;
+
+	for (int i = 0; i < verdict->nlinks && found < verdict->needed; i++)
+	{
+		LgLink	   *link = &verdict->links[i];
+
+		link->holds = (link->parent < 0 || verdict->links[link->parent].holds) &&
+			still_blocks(&link->evidence);
+		if (link->holds && link->counts)
+			found++;
+	}
+	return found >= verdict->needed;
+}
+
+/*
  * Is it the same process, in the same transaction, doing the same as when it
  * was judged?  Reads without a lock; the caller holds one that keeps it there,
  * and has proved what is said of other processes.
@@ -154,6 +175,13 @@ is_same(const LgVerdict *verdict)
 	return !verdict->root || !now.waiting;
 }
 
+/* The partition of the lock manager that some evidence is about. */
+static inline int
+partition_of(const LgEvidence *evidence)
+{
+	return LockHashPartition(LockTagHashCode(&evidence->tag));
+}
+
 /*
  * Prove the verdict and, only then, send the signal.  *acted_at is the time
  * just before the signal.
@@ -166,38 +194,34 @@ prove_and_signal(const LgVerdict *verdict, int sig, TimestampTz *acted_at)
 {
 	PGPROC	   *victim = &ProcGlobal->allProcs[verdict->session.procno];
 	LgSlot	   *slot = lg_slot(verdict->session.procno);
-	LWLock	   *first = ProcArrayLock;
-	LWLock	   *second = NULL;
+	bool		partitions[NUM_LOCK_PARTITIONS] = {false};
+	bool		by_lock = verdict->proof == LG_PROVE_BLOCKS ||
+		verdict->proof == LG_PROVE_WAITS;
 	Outcome		outcome = NOT_PROVED;
 	bool		proved;
 
-	if (verdict->proof == LG_PROVE_BLOCKS || verdict->proof == LG_PROVE_WAITS)
+	if (by_lock)
 	{
-		first = LockHashPartitionLock(LockTagHashCode(&verdict->evidence.tag));
+		partitions[partition_of(&verdict->evidence)] = true;
 		if (verdict->waits)
-			second = LockHashPartitionLock(LockTagHashCode(&verdict->wait.tag));
+			partitions[partition_of(&verdict->wait)] = true;
+		for (int i = 0; i < verdict->nlinks; i++)
+			partitions[partition_of(&verdict->links[i].evidence)] = true;
 
 		/* Always in the order of partitions, as PostgreSQL does. */
-		if (second == first)
-			second = NULL;
-		else if (second != NULL && second < first)
-		{
-			LWLock	   *swap = first;
-
-			first = second;
-			second = swap;
-		}
+		for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
+			if (partitions[i])
+				LWLockAcquire(LockHashPartitionLockByIndex(i), LW_SHARED);
 	}
-
-	LWLockAcquire(first, LW_SHARED);
-	if (second)
-		LWLockAcquire(second, LW_SHARED);
+	else
+		LWLockAcquire(ProcArrayLock, LW_SHARED);
 
 	switch (verdict->proof)
 	{
 		case LG_PROVE_BLOCKS:
 			proved = still_blocks(&verdict->evidence) &&
-				(!verdict->waits || waiter_is_there(&verdict->wait));
+				(!verdict->waits || waiter_is_there(&verdict->wait)) &&
+				links_hold(verdict);
 			break;
 		case LG_PROVE_WAITS:
 			proved = waiter_is_there(&verdict->evidence);
@@ -232,9 +256,14 @@ prove_and_signal(const LgVerdict *verdict, int sig, TimestampTz *acted_at)
 		pg_atomic_fetch_sub_u32(&slot->signalling, 1);
 	}
 
-	if (second)
-		LWLockRelease(second);
-	LWLockRelease(first);
+	if (by_lock)
+	{
+		for (int i = NUM_LOCK_PARTITIONS - 1; i >= 0; i--)
+			if (partitions[i])
+				LWLockRelease(LockHashPartitionLockByIndex(i));
+	}
+	else
+		LWLockRelease(ProcArrayLock);
 	return outcome;
 }
 
@@ -305,7 +334,7 @@ told_before(LgView *view, const LgVerdict *verdict, LgResult result)
 	told = &view->tracks[session->procno].told[verdict->limit];
 	if (verdict->proof == LG_PROVE_WAITS)
 		since = verdict->evidence.waiter_start;
-	else if (verdict->waits)
+	else if (verdict->waits && verdict->preempted_for == 0)
 		since = verdict->wait.waiter_start;
 	else if (verdict->proof == LG_PROVE_STATEMENT)
 		since = session->stmt_start;
@@ -565,6 +594,7 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 {
 	LgAction	action;
 	LgReason	reason = {0};
+	LgReason	before;
 	Outcome		outcome;
 
 	/* Nothing to be done, or only to be said once. */
@@ -631,7 +661,7 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 	reason.measured = verdict->measured;
 	reason.other_pid = verdict->preempted_for;
 	reason.requested_by_pid = request ? request->pid : 0;
-	lg_leave_reason(verdict->session.procno, &reason);
+	lg_leave_reason(verdict->session.procno, &reason, &before);
 
 	outcome = prove_and_signal(verdict,
 							   verdict->action == LG_DO_CANCEL ? SIGINT : SIGTERM,
@@ -639,8 +669,7 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 	action.open.acted_at = action.open.repeated_at = lg_now();
 	if (outcome != SIGNALLED)
 	{
-		memset(&reason, 0, sizeof(reason));
-		lg_leave_reason(verdict->session.procno, &reason);
+		lg_leave_reason(verdict->session.procno, &before, NULL);
 		action.acted_at = GetCurrentTimestamp();
 		if (outcome == NOT_PROVED)
 		{

@@ -100,6 +100,14 @@ compare_int64(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+/* Of whom max_blocked_sessions counts, when does this one begin to count? */
+static inline int64
+counts_after(LgView *view, const LgStep *step)
+{
+	return view->graph->waiters[step->waiter].since +
+		DeadlockTimeout * LG_NANOS_PER_MS;
+}
+
 /*
  * Only those count that have waited longer than deadlock_timeout.  Who has
  * just come to be in their way, with a queue that was there before, has as
@@ -125,7 +133,7 @@ max_blocked_sessions(LgView *view, const LgSubject *subject, int value, int64 *m
 	blocked = lg_downstream(graph, node->session.procno);
 	for (int i = 0; i < blocked; i++)
 	{
-		view->scratch[i] = graph->waiters[graph->steps[i + 1].waiter].since + old_enough;
+		view->scratch[i] = counts_after(view, &graph->steps[i + 1]);
 		if (view->scratch[i] < view->clock.now)
 			count++;
 	}
@@ -379,8 +387,86 @@ lg_count_blocked(LgView *view, int node, int *blocked, int64 *longest)
 		return;
 	*blocked = lg_downstream(graph, node);
 	for (int i = 1; i <= *blocked; i++)
+	{
+		const LgNode *waiting = &graph->nodes[graph->steps[i].node];
+
 		*longest = Max(*longest, view->clock.now -
-					   graph->waiters[graph->steps[i].waiter].since);
+					   lg_longest_wait(graph, waiting)->since);
+	}
+}
+
+/* The node to which a waiting process belongs. */
+static int
+node_of_waiter(LgGraph *graph, int procno)
+{
+	for (int i = 0; i < graph->nwaiters; i++)
+		if (graph->waiters[i].procno == procno)
+			return graph->waiters[i].node;
+	return procno;
+}
+
+/*
+ * Have it proved that the start of the last traversal upstream waits for
+ * "victim" still, through all that are between them.  Allocates in the
+ * current context.
+ */
+void
+lg_link_to(LgGraph *graph, int victim, LgVerdict *verdict)
+{
+	int			start = graph->upstream[0];
+	int			n = 0;
+
+	for (int node = victim; node != start;
+		 node = node_of_waiter(graph, graph->edges[node].waiter_procno))
+		n++;
+	verdict->links = palloc0_array(LgLink, n);
+	verdict->nlinks = n;
+	verdict->needed = 1;
+	for (int i = 0, node = victim; i < n; i++)
+	{
+		LgLink	   *link = &verdict->links[i];
+
+		link->evidence = graph->edges[node];
+		link->parent = i - 1;
+		link->counts = i == n - 1;
+		node = node_of_waiter(graph, link->evidence.waiter_procno);
+	}
+}
+
+/*
+ * Have it proved that those who make up the count of max_blocked_sessions wait
+ * for the victim still; does nothing for other limits.  Only for whom is to be
+ * signalled: it is dear for each of a long queue.
+ */
+static void
+link_counted(LgView *view, LgVerdict *verdict)
+{
+	LgGraph    *graph = view->graph;
+
+	if (verdict->limit != LG_MAX_BLOCKED_SESSIONS || verdict->result != LG_PENDING)
+		return;
+	verdict->nlinks = lg_downstream(graph, verdict->session.procno);
+	verdict->links = palloc0_array(LgLink, Max(verdict->nlinks, 1));
+	verdict->needed = verdict->value + 1;
+	for (int i = 0; i < verdict->nlinks; i++)
+	{
+		const LgStep *step = &graph->steps[i + 1];
+		const LgWaiter *waiter = &graph->waiters[step->waiter];
+		LgLink	   *link = &verdict->links[i];
+		LgBlocker	blocker = {0};
+
+		lg_describe_wait(graph, waiter, &link->evidence);
+		while (lg_next_blocker(graph, waiter, &blocker))
+			if (blocker.node == graph->steps[step->parent].node)
+			{
+				link->evidence.kind = blocker.kind;
+				link->evidence.procno = blocker.procno;
+				link->evidence.pid = blocker.pid;
+				break;
+			}
+		link->parent = step->parent - 1;
+		link->counts = counts_after(view, step) < view->clock.now;
+	}
 }
 
 /* Can a cancel reach a session?  Not one that waits for its client. */
@@ -584,6 +670,13 @@ is_busy(const LgTrack *track, int limit)
 		(track->open_action < 0 && track->open_limit == limit);
 }
 
+/* At the end of its transaction, or gone since it was seen in the way. */
+static bool
+is_leaving(const LgSession *session)
+{
+	return session->kind == LG_KIND_NONE || lg_in_transit(session);
+}
+
 /* Is somebody of this tree signalled and not gone yet? */
 static bool
 tree_is_busy(LgView *view, int tree)
@@ -637,7 +730,7 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 			(node->waiting && lg_relation_wait(graph, node) == NULL))
 			continue;
 		subject = subject_of_node(view, node);
-		if (lg_in_transit(&node->session))
+		if (is_leaving(&node->session))
 			continue;
 
 		for (int l = 0; l < (int) lengthof(blocker_limits); l++)
@@ -688,6 +781,7 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 				continue;
 
 			/* One that may not be touched does not end the search. */
+			link_counted(view, &candidates[i].verdict);
 			add_verdict(verdicts, &candidates[i].verdict);
 			done = candidates[i].verdict.result == LG_PENDING;
 		}
@@ -725,7 +819,7 @@ preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 		LgNode	   *node = &graph->nodes[procno];
 		LgVerdict	verdict;
 
-		if (!lg_is_root(graph, node) || lg_in_transit(&node->session) ||
+		if (!lg_is_root(graph, node) || is_leaving(&node->session) ||
 			(only >= 0 ? procno != only :
 			 is_busy(&view->tracks[procno], LG_PREEMPT_TIMEOUT)))
 			continue;
@@ -741,6 +835,7 @@ preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 		verdict.evidence = graph->edges[procno];
 		verdict.waits = true;
 		lg_describe_wait(graph, wait, &verdict.wait);
+		lg_link_to(graph, procno, &verdict);
 
 		if (!found || verdict.blocked_sessions > best->blocked_sessions)
 			*best = verdict;
@@ -907,6 +1002,7 @@ lg_judge_again(LgView *view, int procno, int limit, LgVerdict *verdict)
 		return false;
 	decide(verdict, subject.session, subject.values, limit);
 	complete(view, verdict, node, at, measured);
+	link_counted(view, verdict);
 	return true;
 }
 

@@ -62,6 +62,15 @@ typedef struct LgLimit
 
 extern const LgLimit lg_limits[LG_NUM_LIMITS];
 
+/* One of several waits on which a verdict rests; see links_hold(). */
+typedef struct LgLink
+{
+	LgEvidence	evidence;
+	int			parent;			/* index of the blocker's own link; -1 = the victim */
+	bool		counts;
+	bool		holds;			/* has been proved again */
+} LgLink;
+
 /* What was decided about one session. */
 typedef struct LgVerdict
 {
@@ -76,6 +85,9 @@ typedef struct LgVerdict
 	LgEvidence	evidence;		/* for LG_PROVE_BLOCKS and LG_PROVE_WAITS */
 	bool		waits;			/* this wait has to go on still, too: its own, */
 	LgEvidence	wait;			/* or that of the one it is preempted for */
+	int			nlinks;
+	LgLink	   *links;			/* who waits for the victim; live as long as the scan */
+	int			needed;			/* of those that count, so many have to wait for it still */
 	bool		idle;			/* has to be idle still */
 	bool		unreachable;	/* by a cancel, and has to be so still */
 	bool		root;			/* has to wait for nobody still */
@@ -108,6 +120,7 @@ extern LgResult lg_may_signal(const LgSession *session, const LgValues *values,
 extern bool lg_cancel_reaches(const LgSession *session);
 extern bool lg_is_exempt(const LgSession *session);
 extern bool lg_limit_is_age(int limit);
+extern void lg_link_to(LgGraph *graph, int victim, LgVerdict *verdict);
 extern void lg_count_blocked(LgView *view, int node, int *blocked, int64 *longest);
 extern void lg_tell(int limit, int blocked, int64 measured, BackendState state,
 					char *buf, size_t size);

@@ -41,14 +41,18 @@ static object_access_hook_type next_object_access = NULL;
 
 /*
  * Put the reason for a signal where its target will find it.  Called before
- * the signal is sent; pid 0 takes it back.  Takes LgShared->lock.
+ * the signal is sent.  If it is not, what was there before, in *before unless
+ * that is NULL, has to be put back: a signal may still be on its way for which
+ * that is the reason.  Takes LgShared->lock.
  */
 void
-lg_leave_reason(int procno, const LgReason *reason)
+lg_leave_reason(int procno, const LgReason *reason, LgReason *before)
 {
 	LgSlot	   *slot = lg_slot(procno);
 
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
+	if (before)
+		*before = slot->reason;
 	pg_atomic_fetch_add_u32(&slot->reason_changes, 1);
 	slot->reason = *reason;
 	pg_write_barrier();

@@ -1196,6 +1196,7 @@ signal_blockers(int pid, LgActionKind what)
 		verdict->by_hand = true;
 		verdict->proof = LG_PROVE_BLOCKS;
 		verdict->evidence = graph->edges[graph->upstream[i]];
+		lg_link_to(graph, graph->upstream[i], verdict);
 		verdict->result = lg_may_signal(&node->session, &none, &verdict->reason);
 
 		/* The caller's explicit word reaches exempt sessions, too. */

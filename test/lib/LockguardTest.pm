@@ -617,6 +617,8 @@ sub _message
 	{
 		my %field = map { substr($_, 0, 1) => substr($_, 1) } split /\0/, $body;
 
+		# Was something under way that had no answer yet?
+		$field{busy} = $self->{busy};
 		push @{ $self->{errors} }, \%field;
 		$self->{result}{error} = \%field;
 	}

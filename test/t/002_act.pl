@@ -249,6 +249,94 @@ sub self_resolved
 	$_->close foreach $reader, $s1, $w1;
 }
 
+# What is counted must be there still: that it blocks somebody is not enough.
+{
+	my ($s1, $w1) = blocked_pair($observer, 'too many', ++$key, exempt => 'off');
+	my @w = map { waiter($observer, "one of $_", $key) } 2 .. 3;
+
+	# One of three goes, and there are more than one all the same.
+	older_than($observer, 'query_start', '1.1 s', $w1, @w);
+	judged('max_blocked_sessions');
+	$observer->query_ok('SELECT pg_cancel_backend(' . $w[0]->pid . ')');
+	$w[0]->finish;
+	judged_no_more('max_blocked_sessions');
+	is_terminated($s1, 'max_blocked_sessions');
+	succeeds($w1, 'the waiter');
+	$_->close(silent => 1) foreach $w1, @w;
+}
+{
+	my ($s1, $w1) = blocked_pair($observer, 'not so many', ++$key, exempt => 'off');
+	my $w2 = waiter($observer, 'gives up', $key);
+
+	self_resolved('max_blocked_sessions', $s1,
+		sub {
+			$observer->query_ok('SELECT pg_cancel_backend(' . $w2->pid . ')');
+			$w2->finish;
+		},
+		'T');
+	$_->close(silent => 1) foreach $w1, $w2, $s1;
+}
+{
+	# The second waits for somebody who does not wait for it any more.
+	my ($s1, $w1) = blocked_pair($observer, 'cut off', $key += 2, exempt => 'off');
+	my $between = holder($node, 'between', $key + 1, in => 'session');
+	$between->start("SELECT pg_advisory_lock($key)");
+	begins_to_wait($observer, $between);
+	my $w2 = waiter($observer, 'behind it', $key + 1);
+
+	older_than($observer, 'query_start', '1.1 s', $w1, $between, $w2);
+	self_resolved('max_blocked_sessions', $s1,
+		sub {
+			$observer->query_ok('SELECT pg_cancel_backend(' . $between->pid . ')');
+			$between->finish;
+		},
+		'T');
+	is_blocked_by($observer, $w2, $between);
+	$_->close(silent => 1) foreach $w1, $w2, $between, $s1;
+	$key++;
+}
+{
+	# The same on the way to a session of higher priority.
+	my @low = map { holder($node, "low $_", $key + $_, in => 'session', priority => 'low', exempt => 'off') } 1 .. 3;
+	my $high;
+
+	foreach my $i (1, 2)
+	{
+		$low[$i]->start('SELECT pg_advisory_lock(' . ($key + $i) . ')');
+		begins_to_wait($observer, $low[$i]);
+	}
+	$high = waiter($observer, 'high', $key + 3, priority => 'high');
+	self_resolved('preempt_timeout', $low[0],
+		sub {
+			$observer->query_ok('SELECT pg_cancel_backend(' . $low[2]->pid . ')');
+			$low[2]->finish;
+			is_blocked_by($observer, $high, $low[2]);
+		},
+		'I');
+	$_->close(silent => 1) foreach $high, @low;
+	$key += 3;
+}
+
+# Who has been signalled, and is about to be again but is not, is told the
+# reason for the first signal.
+{
+	my $holder = holder($node, 'holder', ++$key);
+	my $s1 = waiter($observer, 'told', $key, exempt => 'off', escalation_delay => '100ms');
+
+	judged('lock_wait_timeout');
+	kill 'STOP', $s1->pid;
+	let_worker_go($observer);
+	is_recorded($observer, $s1, 'lock_wait_timeout cancel pending');
+	judged('statement_timeout');
+	$observer->query_ok('SELECT lockguard.exempt(' . $s1->pid . ", '1h')");
+	judged_no_more('statement_timeout');
+	is_recorded($observer, $s1, 'lock_wait_timeout cancel pending', 'statement_timeout log exempt');
+	kill 'CONT', $s1->pid;
+	is_cancelled($s1, 'lock_wait_timeout');
+	configure($observer, lock_wait_timeout => undef);
+	$_->close foreach $s1, $holder;
+}
+
 # Limits on ages are verified as strictly.
 foreach my $case (
 	[ 'transaction_timeout', 'BEGIN', 'COMMIT; BEGIN', 'T' ],

@@ -163,6 +163,22 @@ END { kill 'CONT', $stopped->pid if $stopped; }
 	forget_actions($observer);
 }
 
+# What is not done is recorded once, for however many it would have been done.
+{
+	my $s = holder($node, 'in the way of two', ++$key, exempt => 'on', priority => 'low');
+	my @w;
+
+	$s->query_ok('SELECT pg_advisory_xact_lock(' . ($key + 1) . ')');
+	push @w, waiter($observer, "more important $_", $key + $_, preempt_timeout => '200ms') foreach 0, 1;
+	$key++;
+	is_recorded($observer, $s, 'preempt_timeout log exempt');
+	older_than($observer, 'state_change', '400ms', @w);
+	scan($observer) foreach 1 .. 3;
+	is_recorded($observer, $s, 'preempt_timeout log exempt');
+	$_->close(silent => 1) foreach @w, $s;
+	forget_actions($observer);
+}
+
 # action = cancel reaches who is at work, and does not escalate.
 {
 	my $s = session($node, 'cancel only', action => 'cancel', blocker_timeout => '200ms', escalation_delay => 0);
