@@ -14,6 +14,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
+plan skip_all => 'needs /proc' unless -r '/proc/self/status';
+
 my $node = lockguard_node('main', conf => <<'CONF');
 restart_after_crash = on
 lockguard.incident_threshold = '100ms'

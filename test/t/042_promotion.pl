@@ -138,16 +138,14 @@ sub restart
 {
 	# What is open goes with the server; it must not be taken for anything of
 	# the next one, where its place may be another's.
-	my ($stopped, $w) = blocked_pair($observer, 'stopped', ++$key, idle_blocker_timeout => '100ms');
-	kill 'STOP', $stopped->pid;
-	is_recorded($observer, $stopped, 'idle_blocker_timeout terminate pending');
-	# The server waits for it, so it has to be woken when that is under way.
-	my $log = $primary->logfile;
-	my $wake = "for i in \$(seq 1800); do grep -q 'received fast shutdown request' '$log' && break; sleep 0.1; done; kill -CONT "
-	  . $stopped->pid;
-	system("($wake) >/dev/null 2>&1 &");
+	my $stubborn = session($primary, 'stubborn', blocker_timeout => '100ms', escalation_delay => '1h');
+	$stubborn->query_ok($_) foreach 'BEGIN', 'SELECT pg_advisory_lock(' . ++$key . ')', 'SAVEPOINT a';
+	$stubborn->start('SELECT pg_sleep(600)');
+	my $w = waiter($observer, 'behind stubborn', $key);
+	is_cancelled($stubborn, 'blocker_timeout');
+	is_recorded($observer, $stubborn, 'blocker_timeout cancel pending');
 	restart(max_connections => 60);
-	is($observer->value('SELECT result FROM lockguard.actions WHERE pid = ' . $stopped->pid), 'released', 'its end is the end of the action');
+	is_recorded($observer, $stubborn, 'blocker_timeout cancel released');
 	is($observer->value("SELECT count(*) FROM lockguard.incidents WHERE status = 'open'"), '0', 'no incident is open');
 	my $first = history();
 
@@ -166,7 +164,7 @@ sub restart
 	}
 	foreach my $line (split /\n/, $first)
 	{
-		next unless $line =~ /\|idle_blocker_timeout\|/;
+		next unless $line =~ /\|blocker_timeout\|/;
 		ok(index(history(), $line) >= 0, 'the first action is there still');
 	}
 }

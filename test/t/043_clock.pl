@@ -47,7 +47,7 @@ shared_preload_libraries = 'lockguard'
 max_connections = 50
 autovacuum = off
 max_prepared_transactions = 5
-deadlock_timeout = '3s'
+deadlock_timeout = '2s'
 lockguard.incident_threshold = '100ms'
 CONF
 
@@ -116,36 +116,45 @@ sub is_sane
 }
 
 # Every limit on a time, each on a session of its own that has just begun what
-# it limits.  Then the clock is stepped.  Nobody may be hit before so long, by
-# the clock on the wall of this test.
-my $limit = 3;
-configure($observer, prepared_transaction_timeout => '3s', prepared_transaction_action => 'rollback', max_actions_per_minute => 1000);
+# it limits.  Then the clock is stepped, after the worker has seen them, or
+# before (it is held up meanwhile).  Nobody may be hit before so long, by the
+# clock on the wall of this test.
+my $limit = 2;
+configure($observer, prepared_transaction_timeout => '2s', prepared_transaction_action => 'rollback', max_actions_per_minute => 1000);
 
 sub step
 {
-	my ($from, $to) = @_;
-	my $name = sprintf '%+d to %+d', $from, $to;
-	my (%victim, @others);
-	my $begun = clock_gettime(CLOCK_MONOTONIC);
+	my ($from, $to, $seen) = @_;
+	my $name = sprintf '%+d to %+d, %s', $from, $to, $seen ? 'seen before' : 'not seen before';
+	my $worker = worker_pid($observer);
+	my (%victim, %begun, @others);
+
+	kill 'STOP', $worker unless $seen;
 
 	# A root of another session's wait, with all of these as they may be.
-	($victim{idle_blocker_timeout}, $others[0]) = blocked_pair($observer, "idle blocker $name", ++$key, idle_blocker_timeout => '3s');
-	$victim{blocker_timeout} = holder($node, "blocker $name", ++$key, blocker_timeout => '3s');
+	$begun{idle_blocker_timeout} = clock_gettime(CLOCK_MONOTONIC);
+	($victim{idle_blocker_timeout}, $others[0]) = blocked_pair($observer, "idle blocker $name", ++$key, idle_blocker_timeout => '2s');
+	$begun{blocker_timeout} = clock_gettime(CLOCK_MONOTONIC);
+	$victim{blocker_timeout} = holder($node, "blocker $name", ++$key, blocker_timeout => '2s');
 	$victim{blocker_timeout}->start('SELECT pg_sleep(86400)');
 	push @others, waiter($observer, 'behind blocker', $key);
+	$begun{max_blocked_sessions} = clock_gettime(CLOCK_MONOTONIC);
 	$victim{max_blocked_sessions} = holder($node, "with many behind $name", ++$key, max_blocked_sessions => 1);
 	push @others, map { waiter($observer, "many $_", $key) } 1, 2;
 	($others[4], $victim{lock_wait_timeout}) = blocked_pair($observer, "patient $name", ++$key);
 	$observer->query_ok('SELECT pg_cancel_backend(' . $victim{lock_wait_timeout}->pid . ')');
 	$victim{lock_wait_timeout}->finish;
-	$victim{lock_wait_timeout}->query_ok("SET lockguard.lock_wait_timeout = '3s'");
+	$begun{lock_wait_timeout} = clock_gettime(CLOCK_MONOTONIC);
+	$victim{lock_wait_timeout}->query_ok("SET lockguard.lock_wait_timeout = '2s'");
 	begins_to_wait($observer, $victim{lock_wait_timeout}->start("SELECT pg_advisory_lock($key)"));
+	$begun{preempt_timeout} = clock_gettime(CLOCK_MONOTONIC);
 	$victim{preempt_timeout} = holder($node, "of low priority $name", ++$key, priority => 'low');
-	push @others, waiter($observer, 'of high priority', $key, priority => 'high', preempt_timeout => '3s');
+	push @others, waiter($observer, 'of high priority', $key, priority => 'high', preempt_timeout => '2s');
 
 	my $reader = session($node, 'reader');
 	$reader->query_ok($_) foreach 'BEGIN', 'LOCK t IN ACCESS SHARE MODE';
-	$victim{queued_blocker_timeout} = session($node, "ALTER $name", queued_blocker_timeout => '3s');
+	$begun{queued_blocker_timeout} = clock_gettime(CLOCK_MONOTONIC);
+	$victim{queued_blocker_timeout} = session($node, "ALTER $name", queued_blocker_timeout => '2s');
 	$victim{queued_blocker_timeout}->start('ALTER TABLE t ADD c int');
 	is_waiting($observer, $victim{queued_blocker_timeout});
 	push @others, session($node, 'behind ALTER')->start('SELECT count(*) FROM t');
@@ -156,26 +165,40 @@ sub step
 		[ idle_in_transaction_timeout => 'BEGIN' ],
 		[ idle_session_timeout => 'SELECT 1' ])
 	{
-		$victim{ $case->[0] } = session($node, "$case->[0] $name", $case->[0] => '3s');
+		$begun{ $case->[0] } = clock_gettime(CLOCK_MONOTONIC);
+		$victim{ $case->[0] } = session($node, "$case->[0] $name", $case->[0] => '2s');
 		$victim{ $case->[0] }->query_ok($case->[1]);
 	}
-	$victim{statement_timeout} = session($node, "statement $name", statement_timeout => '3s');
+	$begun{statement_timeout} = clock_gettime(CLOCK_MONOTONIC);
+	$victim{statement_timeout} = session($node, "statement $name", statement_timeout => '2s');
 	$victim{statement_timeout}->start('SELECT pg_sleep(86400)');
 
+	$begun{prepared_transaction_timeout} = clock_gettime(CLOCK_MONOTONIC);
 	my $prepared = session($node, "prepared $name");
 	$prepared->query_ok($_) foreach 'BEGIN', 'SELECT pg_current_xact_id()', "PREPARE TRANSACTION '$name'";
-	my $twin = holder($node, "blocks nobody $name", ++$key, idle_blocker_timeout => '3s', blocker_timeout => '3s');
+	my $twin = holder($node, "blocks nobody $name", ++$key, idle_blocker_timeout => '2s', blocker_timeout => '2s');
 
 	# Cancelled before the clock is stepped; the escalation is due after that.
-	my $stubborn = session($node, "stubborn $name", blocker_timeout => '200ms', escalation_delay => '3s');
+	$begun{escalation_delay} = clock_gettime(CLOCK_MONOTONIC);
+	my $stubborn = session($node, "stubborn $name", blocker_timeout => '200ms', escalation_delay => '2s');
 	$stubborn->query_ok($_) foreach 'BEGIN', 'SELECT pg_advisory_lock(' . ++$key . ')', 'SAVEPOINT a';
 	$stubborn->start('SELECT pg_sleep(86400)');
 	push @others, waiter($observer, 'behind stubborn', $key);
-	is_cancelled($stubborn, 'blocker_timeout');
 
-	# The worker has seen them all, and it is not yet time.
-	my $all = clock_gettime(CLOCK_MONOTONIC);
-	wait_until(sub { clock_gettime(CLOCK_MONOTONIC) > $all + 1 });
+	# The worker has seen them all, or none; and it is not yet time.
+	if ($seen)
+	{
+		is_cancelled($stubborn, 'blocker_timeout');
+		scan($observer);
+	}
+	set_clock($to);
+
+	# What it has not seen before begins with the step.
+	unless ($seen)
+	{
+		$_ = clock_gettime(CLOCK_MONOTONIC) foreach values %begun;
+	}
+	kill 'CONT', $worker;
 	step_to($to);
 
 	my %at;
@@ -199,7 +222,7 @@ sub step
 		});
 	foreach my $setting (sort(keys %victim), 'escalation_delay', 'prepared_transaction_timeout')
 	{
-		my $after = defined $at{$setting} ? $at{$setting} - $begun : -1;
+		my $after = defined $at{$setting} ? $at{$setting} - $begun{$setting} : -1;
 
 		cmp_ok($after, '>=', $limit, "$name: $setting is enforced, and not too early");
 	}
@@ -219,8 +242,10 @@ sub step
 	return;
 }
 
-step(0, 3600);
-step(3600, 0);
+step(0, 3600, 1);
+step(3600, 0, 1);
+step(0, 3600, 0);
+step(3600, 0, 0);
 
 # The brakes have clocks of their own.
 {

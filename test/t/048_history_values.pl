@@ -46,15 +46,15 @@ for (my $at = 28; $at < length $bytes;)
 }
 is(join(' ', sort keys %model), '1 2 3 4', 'the model has each kind of record');
 
-# Each field of a number's size at its turn, in a record of its own; of what
-# is left of an action and an incident, the id, those in between are intact.
+# Everything that can be a number, each at its turn in a record of its own; the
+# last action and the last incident are intact but for their ids.
 my %number = (1 => 0, 2 => 0);
-my ($records, $intact, $out) = (0, 0, $header);
+my ($records, $out) = (0, $header);
 foreach my $kind (1, 2, 3)
 {
 	foreach my $width (4, 8)
 	{
-		my @extremes = $width == 4 ? (~0 >> 33, ~0 >> 32) : (~0 >> 1, (~0 >> 1) - 1, -(~0 >> 1) - 1);
+		my @extremes = $width == 4 ? (~0 >> 33, ~0 >> 32) : (~0 >> 1, (~0 >> 1) - 1, -(~0 >> 1), -(~0 >> 1) - 1);
 
 		# The id, which comes first, has its turn below.
 		for (my $at = $kind == 3 ? 0 : 8; $at + $width <= length $model{$kind}; $at += $width)
