@@ -73,6 +73,13 @@ static_analysis()
 		"$tmp/plain/src"
 }
 
+# Single files outside the server; test/unit/run.sh shows them one by one, and does more.
+unit_tests()
+{
+	as_user make -C "$tmp/plain/test/unit" -s -j 2 PG_CONFIG="$PG_CONFIG" unit &&
+		as_user env ASAN_OPTIONS=detect_leaks=0 "$tmp/plain/test/unit/unit"
+}
+
 # regression REGRESS|ISOLATION: counts the tests one by one from what pg_regress says.
 regression()
 {
@@ -175,6 +182,7 @@ step "builds with gcc" strict_build gcc plain || finish
 step "builds with $(basename "$(find_clang)")" strict_build "$(find_clang)" clang
 step "builds with wait points" strict_build gcc debug LOCKGUARD_DEBUG=1 || finish
 step "cppcheck" static_analysis
+step "unit tests" unit_tests
 
 at_exit=restore_plain_build
 step "installs" install_build debug LOCKGUARD_DEBUG=1 || finish

@@ -154,16 +154,22 @@ cleanup()
 	exit $status
 }
 
-# build NAME [make argument ...]: in a copy of the checkout, so that builds never share an object.
+# copy_checkout NAME: so that builds never share an object.
+copy_checkout()
+{
+	as_user mkdir -p "$tmp/$1" &&
+		tar -C "$top" --exclude=./.git --exclude='*.o' --exclude='*.bc' --exclude='*.so' \
+			--exclude=tmp_check --exclude=results --exclude=output_iso -c . |
+		as_user tar -C "$tmp/$1" --no-same-owner -x
+}
+
+# build NAME [make argument ...]: in a copy of the checkout.
 build()
 {
 	local name=$1
 
 	shift
-	as_user mkdir -p "$tmp/$name" &&
-		tar -C "$top" --exclude=./.git --exclude='*.o' --exclude='*.bc' --exclude='*.so' \
-			--exclude=tmp_check --exclude=results --exclude=output_iso -c . |
-		as_user tar -C "$tmp/$name" --no-same-owner -x &&
+	copy_checkout "$name" &&
 		as_user make -C "$tmp/$name" -s PG_CONFIG="$PG_CONFIG" with_llvm=no "$@" all
 }
 

@@ -1,0 +1,50 @@
+/*-------------------------------------------------------------------------
+ *
+ * model.h
+ *		Who waits for whom, by the definition and without any cleverness.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef UNIT_MODEL_H
+#define UNIT_MODEL_H
+
+#include "server.h"
+
+#define MAX_NODES	40			/* sessions in a random situation */
+
+/* One waiter and one that blocks it: the process, and whom it counts as. */
+typedef struct Pair
+{
+	int			waiter;			/* procno */
+	int			waiter_node;
+	int			blocker;		/* procno */
+	int			node;
+	LgBlockKind kind;
+	LOCK	   *lock;
+} Pair;
+
+typedef struct Model
+{
+	int			npairs;
+	Pair		pairs[MAX_NODES * MAX_NODES];
+
+	/* By node; nobody blocks itself. */
+	bool		waiting[MAX_NODES];
+	bool		blocks[MAX_NODES][MAX_NODES];	/* directly */
+	bool		ahead[MAX_NODES][MAX_NODES];	/* directly or through others */
+	int			distance[MAX_NODES][MAX_NODES]; /* in pairs; 0 = none */
+	int			tree[MAX_NODES];	/* smallest node that hangs together with it */
+} Model;
+
+extern int	node_of(int procno);
+extern int	find_pairs(int waiter, Pair *pairs);
+extern void make_model(Model *model, int nprocs);
+extern bool model_root(const Model *model, int node);
+extern int	model_count(const Model *model, int node);
+
+/* A lock manager: grants and queues as PostgreSQL's does. */
+extern bool acquire(LOCK *lock, int procno, LOCKMODE mode);
+extern void release(LOCK *lock, int procno, LOCKMODE mode);
+extern void release_all(int procno);
+
+#endif							/* UNIT_MODEL_H */

@@ -1,0 +1,77 @@
+/*-------------------------------------------------------------------------
+ *
+ * server.h
+ *		As much of a PostgreSQL server as the tested files need: no processes,
+ *		but their PGPROCs, status and locks in plain memory, and clocks that
+ *		stand still until a test moves them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef UNIT_SERVER_H
+#define UNIT_SERVER_H
+
+#include "postgres.h"
+
+#include <setjmp.h>
+
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "utils/backend_status.h"
+
+#include "../../src/compat.h"
+#include "../../src/lockguard.h"
+#include "../../src/limits.h"
+
+#define MS	LG_NANOS_PER_MS
+
+/* A server without sessions.  Frees all that was allocated before. */
+extern void server_start(int backends, int prepared);
+
+/* The clocks.  The wall clock is "clock_offset" us ahead of the other. */
+extern int64 clock_ns;
+extern TimestampTz clock_offset;
+extern int64 clock_tick;		/* by how much each reading moves it on */
+extern void (*on_wall_clock) (void);	/* when that one is about to be read */
+extern TimestampTz wall_now(void);
+
+/* Sessions, by their procno. */
+extern PGPROC *proc_of(int procno);
+extern PgBackendStatus *status_of(int procno);
+extern LgSlot *slot_of(int procno);
+extern LgValues *values_of(int procno);
+extern void session_begins(int procno, int pid, BackendType type);
+extern void session_ends(int procno);
+extern void session_state(int procno, BackendState state);
+extern void ends_transaction(int procno);
+extern void stalled_client(int procno);
+extern void join_group(int procno, int leader);
+extern void prepare_transaction(int procno, TransactionId xid, const char *gid);
+extern uint64 switches_of_process;	/* by the operating system; -1 = not known */
+extern TransactionId next_xid;
+
+/* Locks. */
+extern const LOCKMASK lock_conflicts[];
+extern LOCK *lock_on(LockTagType type, uint32 field1, uint32 field2);
+extern LOCKMASK held_by(LOCK *lock, int procno);
+extern void hold(LOCK *lock, int procno, LOCKMODE mode);
+extern void let_go(LOCK *lock, int procno, LOCKMODE mode);
+extern void wait_for_lock(LOCK *lock, int procno, LOCKMODE mode);
+extern void wait_ahead_of(LOCK *lock, int procno, LOCKMODE mode, int other);
+extern void stop_waiting(int procno);
+extern void (*on_lwlock) (LWLock *lock);	/* when it is about to be taken */
+extern int	lwlocks_taken;
+extern bool proc_array_busy;	/* ProcArrayLock is not to be had at once */
+
+/* What was reported, by level, and the last of it. */
+extern int	reports[PANIC + 1];
+extern char last_report[1024];
+extern char last_detail[1024];
+extern sigjmp_buf *on_error;	/* where errors and proc_exit() go */
+
+/* For history.c. */
+extern int	latches_set;
+extern void (*on_wait) (long timeout);
+extern bool files_open;			/* false: AllocateFile() fails */
+extern bool disk_full;
+
+#endif							/* UNIT_SERVER_H */

@@ -1,0 +1,481 @@
+/*-------------------------------------------------------------------------
+ *
+ * test_snapshot.c
+ *		Clocks, and sessions as they are read.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "server.h"
+
+#include "replication/syncrep.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "unit.h"
+
+static LgClock clock;
+static LgSession session;
+
+static void
+start(void)
+{
+	server_start(10, 2);
+	memset(&clock, 0, sizeof(clock));
+	lg_clock_read(&clock);
+}
+
+static void
+clock_without_steps(void)
+{
+	LgMoment	moment = {0};
+	TimestampTz then;
+	int64		at;
+
+	start();
+	CHECK_INT(clock.now, clock_ns);
+	CHECK_INT(clock.wall, wall_now());
+	then = wall_now();
+	at = clock_ns;
+	clock_ns += 5000 * MS;
+	lg_clock_read(&clock);
+	CHECK_INT(lg_clock_at(&clock, then), at);
+	CHECK_INT(lg_clock_wall(&clock, at), then);
+	CHECK_INT(lg_moment(&clock, &moment, then), at);
+
+	/* The future, and the present moment, count as now. */
+	clock_ns += MS;
+	CHECK_INT(lg_clock_at(&clock, clock.wall), clock_ns);
+	CHECK_INT(lg_clock_at(&clock, clock.wall + 1), clock_ns);
+	CHECK_INT(lg_clock_at(&clock, clock.wall + USECS_PER_DAY), clock_ns);
+	CHECK_INT(lg_clock_at(&clock, clock.wall - 1), clock.now - 1000);
+}
+
+static void
+clock_with_steps(void)
+{
+	static const int64 steps[] = {
+		-USECS_PER_SEC, USECS_PER_SEC, -USECS_PER_DAY * 365, USECS_PER_DAY * 365,
+		USECS_PER_DAY * 365 * 56, 6000, -6000
+	};
+
+	for (int i = 0; i < (int) lengthof(steps); i++)
+	{
+		LgMoment	seen = {0};
+		LgMoment	unseen = {0};
+		TimestampTz then;
+		int64		at;
+		int64		stepped;
+
+		start();
+		then = wall_now();
+		at = clock_ns;
+		clock_ns += 100 * MS;
+		lg_clock_read(&clock);
+		CHECK_INT(lg_moment(&clock, &seen, then), at);
+		clock_ns += 100 * MS;
+		clock_offset += steps[i];
+		lg_clock_read(&clock);
+		stepped = clock.now;
+
+		/* What was seen before is known; what was not is as young as can be. */
+		CHECK_INT(lg_moment(&clock, &seen, then), at);
+		CHECK(lg_moment(&clock, &unseen, then) >= stepped);
+		clock_ns += 1000 * MS;
+		lg_clock_read(&clock);
+		CHECK_INT(clock.stepped, stepped);
+		CHECK(lg_clock_at(&clock, then) >= stepped);
+		CHECK_INT(lg_clock_at(&clock, clock.wall - 1000), clock.now - MS);
+	}
+}
+
+/* The machine does something else between the two readings, once or always. */
+static int	interruptions;
+
+static void
+interrupt(void)
+{
+	if (interruptions-- > 0)
+		clock_ns += 50 * MS;
+}
+
+static void
+clock_torn_readings(void)
+{
+	start();
+	on_wall_clock = interrupt;
+	for (int times = 0; times < 9; times++)
+	{
+		clock_ns += 1000 * MS;
+		interruptions = times;
+		lg_clock_read(&clock);
+		CHECK_INT(clock.stepped, PG_INT64_MIN);
+		CHECK_INT(clock.now, clock_ns);
+	}
+}
+
+/* ntpd slews the clock by at most 0.5 ms a second: that is no step. */
+static void
+clock_slewed(void)
+{
+	start();
+	for (int i = 0; i < 1000; i++)
+	{
+		clock_ns += 1000 * MS;
+		clock_offset += i < 500 ? 500 : -500;
+		lg_clock_read(&clock);
+		CHECK_INT(clock.stepped, PG_INT64_MIN);
+	}
+}
+
+static void
+kinds(void)
+{
+	static const struct
+	{
+		BackendType type;
+		LgKind		kind;
+	}			types[] =
+	{
+		{B_BACKEND, LG_KIND_CLIENT},
+		{B_AUTOVAC_WORKER, LG_KIND_AUTOVACUUM},
+		{B_WAL_SENDER, LG_KIND_WALSENDER},
+		{B_STARTUP, LG_KIND_STARTUP},
+		{B_BG_WORKER, LG_KIND_BACKGROUND},
+		{B_CHECKPOINTER, LG_KIND_OTHER}
+	};
+
+	for (int i = 0; i < (int) lengthof(types); i++)
+	{
+		start();
+		session_begins(0, 100, types[i].type);
+		lg_read_session(0, &session);
+		CHECK_INT(session.kind, types[i].kind);
+		CHECK_INT(session.pid, 100);
+		CHECK_INT(session.leader, 0);
+		CHECK(session.has_status);
+		CHECK(lg_backend_type(session.kind) != NULL && lg_kind_text(session.kind) != NULL);
+	}
+
+	/* A worker with a leader is a parallel worker. */
+	start();
+	session_begins(0, 100, B_BACKEND);
+	session_begins(1, 101, B_BG_WORKER);
+	join_group(1, 0);
+	lg_read_session(1, &session);
+	CHECK_INT(session.kind, LG_KIND_PARALLEL);
+	CHECK_INT(session.leader, 0);
+
+	/* Still logging in: a PGPROC, but no status yet. */
+	status_of(0)->st_procpid = 0;
+	lg_read_session(0, &session);
+	CHECK_INT(session.kind, LG_KIND_STARTING);
+	CHECK(!session.has_status);
+	CHECK_TEXT(lg_state_text(&session), "starting");
+
+	/* The status of the one that was there before. */
+	status_of(0)->st_procpid = 99;
+	lg_read_session(0, &session);
+	CHECK_INT(session.kind, LG_KIND_STARTING);
+
+	/* Gone. */
+	session_ends(0);
+	lg_read_session(0, &session);
+	CHECK_INT(session.kind, LG_KIND_NONE);
+	CHECK_INT(session.pid, 0);
+
+	/* An auxiliary process is found by its pid up to 16, by its number since. */
+	session_begins(MaxBackends + 2, 500, B_STARTUP);
+	lg_read_session(MaxBackends + 2, &session);
+	CHECK_INT(session.kind, LG_KIND_STARTUP);
+
+	/* Prepared transactions have no pid. */
+	prepare_transaction(LG_TOTAL_PROCS - 1, 55, "p");
+	lg_read_session(LG_TOTAL_PROCS - 1, &session);
+	CHECK_INT(session.kind, LG_KIND_PREPARED);
+	CHECK_TEXT(lg_state_text(&session), "prepared");
+	lg_read_session(LG_TOTAL_PROCS - 2, &session);
+	CHECK_INT(session.kind, LG_KIND_NONE);
+}
+
+/* Its owner changes the status all the time: what was half read is not used. */
+static void
+status_that_changes(void)
+{
+	start();
+	session_begins(0, 100, B_BACKEND);
+	session_state(0, STATE_RUNNING);
+	status_of(0)->st_changecount = 7;
+	lg_read_session(0, &session);
+	CHECK(!session.has_status);
+	CHECK_INT(session.kind, LG_KIND_STARTING);
+	CHECK_INT(session.xact_start, 0);
+	CHECK_INT(session.state, STATE_UNDEFINED);
+	status_of(0)->st_changecount = 8;
+	lg_read_session(0, &session);
+	CHECK(session.has_status);
+	CHECK_INT(session.kind, LG_KIND_CLIENT);
+}
+
+static void
+texts(void)
+{
+	char		query[LG_QUERY_SIZE];
+	char		application_name[NAMEDATALEN];
+	char		client_addr[LG_ADDR_SIZE];
+
+	start();
+	session_begins(0, 100, B_BACKEND);
+	memset(status_of(0)->st_activity_raw, 'q', pgstat_track_activity_query_size - 1);
+	strcpy(status_of(0)->st_appname, "psql");
+	status_of(0)->st_clientaddr.addr.ss_family = AF_INET;
+	lg_read_session(0, &session);
+	for (size_t size = 1; size <= sizeof(query); size++)
+	{
+		char	   *exact = malloc(size);
+
+		CHECK(lg_read_texts(&session, exact, size, application_name, client_addr));
+		CHECK_INT(strlen(exact), size - 1);
+		free(exact);
+	}
+	CHECK_TEXT(application_name, "psql");
+	CHECK_TEXT(client_addr, "192.0.2.1");
+
+	/* Characters of 2, 3 and 4 bytes are not cut in the middle. */
+	for (int bytes = 2; bytes <= 4; bytes++)
+	{
+		static const char *const characters[] = {"\303\244", "\342\202\254", "\360\237\230\200"};
+		char	   *raw = status_of(0)->st_activity_raw;
+
+		for (int i = 0; i + bytes < pgstat_track_activity_query_size; i += bytes)
+			strcpy(raw + i, characters[bytes - 2]);
+		for (size_t size = 1; size <= 50; size++)
+		{
+			char	   *exact = malloc(size);
+
+			CHECK(lg_read_texts(&session, exact, size, NULL, NULL));
+			CHECK_INT(strlen(exact), (size - 1) / bytes * bytes);
+			free(exact);
+		}
+	}
+	CHECK(lg_read_texts(&session, NULL, 0, NULL, NULL));
+
+	/* Another session in its place, or a status that does not hold still. */
+	status_of(0)->st_proc_start_timestamp++;
+	CHECK(!lg_read_texts(&session, query, sizeof(query), application_name, client_addr));
+	CHECK_TEXT(query, "");
+	CHECK_TEXT(application_name, "");
+	CHECK_TEXT(client_addr, "");
+	status_of(0)->st_proc_start_timestamp--;
+	status_of(0)->st_changecount = 1;
+	CHECK(!lg_read_texts(&session, query, sizeof(query), application_name, client_addr));
+	CHECK_TEXT(query, "");
+}
+
+/* Neither in its transaction any more nor out of the way. */
+static void
+in_transit(void)
+{
+	static const BackendState states[] = {
+		STATE_IDLE, STATE_RUNNING, STATE_IDLEINTRANSACTION, STATE_FASTPATH,
+		STATE_IDLEINTRANSACTION_ABORTED, STATE_DISABLED
+	};
+	static const bool expected[] = {false, true, true, true, false, true};
+
+	for (int i = 0; i < (int) lengthof(states); i++)
+	{
+		start();
+		session_begins(0, 100, B_BACKEND);
+		session_state(0, STATE_RUNNING);
+		session_state(0, states[i]);
+		proc_of(0)->wait_event_info = 0;
+		lg_read_session(0, &session);
+		CHECK(!lg_in_transit(&session) || states[i] == STATE_IDLE);
+		ends_transaction(0);
+		lg_read_session(0, &session);
+		CHECK_INT(lg_in_transit(&session), expected[i]);
+		proc_of(0)->wait_event_info = WAIT_EVENT_CLIENT_READ;
+		lg_read_session(0, &session);
+		CHECK(!lg_in_transit(&session));
+	}
+}
+
+/* Those that are connected, and the auxiliary ones; all, if that cannot be told. */
+static void
+live_procs(void)
+{
+	for (int backends = 100; backends <= 1000; backends += 900)
+		for (int busy = 0; busy < 2; busy++)
+		{
+			LgLive		live = {0};
+			bool		all = backends < 500 || busy;
+			int			n = 0;
+
+			server_start(backends, 3);
+			live.procno = palloc_array(int, LG_TOTAL_PROCS);
+			for (int i = 0; i < backends; i += 7)
+				session_begins(i, 1000 + i, B_BACKEND);
+			session_ends(14);
+			proc_array_busy = busy;
+			lg_live_procs(&live);
+			lg_live_procs(&live);
+			for (int procno = 0; procno < backends + NUM_AUXILIARY_PROCS; procno++)
+				if (all || procno >= backends || proc_of(procno)->procLatch.owner_pid != 0)
+					CHECK_INT(live.procno[n++], procno);
+			CHECK_INT(live.n, n);
+			CHECK_INT(lwlocks_taken, 0);
+		}
+}
+
+/* A lock that somebody may have to wait for who has told nothing of itself yet. */
+static void
+strong_locks(void)
+{
+	static const LockTagType types[] = {LOCKTAG_RELATION, LOCKTAG_OBJECT, LOCKTAG_TUPLE, LOCKTAG_ADVISORY};
+
+	for (int i = 0; i < (int) lengthof(types); i++)
+		for (LOCKMODE mode = 1; mode <= MaxLockMode; mode++)
+		{
+			start();
+			session_begins(0, 100, B_BACKEND);
+			hold(lock_on(LOCKTAG_RELATION, 1, 1), 0, RowExclusiveLock);
+			hold(lock_on(types[i], 1, 2), 0, mode);
+			CHECK_INT(lg_holds_strong_lock(0), i < 2 && mode >= ShareLock);
+			CHECK_INT(lg_count_locks(0, 100), 2);
+			CHECK_INT(lwlocks_taken, 0);
+		}
+}
+
+/* What is remembered of a process is not that of another, or another transaction. */
+static void
+tracks(void)
+{
+	LgTrack		track = {0};
+
+	start();
+	session_begins(0, 100, B_BACKEND);
+	session_state(0, STATE_RUNNING);
+	lg_read_session(0, &session);
+	lg_track_session(&track, &session, &clock, true);
+	CHECK_INT(track.xact_next_xid, next_xid);
+	CHECK_INT(track.xact_seen, clock_ns);
+	clock_ns += MS;
+	next_xid++;
+	lg_track_session(&track, &session, &clock, true);
+	CHECK_INT(track.xact_next_xid, next_xid - 1);
+	CHECK_INT(track.xact_seen, clock_ns - MS);
+
+	session_state(0, STATE_IDLE);
+	session_state(0, STATE_RUNNING);
+	lg_read_session(0, &session);
+	track.open_action = 5;
+	lg_track_session(&track, &session, &clock, true);
+	CHECK_INT(track.xact_next_xid, next_xid);
+	CHECK_INT(track.xact_seen, clock_ns);
+	CHECK_INT(track.open_action, 5);
+
+	/* The same pid again, of another process; then another pid. */
+	status_of(0)->st_proc_start_timestamp++;
+	lg_read_session(0, &session);
+	lg_track_session(&track, &session, &clock, true);
+	CHECK_INT(track.open_action, 0);
+	track.open_action = 5;
+	session_begins(0, 200, B_BACKEND);
+	lg_read_session(0, &session);
+	lg_track_session(&track, &session, &clock, true);
+	CHECK_INT(track.open_action, 0);
+	CHECK_INT(track.pid, 200);
+}
+
+/* The operating system is asked at the beginning, and when it would matter. */
+static void
+stalled(void)
+{
+	LgTrack		track = {0};
+	int64		began;
+	int64		limit = 100 * MS;
+
+	start();
+	session_begins(0, 100, B_BACKEND);
+	session_state(0, STATE_RUNNING);
+	stalled_client(0);
+	lg_read_session(0, &session);
+	began = clock_ns;
+	CHECK_INT(lg_idle_since(&track, &session, &clock, limit), began);
+	switches_of_process++;		/* has moved, but nobody asks yet */
+	clock_ns += 99 * MS;
+	lg_clock_read(&clock);
+	CHECK_INT(lg_idle_since(&track, &session, &clock, limit), began);
+	clock_ns += MS;
+	lg_clock_read(&clock);
+	CHECK_INT(lg_idle_since(&track, &session, &clock, limit), clock_ns);
+	began = clock_ns;
+	clock_ns += 100 * MS;
+	lg_clock_read(&clock);
+	CHECK_INT(lg_idle_since(&track, &session, &clock, limit), began);
+
+	/* Any progress counter that moves, another statement, another wait. */
+	clock_ns += MS;
+	lg_clock_read(&clock);
+	session.progress++;
+	CHECK_INT(lg_idle_since(&track, &session, &clock, limit), clock_ns);
+	clock_ns += MS;
+	session.stmt_start++;
+	CHECK_INT(lg_idle_since(&track, &session, &clock, limit), clock_ns);
+	clock_ns += MS;
+	session.wait_event = WAIT_EVENT_CLIENT_READ;
+	CHECK_INT(lg_idle_since(&track, &session, &clock, limit), clock_ns);
+	clock_ns += MS;
+	session.lxid++;
+	CHECK_INT(lg_idle_since(&track, &session, &clock, limit), clock_ns);
+
+	/* At work again; then it cannot be told. */
+	session.wait_event = 0;
+	CHECK_INT(lg_idle_since(&track, &session, &clock, limit), LG_NEVER);
+	session.wait_event = WAIT_EVENT_CLIENT_READ;
+	switches_of_process = PG_UINT64_MAX;
+	CHECK_INT(lg_idle_since(&track, &session, &clock, limit), LG_NEVER);
+}
+
+static void
+prepared_transactions(void)
+{
+	char		gid[LG_GID_SIZE];
+	TimestampTz prepared_at;
+	bool		busy;
+	int			procno;
+
+	start();
+	procno = LG_TOTAL_PROCS - 1;
+	CHECK(!lg_any_prepared());
+	CHECK(!lg_prepared_transaction(procno, gid, &prepared_at, &busy));
+	CHECK_TEXT(gid, "");
+	prepare_transaction(procno, 77, "the gid");
+	CHECK(lg_any_prepared());
+	CHECK(lg_prepared_transaction(procno, gid, &prepared_at, &busy));
+	CHECK_TEXT(gid, "the gid");
+	CHECK_INT(prepared_at, wall_now());
+	CHECK(!busy);
+
+	/* Another one has taken its place since. */
+	proc_of(procno)->xid = 78;
+	CHECK(!lg_prepared_transaction(procno, gid, &prepared_at, &busy));
+	CHECK(!lg_prepared_transaction(procno - 1, gid, &prepared_at, &busy));
+	CHECK_INT(lwlocks_taken, 0);
+}
+
+const Test	snapshot_tests[] = {
+	{"snapshot: a clock without steps", clock_without_steps},
+	{"snapshot: a clock with steps", clock_with_steps},
+	{"snapshot: torn readings of the clocks", clock_torn_readings},
+	{"snapshot: a slewed clock", clock_slewed},
+	{"snapshot: kinds of processes", kinds},
+	{"snapshot: a status that changes", status_that_changes},
+	{"snapshot: texts", texts},
+	{"snapshot: at the end of a transaction", in_transit},
+	{"snapshot: processes that are there", live_procs},
+	{"snapshot: strong locks", strong_locks},
+	{"snapshot: what is remembered", tracks},
+	{"snapshot: stalled clients", stalled},
+	{"snapshot: prepared transactions", prepared_transactions},
+	{NULL, NULL}
+};

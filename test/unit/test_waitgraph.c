@@ -1,0 +1,1560 @@
+/*-------------------------------------------------------------------------
+ *
+ * test_waitgraph.c
+ *		Who waits for whom, and since when.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "model.h"
+
+#include "unit.h"
+
+static LgGraph *graph;
+static LgTrack *tracks;
+static LgLive live;
+static LgFound *found;
+static int	nfound;
+static LgClock clock;
+static LgValues server_values;
+
+static void
+start(int backends, int prepared)
+{
+	server_start(backends, prepared);
+	memset(&clock, 0, sizeof(clock));
+	memset(&server_values, 0, sizeof(server_values));
+	graph = lg_graph_create(NULL);
+	tracks = palloc0_array(LgTrack, LG_TOTAL_PROCS);
+	live.n = 0;
+	live.procno = palloc_array(int, LG_TOTAL_PROCS);
+	found = palloc_array(LgFound, LG_TOTAL_PROCS);
+	nfound = 0;
+	lg_clock_read(&clock);
+}
+
+/* As a scan does it. */
+static void
+look_at_waits_from(int64 min_age)
+{
+	lg_clock_read(&clock);
+	lg_live_procs(&live);
+	nfound = lg_find_waiters(found, nfound, &live, tracks, &clock);
+	lg_graph_walk(graph, tracks, &clock, &server_values, found, nfound, min_age);
+	CHECK_INT(lwlocks_taken, 0);
+}
+
+static void
+look(void)
+{
+	look_at_waits_from(0);
+}
+
+/* Sessions 0 to n - 1, with the pids 100, 101, ... */
+static void
+sessions(int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		session_begins(i, 100 + i, B_BACKEND);
+		session_state(i, STATE_RUNNING);
+	}
+}
+
+/* A node with all that can be known of it; NULL if it is not part of the look. */
+static LgNode *
+node_at(int procno)
+{
+	LgNode	   *node = lg_node(graph, procno);
+
+	if (node != NULL)
+		lg_know(graph, node);
+	return node;
+}
+
+static LgEvidence
+evidence_of(int procno)
+{
+	return lg_evidence(graph, lg_node(graph, procno));
+}
+
+static bool
+is_root(int procno)
+{
+	LgNode	   *node = lg_node(graph, procno);
+
+	return node != NULL && lg_is_root(graph, node);
+}
+
+static int64
+blocking_since(int procno)
+{
+	LgNode	   *node = lg_node(graph, procno);
+
+	return node == NULL ? LG_NEVER : node->blocking_since;
+}
+
+static int64
+root_since(int procno)
+{
+	LgNode	   *node = lg_node(graph, procno);
+
+	return node == NULL ? LG_NEVER : node->root_since;
+}
+
+/* "1:holder 2:queue", as lg_next_blocker() has it. */
+static const char *
+blockers_of(int procno)
+{
+	static char text[1000];
+	LgNode	   *node = lg_node(graph, node_of(procno));
+
+	text[0] = '\0';
+	for (int w = node ? node->first_wait : -1; w >= 0; w = graph->waiters[w].next_of_node)
+	{
+		LgBlocker	blocker = {0};
+
+		if (graph->waiters[w].procno != procno)
+			continue;
+		while (lg_next_blocker(graph, &graph->waiters[w], &blocker))
+			snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%d:%s",
+					 text[0] ? " " : "", blocker.procno,
+					 blocker.kind == LG_HOLDER ? "holder" : "queue");
+	}
+	return text;
+}
+
+/*
+ * Hand-made situations.
+ */
+
+static void
+holder_and_queue(void)
+{
+	LOCK	   *t;
+
+	start(10, 0);
+	sessions(5);
+	t = lock_on(LOCKTAG_RELATION, 1, 2);
+	hold(t, 0, AccessShareLock);
+	hold(t, 1, RowExclusiveLock);
+	wait_for_lock(t, 2, AccessExclusiveLock);
+	wait_for_lock(t, 3, AccessShareLock);
+	wait_for_lock(t, 4, RowExclusiveLock);
+	look();
+
+	CHECK_TEXT(blockers_of(2), "0:holder 1:holder");
+	CHECK_TEXT(blockers_of(3), "2:queue");
+	CHECK_TEXT(blockers_of(4), "2:queue");
+	CHECK(is_root(0) && is_root(1) && !is_root(2) && !is_root(3) && !is_root(4));
+	CHECK_INT(lg_downstream(graph, 0), 3);
+	CHECK_INT(lg_downstream(graph, 1), 3);
+	CHECK_INT(lg_downstream(graph, 2), 2);
+	CHECK_INT(lg_downstream(graph, 3), 0);
+	CHECK_INT(lg_tree(graph, 0), lg_tree(graph, 4));
+	CHECK_INT(lg_upstream(graph, 4), 4);
+	CHECK(!lg_in_cycle(graph, 2));
+}
+
+/* Compatible modes: readers do not block each other. */
+static void
+compatible_modes(void)
+{
+	LOCK	   *t;
+
+	start(10, 0);
+	sessions(4);
+	t = lock_on(LOCKTAG_RELATION, 1, 2);
+	hold(t, 0, AccessShareLock);
+	hold(t, 1, ShareLock);
+	wait_for_lock(t, 2, RowExclusiveLock);
+	look();
+	CHECK_TEXT(blockers_of(2), "1:holder");
+	CHECK(lg_node(graph, 0) == NULL);
+}
+
+/* Of a row's queue, everybody waits for the first, who waits for the holder. */
+static void
+row_queue(void)
+{
+	LOCK	   *xid;
+	LOCK	   *tuple;
+
+	start(10, 0);
+	sessions(5);
+	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
+	tuple = lock_on(LOCKTAG_TUPLE, 1, 2);
+	hold(xid, 0, ExclusiveLock);
+	hold(tuple, 1, ExclusiveLock);
+	wait_for_lock(xid, 1, ShareLock);
+	for (int i = 2; i < 5; i++)
+		wait_for_lock(tuple, i, ExclusiveLock);
+	look();
+	CHECK(is_root(0));
+	CHECK_INT(lg_downstream(graph, 0), 4);
+	CHECK_INT(lg_downstream(graph, 1), 3);
+	CHECK_TEXT(blockers_of(4), "1:holder 2:queue 3:queue");
+	CHECK(lg_relation_wait(graph, lg_node(graph, 1)) == NULL);
+}
+
+/* A lock group does not block itself, but for the extension of a relation. */
+static void
+lock_groups(void)
+{
+	LOCK	   *t;
+	LOCK	   *extension;
+
+	start(10, 0);
+	sessions(5);
+	join_group(1, 0);
+	join_group(2, 0);
+	t = lock_on(LOCKTAG_RELATION, 1, 2);
+	extension = lock_on(LOCKTAG_RELATION_EXTEND, 1, 2);
+	hold(t, 1, AccessExclusiveLock);
+	wait_for_lock(t, 3, AccessShareLock);
+	hold(extension, 1, ExclusiveLock);
+	wait_for_lock(extension, 2, ExclusiveLock);
+	look();
+	CHECK_TEXT(blockers_of(3), "1:holder");
+	CHECK_TEXT(blockers_of(2), "1:holder");
+	CHECK(lg_node(graph, 0)->blocking_since != LG_NEVER);
+	CHECK(lg_node(graph, 1) == NULL);
+	CHECK(!is_root(0));			/* a member waits */
+	CHECK_INT(lg_downstream(graph, 0), 1);
+	CHECK(!lg_in_cycle(graph, 0));
+}
+
+static void
+prepared_transaction(void)
+{
+	LOCK	   *xid;
+	int			procno;
+
+	start(10, 2);
+	sessions(2);
+	procno = LG_TOTAL_PROCS - 1;
+	prepare_transaction(procno, 77, "the gid");
+	xid = lock_on(LOCKTAG_TRANSACTION, 77, 0);
+	hold(xid, procno, ExclusiveLock);
+	wait_for_lock(xid, 0, ShareLock);
+	look();
+	CHECK(is_root(procno));
+	CHECK_INT(node_at(procno)->session.kind, LG_KIND_PREPARED);
+	CHECK_INT(node_at(procno)->session.pid, 0);
+	CHECK_INT(lg_downstream(graph, procno), 1);
+}
+
+static void
+cycle(void)
+{
+	LOCK	   *locks[3];
+	int		   *roots;
+
+	start(10, 0);
+	sessions(6);
+	for (int i = 0; i < 3; i++)
+	{
+		locks[i] = lock_on(LOCKTAG_TRANSACTION, 10 + i, 0);
+		hold(locks[i], i, ExclusiveLock);
+	}
+	for (int i = 0; i < 3; i++)
+		wait_for_lock(locks[(i + 1) % 3], i, ShareLock);
+	wait_for_lock(locks[0], 3, ShareLock);	/* behind it, not in it */
+	look();
+	roots = palloc_array(int, LG_TOTAL_PROCS);
+	for (int i = 0; i < 3; i++)
+		CHECK(lg_in_cycle(graph, i) && !is_root(i));
+	CHECK(!lg_in_cycle(graph, 3));
+	CHECK_INT(lg_find_roots(graph, roots), 1);
+	CHECK_INT(roots[0], 0);
+}
+
+/* A session that holds what it waits for in another mode is no cycle. */
+static void
+own_lock(void)
+{
+	LOCK	   *t;
+
+	start(10, 0);
+	sessions(2);
+	t = lock_on(LOCKTAG_RELATION, 1, 2);
+	hold(t, 0, RowExclusiveLock);
+	hold(t, 1, RowExclusiveLock);
+	wait_for_lock(t, 0, ShareLock);
+	look();
+	CHECK_TEXT(blockers_of(0), "1:holder");
+	CHECK(!lg_in_cycle(graph, 0));
+	CHECK_INT(blocking_since(0), LG_NEVER);
+}
+
+/*
+ * When a pair began, by its kind.
+ */
+static void
+pair_transaction_id(void)
+{
+	LOCK	   *xid;
+	int64		began;
+
+	start(10, 0);
+	sessions(3);
+	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
+	hold(xid, 0, ExclusiveLock);
+	clock_ns += 50 * MS;
+	wait_for_lock(xid, 1, ShareLock);
+	began = clock_ns;
+	clock_ns += 50 * MS;
+	wait_for_lock(xid, 2, ShareLock);
+	clock_ns += 100 * MS;
+	look();
+	CHECK_INT(blocking_since(0), began);
+	CHECK_INT(root_since(0), began);
+	CHECK_INT(evidence_of(0).waiter_procno, 1);
+	CHECK_INT(evidence_of(0).procno, 0);
+	CHECK_INT(evidence_of(0).pid, 100);
+	CHECK_INT(evidence_of(0).waiter_pid, 101);
+	CHECK(evidence_of(0).kind == LG_HOLDER);
+}
+
+/* So it is with all locks that can have one holder only. */
+static void
+pair_one_holder(void)
+{
+	static const LockTagType types[] = {
+		LOCKTAG_TRANSACTION, LOCKTAG_VIRTUALTRANSACTION, LOCKTAG_SPECULATIVE_TOKEN,
+		LOCKTAG_RELATION, LOCKTAG_TUPLE, LOCKTAG_ADVISORY, LOCKTAG_OBJECT
+	};
+
+	for (int i = 0; i < (int) lengthof(types); i++)
+	{
+		LOCK	   *lock;
+		int64		began;
+
+		start(10, 0);
+		sessions(2);
+		lock = lock_on(types[i], 7, 0);
+		hold(lock, 0, ExclusiveLock);
+		wait_for_lock(lock, 1, ShareLock);
+		began = clock_ns;
+		clock_ns += 100 * MS;
+		look();
+		CHECK_INT(blocking_since(0), i < 3 ? began : clock_ns);
+	}
+}
+
+/* Who is idle has taken its locks before. */
+static void
+pair_idle_holder(void)
+{
+	LOCK	   *t;
+	int64		began;
+
+	start(10, 0);
+	sessions(2);
+	t = lock_on(LOCKTAG_RELATION, 1, 2);
+	hold(t, 0, AccessExclusiveLock);
+	clock_ns += 10 * MS;
+	wait_for_lock(t, 1, AccessShareLock);
+	clock_ns += 10 * MS;
+	session_state(0, STATE_IDLEINTRANSACTION);
+	began = clock_ns;
+	clock_ns += 100 * MS;
+	look();
+	CHECK_INT(blocking_since(0), began);
+	CHECK_INT(node_at(0)->idle_since, began);
+
+	/* One that came later. */
+	start(10, 0);
+	sessions(2);
+	t = lock_on(LOCKTAG_RELATION, 1, 2);
+	hold(t, 0, AccessExclusiveLock);
+	session_state(0, STATE_IDLEINTRANSACTION);
+	clock_ns += 10 * MS;
+	wait_for_lock(t, 1, AccessShareLock);
+	began = clock_ns;
+	clock_ns += 100 * MS;
+	look();
+	CHECK_INT(blocking_since(0), began);
+}
+
+/* Of an active holder, it can only be told when it was first seen. */
+static void
+pair_active_holder(void)
+{
+	LOCK	   *t;
+	int64		first;
+
+	start(10, 0);
+	sessions(3);
+	t = lock_on(LOCKTAG_RELATION, 1, 2);
+	hold(t, 0, AccessExclusiveLock);
+	wait_for_lock(t, 1, AccessShareLock);
+	clock_ns += 100 * MS;
+	look();
+	first = clock_ns;
+	CHECK_INT(blocking_since(0), first);
+	clock_ns += 100 * MS;
+	look();
+	CHECK_INT(blocking_since(0), first);
+
+	/* Idle from now on: seen before that. */
+	session_state(0, STATE_IDLEINTRANSACTION);
+	clock_ns += 100 * MS;
+	look();
+	CHECK_INT(blocking_since(0), first);
+
+	/* The waiter gives up, another comes. */
+	session_state(0, STATE_RUNNING);
+	stop_waiting(1);
+	clock_ns += 100 * MS;
+	look();
+	CHECK_INT(blocking_since(0), LG_NEVER);
+	wait_for_lock(t, 2, AccessShareLock);
+	clock_ns += 100 * MS;
+	look();
+	CHECK_INT(blocking_since(0), clock_ns);
+}
+
+static void
+pair_queue(void)
+{
+	LOCK	   *t;
+	int64		behind;
+
+	start(10, 0);
+	sessions(3);
+	t = lock_on(LOCKTAG_RELATION, 1, 2);
+	hold(t, 0, AccessShareLock);
+	session_state(0, STATE_IDLEINTRANSACTION);
+	wait_for_lock(t, 1, AccessExclusiveLock);
+	clock_ns += 30 * MS;
+	wait_for_lock(t, 2, AccessShareLock);
+	behind = clock_ns;
+	clock_ns += 30 * MS;
+	look();
+	CHECK_INT(blocking_since(1), behind);
+	CHECK(evidence_of(1).kind == LG_QUEUE);
+	CHECK_INT(evidence_of(1).waiter_procno, 2);
+}
+
+/* The deadlock detector has put it ahead of one that waits for longer. */
+static void
+pair_queue_turned_round(void)
+{
+	LOCK	   *t;
+	int64		first;
+
+	start(10, 0);
+	sessions(3);
+	t = lock_on(LOCKTAG_RELATION, 1, 2);
+	hold(t, 0, AccessShareLock);
+	wait_for_lock(t, 1, AccessExclusiveLock);
+	clock_ns += 30 * MS;
+	wait_ahead_of(t, 2, AccessExclusiveLock, 1);
+	clock_ns += 30 * MS;
+	look();
+	first = clock_ns;
+	CHECK_INT(blocking_since(2), first);
+	clock_ns += 30 * MS;
+	look();
+	CHECK_INT(blocking_since(2), first);
+}
+
+/*
+ * Whoever has just got the lock is innocent of the queue it inherits, also of
+ * those that had waited for it before.
+ */
+static void
+inherited_queue(void)
+{
+	LOCK	   *t;
+	int64		got_it;
+
+	start(10, 0);
+	sessions(4);
+	t = lock_on(LOCKTAG_RELATION, 1, 2);
+	hold(t, 0, AccessExclusiveLock);
+	for (int i = 1; i < 4; i++)
+		wait_for_lock(t, i, AccessExclusiveLock);
+	for (int i = 0; i < 100; i++)
+	{
+		clock_ns += 10 * MS;
+		look();
+	}
+	release_all(0);
+	got_it = clock_ns;
+	CHECK_INT(held_by(t, 1), LOCKBIT_ON(AccessExclusiveLock));
+	clock_ns += 5 * MS;
+	look();
+	CHECK(is_root(1));
+	CHECK(root_since(1) >= got_it);
+	CHECK(blocking_since(1) >= got_it);
+	CHECK_INT(lg_downstream(graph, 1), 2);
+}
+
+/* The same on a transaction id, where the wait's beginning counts. */
+static void
+clock_stands_still_while_waiting(void)
+{
+	LOCK	   *xid;
+	LOCK	   *other;
+	int64		free_at;
+
+	start(10, 0);
+	sessions(3);
+	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
+	other = lock_on(LOCKTAG_TRANSACTION, 8, 0);
+	hold(xid, 0, ExclusiveLock);
+	hold(other, 1, ExclusiveLock);
+	wait_for_lock(xid, 1, ShareLock);
+	wait_for_lock(other, 2, ShareLock);
+	for (int i = 0; i < 10; i++)
+	{
+		clock_ns += 10 * MS;
+		look();
+	}
+	CHECK(!is_root(1));
+	release_all(0);
+	free_at = clock_ns;
+	clock_ns += 5 * MS;
+	look();
+	CHECK(is_root(1));
+	CHECK(root_since(1) >= free_at);
+	clock_ns += 20 * MS;
+	look();
+	CHECK(root_since(1) <= free_at + 5 * MS);
+}
+
+/* Two waits, one right after the other: what is between them counts, too. */
+static void
+waits_without_a_gap(void)
+{
+	LOCK	   *held;
+	LOCK	   *first;
+	LOCK	   *second;
+	int64		free_at;
+
+	start(10, 0);
+	sessions(4);
+	held = lock_on(LOCKTAG_TRANSACTION, 7, 0);
+	first = lock_on(LOCKTAG_TRANSACTION, 8, 0);
+	second = lock_on(LOCKTAG_TRANSACTION, 9, 0);
+	hold(held, 0, ExclusiveLock);
+	hold(first, 1, ExclusiveLock);
+	hold(second, 2, ExclusiveLock);
+	wait_for_lock(held, 3, ShareLock);
+	wait_for_lock(first, 0, ShareLock);
+	clock_ns += 50 * MS;
+	look();
+	clock_ns += 20 * MS;
+	stop_waiting(0);
+	clock_ns += 30 * MS;
+	wait_for_lock(second, 0, ShareLock);
+	clock_ns += 10 * MS;
+	look();
+	clock_ns += 40 * MS;
+	stop_waiting(0);
+	free_at = clock_ns;
+	look();
+	CHECK(is_root(0));
+	CHECK_INT(root_since(0), free_at);
+	clock_ns += 5 * MS;
+	look();
+	CHECK_INT(root_since(0), free_at);
+}
+
+/* Session time lost is counted once, from look to look. */
+static void
+newly_waited(void)
+{
+	LOCK	   *xid;
+	const LgWaiter *waiter;
+	int64		began;
+
+	start(10, 0);
+	sessions(2);
+	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
+	hold(xid, 0, ExclusiveLock);
+	wait_for_lock(xid, 1, ShareLock);
+	began = clock_ns;
+	clock_ns += 30 * MS;
+	look();
+	waiter = lg_longest_wait(graph, lg_node(graph, 1));
+	CHECK_INT(lg_newly_waited(graph, waiter, clock_ns, clock_ns - MS, PG_INT64_MIN), 30 * MS);
+	CHECK_INT(lg_newly_waited(graph, waiter, clock_ns, clock_ns - MS, began + 10 * MS), 20 * MS);
+	CHECK_INT(lg_newly_waited(graph, waiter, clock_ns, clock_ns - MS, clock_ns + MS), 0);
+	clock_ns += 20 * MS;
+	look();
+	waiter = lg_longest_wait(graph, lg_node(graph, 1));
+	CHECK_INT(lg_newly_waited(graph, waiter, clock_ns, clock_ns - 20 * MS, PG_INT64_MIN), 20 * MS);
+	CHECK_INT(lg_newly_waited(graph, waiter, clock_ns, clock_ns - 20 * MS, clock_ns - MS), MS);
+}
+
+/* waitStart is set a little after the wait has begun. */
+static void
+wait_start_not_yet_set(void)
+{
+	LOCK	   *xid;
+	int64		began;
+
+	start(10, 0);
+	sessions(2);
+	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
+	hold(xid, 0, ExclusiveLock);
+	wait_for_lock(xid, 1, ShareLock);
+	pg_atomic_write_u64(&proc_of(1)->waitStart, 0);
+	clock_ns += 10 * MS;
+	look();
+	CHECK_INT(blocking_since(0), clock_ns);
+	began = clock_ns;
+	clock_ns += 10 * MS;
+	look();
+	CHECK_INT(blocking_since(0), began);
+
+	/* It began a little before that. */
+	pg_atomic_write_u64(&proc_of(1)->waitStart, clock_offset + (began - MS) / 1000);
+	clock_ns += 10 * MS;
+	look();
+	CHECK_INT(blocking_since(0), began - MS);
+}
+
+/* Another process in the same PGPROC, and another wait of the same process. */
+static void
+another_wait(void)
+{
+	LOCK	   *xid;
+	int64		second;
+
+	start(10, 0);
+	sessions(2);
+	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
+	hold(xid, 0, ExclusiveLock);
+	wait_for_lock(xid, 1, ShareLock);
+	clock_ns += 100 * MS;
+	look();
+	stop_waiting(1);
+	clock_ns += 10 * MS;
+	wait_for_lock(xid, 1, ShareLock);
+	second = clock_ns;
+	clock_ns += 10 * MS;
+	look();
+	CHECK_INT(blocking_since(0), second);
+
+	stop_waiting(1);
+	session_ends(1);
+	session_begins(1, 555, B_BACKEND);
+	wait_for_lock(xid, 1, ShareLock);
+	second = clock_ns;
+	clock_ns += 10 * MS;
+	look();
+	CHECK_INT(blocking_since(0), second);
+	CHECK_INT(evidence_of(0).waiter_pid, 555);
+}
+
+/* A step of the wall clock makes nobody look late. */
+static void
+clock_steps(void)
+{
+	static const int64 steps[] = {
+		3600, -3600, 86400 * 365, -86400 * 365, INT64CONST(86400) * 365 * 56, 1, -1
+	};
+
+	for (int i = 0; i < (int) lengthof(steps); i++)
+	{
+		LOCK	   *xid;
+		int64		began;
+
+		/* Seen before and after. */
+		start(10, 0);
+		sessions(4);
+		xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
+		hold(xid, 0, ExclusiveLock);
+		wait_for_lock(xid, 1, ShareLock);
+		began = clock_ns;
+		clock_ns += 10 * MS;
+		look();
+		CHECK_INT(blocking_since(0), began);
+		clock_ns += 10 * MS;
+		clock_offset += steps[i] * USECS_PER_SEC;
+		look();
+		CHECK_INT(blocking_since(0), began);
+
+		/* Begun before the step, and seen after it. */
+		stop_waiting(1);
+		clock_ns += 10 * MS;
+		look();
+		wait_for_lock(xid, 2, ShareLock);
+		began = clock_ns;
+		clock_ns += 10 * MS;
+		clock_offset += steps[i] * USECS_PER_SEC;
+		look();
+		CHECK(blocking_since(0) >= began && blocking_since(0) <= clock_ns);
+	}
+}
+
+/*
+ * Shared memory changes until the partition lock is taken.
+ */
+static LOCK *raced_lock;
+
+static void
+waiter_leaves(LWLock *lock)
+{
+	stop_waiting(1);
+}
+
+static void
+lock_is_another(LWLock *lock)
+{
+	raced_lock->tag.locktag_field1++;
+}
+
+static void
+waiter_waits_for_another(LWLock *lock)
+{
+	stop_waiting(1);
+	wait_for_lock(lock_on(LOCKTAG_TRANSACTION, 8, 0), 1, ShareLock);
+}
+
+static void
+races(void)
+{
+	void		(*const hooks[]) (LWLock *) = {
+		waiter_leaves, lock_is_another, waiter_waits_for_another
+	};
+
+	for (int i = 0; i < (int) lengthof(hooks); i++)
+	{
+		start(10, 0);
+		sessions(3);
+		raced_lock = lock_on(LOCKTAG_TRANSACTION, 7, 0);
+		hold(raced_lock, 0, ExclusiveLock);
+		wait_for_lock(raced_lock, 1, ShareLock);
+		clock_ns += 10 * MS;
+		on_lwlock = hooks[i];
+		look();
+		CHECK_INT(graph->nlocks, 0);
+		CHECK_INT(graph->nwaiters, 0);
+		CHECK_INT(graph->nactive, 0);
+		CHECK(!is_root(0));
+
+		/* The next look finds what is there then. */
+		clock_ns += 10 * MS;
+		look();
+		CHECK_INT(graph->nlocks, i == 0 ? 0 : 1);
+	}
+}
+
+/* A wait too young to be walked makes nobody a root who waits. */
+static void
+young_waits(void)
+{
+	LOCK	   *old_lock;
+	LOCK	   *young_lock;
+
+	start(10, 0);
+	sessions(3);
+	old_lock = lock_on(LOCKTAG_TRANSACTION, 7, 0);
+	young_lock = lock_on(LOCKTAG_TRANSACTION, 8, 0);
+	hold(old_lock, 0, ExclusiveLock);
+	wait_for_lock(old_lock, 1, ShareLock);
+	clock_ns += 100 * MS;
+	hold(young_lock, 2, ExclusiveLock);
+	wait_for_lock(young_lock, 0, ShareLock);
+	clock_ns += 10 * MS;
+	look_at_waits_from(50 * MS);
+	CHECK_INT(graph->nlocks, 1);
+	CHECK(!is_root(0));
+	CHECK(lg_node(graph, 0)->waiting);
+	CHECK(lg_node(graph, 2) == NULL);
+	look_at_waits_from(10 * MS);
+	CHECK_INT(graph->nlocks, 2);
+	CHECK(is_root(2));
+	look_at_waits_from(100 * MS + 10 * MS + 1);
+	CHECK_INT(graph->nlocks, 0);
+}
+
+/* More locks and sessions than there is room for at first. */
+static void
+many(void)
+{
+	int			n = 400;
+	int		   *roots;
+
+	start(2 * n + 1, 0);
+	sessions(2 * n);
+	for (int i = 0; i < n; i++)
+	{
+		LOCK	   *lock = lock_on(LOCKTAG_TRANSACTION, 1000 + i, 0);
+
+		hold(lock, i, ExclusiveLock);
+		wait_for_lock(lock, n + i, ShareLock);
+	}
+	for (int round = 0; round < 3; round++)
+	{
+		clock_ns += 10 * MS;
+		look();
+		CHECK_INT(graph->nlocks, n);
+		CHECK_INT(graph->nactive, 2 * n);
+		roots = palloc_array(int, LG_TOTAL_PROCS);
+		CHECK_INT(lg_find_roots(graph, roots), n);
+		for (int i = 0; i < n; i++)
+			CHECK_INT(lg_downstream(graph, i), 1);
+	}
+
+	/* All wait for one: nodes of former looks are forgotten. */
+	for (int i = 0; i < n; i++)
+	{
+		stop_waiting(n + i);
+		wait_for_lock(lock_on(LOCKTAG_TRANSACTION, 1000, 0), n + i, ShareLock);
+	}
+	clock_ns += 10 * MS;
+	look();
+	CHECK_INT(graph->nlocks, 1);
+	CHECK_INT(graph->nactive, n + 1);
+	CHECK_INT(lg_downstream(graph, 0), n);
+	CHECK(lg_node(graph, 1) == NULL);
+}
+
+/*
+ * Random situations, whether they can be or not, against the definition.
+ */
+static void
+check_blockers(int nprocs)
+{
+	int			nwaiters = 0;
+
+	for (int i = 0; i < graph->nwaiters; i++)
+	{
+		const LgWaiter *waiter = &graph->waiters[i];
+		Pair		pairs[MAX_NODES * 2];
+		int			npairs = find_pairs(waiter->procno, pairs);
+		int			n = 0;
+		LgBlocker	blocker = {0};
+
+		CHECK_INT(waiter->node, node_of(waiter->procno));
+		CHECK_INT(waiter->pid, proc_of(waiter->procno)->pid);
+		CHECK_INT(waiter->mode, proc_of(waiter->procno)->waitLockMode);
+		while (lg_next_blocker(graph, waiter, &blocker))
+		{
+			int			at = n;
+
+			while (at < npairs && (pairs[at].blocker != blocker.procno ||
+								   pairs[at].kind != blocker.kind))
+				at++;
+			if (!CHECK(at < npairs))
+				break;
+			CHECK_INT(blocker.node, pairs[at].node);
+			CHECK_INT(blocker.pid, proc_of(blocker.procno)->pid);
+			pairs[at] = pairs[n++];
+		}
+		CHECK_INT(n, npairs);
+		nwaiters++;
+	}
+	for (int i = 0; i < nprocs; i++)
+		if (proc_of(i)->waitLock != NULL)
+			nwaiters--;
+	CHECK_INT(nwaiters, 0);
+}
+
+/* Is "child" found through a pair that is there? */
+static bool
+is_pair(const Model *model, int waiter, int node, LgBlockKind kind)
+{
+	for (int i = 0; i < model->npairs; i++)
+		if (model->pairs[i].waiter == waiter && model->pairs[i].node == node &&
+			model->pairs[i].kind == kind)
+			return true;
+	return false;
+}
+
+static void
+check_downstream(const Model *model, int node)
+{
+	int			n = lg_downstream(graph, node);
+	bool		seen[MAX_NODES] = {false};
+	LgStep		breadth[MAX_NODES];
+
+	CHECK_INT(n, model_count(model, node));
+	CHECK_INT(graph->nsteps, n + 1);
+	CHECK_INT(graph->steps[0].node, node);
+	CHECK_INT(graph->steps[0].parent, -1);
+	CHECK_INT(graph->steps[0].level, 0);
+	CHECK_INT(graph->steps[0].waiter, -1);
+	memcpy(breadth, graph->steps, graph->nsteps * sizeof(LgStep));
+	for (int i = 1; i <= n; i++)
+	{
+		const LgStep *step = &breadth[i];
+		const LgStep *parent = &breadth[step->parent];
+
+		CHECK(step->node != node && model->ahead[node][step->node]);
+		CHECK(!seen[step->node]);
+		seen[step->node] = true;
+		CHECK(step->parent < i && step->level == parent->level + 1);
+		CHECK(breadth[i - 1].level <= step->level);
+		CHECK_INT(step->level, model->distance[node][step->node]);
+		CHECK_INT(graph->waiters[step->waiter].node, step->node);
+		CHECK(is_pair(model, graph->waiters[step->waiter].procno, parent->node, step->kind));
+	}
+
+	/* In depth: the same, each right after its parent or what is below that. */
+	lg_depth_first(graph);
+	CHECK_INT(graph->nsteps, n + 1);
+	CHECK_INT(graph->steps[0].node, node);
+	for (int i = 1; i <= n; i++)
+	{
+		const LgStep *step = &graph->steps[i];
+		int			same = 0;
+
+		while (breadth[same].node != step->node)
+			same++;
+		CHECK_INT(step->waiter, breadth[same].waiter);
+		CHECK_INT(graph->steps[step->parent].node, breadth[breadth[same].parent].node);
+		CHECK(step->parent < i);
+		for (int between = step->parent + 1; between < i; between++)
+			CHECK(graph->steps[between].level >= step->level);
+	}
+}
+
+static void
+check_upstream(const Model *model, int node, int nprocs)
+{
+	int			n = lg_upstream(graph, node);
+	int			expected = 1;
+	bool		seen[MAX_NODES] = {false};
+
+	CHECK_INT(graph->upstream[0], node);
+	seen[node] = true;
+	for (int i = 1; i < n; i++)
+	{
+		int			blocker = graph->upstream[i];
+		LgEvidence *edge = &graph->edges[blocker];
+
+		CHECK(model->ahead[blocker][node]);
+		CHECK(!seen[blocker]);
+		CHECK_INT(node_of(edge->procno), blocker);
+		CHECK(is_pair(model, edge->waiter_procno, blocker, edge->kind));
+		CHECK(seen[node_of(edge->waiter_procno)]);
+		CHECK_INT(edge->pid, proc_of(edge->procno)->pid);
+		CHECK_INT(edge->waiter_pid, proc_of(edge->waiter_procno)->pid);
+		seen[blocker] = true;
+	}
+	for (int i = 0; i < nprocs; i++)
+		expected += i != node && model->ahead[i][node];
+	CHECK_INT(n, expected);
+}
+
+/*
+ * Who is drawn as a root: the roots, and of what is left, cycle by cycle, the
+ * one with the lowest pid.
+ */
+static void
+check_roots(const Model *model, int nprocs)
+{
+	int			roots[MAX_NODES * 3];
+	int			n = lg_find_roots(graph, roots);
+	bool		expected[MAX_NODES] = {false};
+	bool		reached[MAX_NODES] = {false};
+	int			nexpected = 0;
+
+	for (int turn = 0;; turn++)
+	{
+		int			next = -1;
+
+		for (int i = 0; i < nprocs; i++)
+			if (!expected[i] && (turn == 0 || !reached[i]) &&
+				(model_root(model, i) ||
+				 (turn > 0 && model->ahead[i][i] &&
+				  (next < 0 || proc_of(i)->pid < proc_of(next)->pid))))
+			{
+				next = i;
+				if (turn > 0)
+					continue;
+				expected[i] = true;
+				nexpected++;
+				for (int j = 0; j < nprocs; j++)
+					reached[j] |= j == i || model->ahead[i][j];
+			}
+		if (turn == 0)
+			continue;
+		if (next < 0)
+			break;
+		expected[next] = true;
+		nexpected++;
+		for (int j = 0; j < nprocs; j++)
+			reached[j] |= j == next || model->ahead[next][j];
+	}
+	CHECK_INT(n, nexpected);
+	for (int i = 0; i < n; i++)
+	{
+		CHECK(expected[roots[i]]);
+		expected[roots[i]] = false;
+		if (i > 0)
+			CHECK(model_count(model, roots[i - 1]) >= model_count(model, roots[i]));
+	}
+}
+
+static void
+check_graph(int nprocs)
+{
+	static Model model;
+
+	make_model(&model, nprocs);
+	check_blockers(nprocs);
+	for (int i = 0; i < nprocs; i++)
+	{
+		LgNode	   *node = lg_node(graph, i);
+		const LgWaiter *longest = NULL;
+		const LgWaiter *longest_on_relation = NULL;
+		bool		blocks = false;
+		bool		blocks_itself = false;
+
+		for (int j = 0; j < nprocs; j++)
+			blocks |= model.blocks[i][j];
+		for (int p = 0; p < model.npairs; p++)
+			blocks_itself |= model.pairs[p].node == i;
+		if (node == NULL)
+		{
+			CHECK(!blocks && !model.waiting[i]);
+			continue;
+		}
+		CHECK(blocks || blocks_itself || model.waiting[i]);
+		CHECK_INT(node->waiting, model.waiting[i]);
+		CHECK_INT(node->blocking_since != LG_NEVER, blocks);
+		CHECK_INT(lg_is_root(graph, node), model_root(&model, i));
+		CHECK_INT(lg_in_cycle(graph, i), model.ahead[i][i]);
+		check_downstream(&model, i);
+		check_upstream(&model, i, nprocs);
+
+		for (int j = 0; j < nprocs; j++)
+			if (lg_node(graph, j) != NULL)
+				CHECK_INT(lg_tree(graph, i) == lg_tree(graph, j),
+						  model.tree[i] == model.tree[j]);
+
+		for (int w = 0; w < graph->nwaiters; w++)
+		{
+			const LgWaiter *waiter = &graph->waiters[w];
+
+			if (waiter->node != i)
+				continue;
+			if (longest == NULL || waiter->since < longest->since)
+				longest = waiter;
+			if (proc_of(waiter->procno)->waitLock->tag.locktag_type == LOCKTAG_RELATION &&
+				(longest_on_relation == NULL || waiter->since < longest_on_relation->since))
+				longest_on_relation = waiter;
+		}
+		CHECK_INT(lg_longest_wait(graph, node) ? lg_longest_wait(graph, node)->since : -1,
+				  longest ? longest->since : -1);
+		CHECK_INT(lg_relation_wait(graph, node) ? lg_relation_wait(graph, node)->since : -1,
+				  longest_on_relation ? longest_on_relation->since : -1);
+	}
+	check_roots(&model, nprocs);
+}
+
+static const LockTagType lock_types[] = {
+	LOCKTAG_RELATION, LOCKTAG_RELATION, LOCKTAG_TUPLE, LOCKTAG_TRANSACTION,
+	LOCKTAG_RELATION_EXTEND, LOCKTAG_ADVISORY, LOCKTAG_VIRTUALTRANSACTION
+};
+
+static void
+random_graphs(void)
+{
+	for (int round = 0; round < rounds && !has_failed(); round++)
+	{
+		int			nprocs = 2 + random_below(MAX_NODES - 2);
+		int			nlocks = 1 + random_below(8);
+		int			holds = random_below(2 * nprocs);
+
+		random_seed(round);
+		start(nprocs + 1, 0);
+		sessions(nprocs);
+		for (int i = 0; i < nprocs; i++)
+		{
+			proc_of(i)->pid = proc_of(i)->procLatch.owner_pid = 100 + (i * 7) % 41;
+			status_of(i)->st_procpid = proc_of(i)->pid;
+			if (i > 0 && one_in(6) && proc_of(i - 1)->lockGroupLeader == NULL)
+				join_group(i, i - 1);
+		}
+		for (int i = 0; i < holds; i++)
+			hold(lock_on(lock_types[random_below(lengthof(lock_types))], random_below(nlocks), 0),
+				 random_below(nprocs), 1 + random_below(MaxLockMode));
+		for (int i = 0; i < nprocs; i++)
+		{
+			LOCK	   *lock = lock_on(lock_types[random_below(lengthof(lock_types))],
+									   random_below(nlocks), 0);
+			int			other = random_below(nprocs);
+
+			clock_ns += random_below(100) * MS;
+			if (one_in(3))
+				continue;
+			if (one_in(4) && proc_of(other)->waitLock == lock)
+				wait_ahead_of(lock, i, 1 + random_below(MaxLockMode), other);
+			else
+				wait_for_lock(lock, i, 1 + random_below(MaxLockMode));
+		}
+		clock_ns += MS;
+		look();
+		check_graph(nprocs);
+		if (has_failed())
+			printf("    in round %d, %d sessions\n", round, nprocs);
+	}
+}
+
+/*
+ * Situations that come about as they do in a server, watched from look to
+ * look.  What is said of when a pair began is compared with what the rules
+ * say, and with the truth: never may it be early.
+ */
+#define NLOCKS		6
+
+typedef struct Watched
+{
+	int64		wait_began[MAX_NODES];	/* truly; 0 = does not wait */
+	int			wait_number[MAX_NODES];
+	TimestampTz wait_start[MAX_NODES];
+	int64		idle_from[MAX_NODES];
+
+	/* When each pair began, truly; 0 = is none. */
+	int64		pair_began[MAX_NODES][MAX_NODES][2];
+	int			pair_wait[MAX_NODES][MAX_NODES][2];
+
+	/* What looks have seen. */
+	int			looks;
+	int			seen_wait[MAX_NODES];	/* wait_number of what follows */
+	int64		wait_seen[MAX_NODES];
+	int64		ahead_seen[MAX_NODES];
+	int64		mode_seen[NLOCKS][MAX_NODES][MaxLockMode + 1];
+	int			mode_look[NLOCKS][MAX_NODES][MaxLockMode + 1];
+	int			mode_pid[NLOCKS][MAX_NODES];
+
+	/* How long the blocker has waited itself since then, as a look can know. */
+	bool		from_first_look;
+	int64		pair_waited[MAX_NODES][MAX_NODES][2];
+} Watched;
+
+static Watched watched;
+static LOCK *locks[NLOCKS];
+
+/*
+ * How much of the blocker's present wait lies within the time of a pair?  After
+ * a step of the clock, nobody knows what was before the first look at it.
+ */
+static int64
+present_wait(int blocker, int64 pair_began)
+{
+	int64		from = watched.from_first_look ? watched.wait_seen[blocker] :
+		watched.wait_began[blocker];
+
+	if (watched.wait_began[blocker] == 0 || watched.wait_seen[blocker] == 0 ||
+		watched.seen_wait[blocker] != watched.wait_number[blocker])
+		return 0;
+	return clock_ns - Max(from, pair_began);
+}
+
+/* Something has happened: note what is different now. */
+static void
+watch(int nprocs)
+{
+	bool		there[MAX_NODES][MAX_NODES][2] = {{{false}}};
+
+	for (int i = 0; i < nprocs; i++)
+	{
+		bool		waits = proc_of(i)->waitLock != NULL;
+
+		if (waits && watched.wait_began[i] == 0)
+		{
+			watched.wait_began[i] = clock_ns;
+			watched.wait_number[i]++;
+			watched.wait_start[i] = pg_atomic_read_u64(&proc_of(i)->waitStart);
+		}
+		else if (!waits && watched.wait_began[i] != 0)
+		{
+			for (int j = 0; j < nprocs; j++)
+				for (int kind = 0; kind < 2; kind++)
+					watched.pair_waited[j][i][kind] +=
+						present_wait(i, watched.pair_began[j][i][kind]);
+			watched.wait_began[i] = 0;
+		}
+	}
+	for (int i = 0; i < nprocs; i++)
+	{
+		Pair		pairs[MAX_NODES * 2];
+		int			npairs = find_pairs(i, pairs);
+
+		for (int p = 0; p < npairs; p++)
+		{
+			int			node = pairs[p].node;
+			int			kind = pairs[p].kind;
+
+			there[i][node][kind] = true;
+			if (watched.pair_began[i][node][kind] == 0 ||
+				watched.pair_wait[i][node][kind] != watched.wait_number[i])
+			{
+				watched.pair_began[i][node][kind] = clock_ns;
+
+				/*
+				 * If the deadlock detector has put one that waits for longer
+				 * ahead, the rule has it that it always was.
+				 */
+				if (kind == LG_QUEUE &&
+					watched.wait_began[pairs[p].blocker] <= watched.wait_began[i])
+					watched.pair_began[i][node][kind] = watched.wait_began[i];
+				watched.pair_wait[i][node][kind] = watched.wait_number[i];
+				watched.pair_waited[i][node][kind] = 0;
+			}
+		}
+	}
+	for (int i = 0; i < nprocs; i++)
+		for (int j = 0; j < nprocs; j++)
+			for (int kind = 0; kind < 2; kind++)
+				if (!there[i][j][kind])
+					watched.pair_began[i][j][kind] = 0;
+}
+
+static int
+number_of(const LOCK *lock)
+{
+	int			i = 0;
+
+	while (locks[i] != lock)
+		i++;
+	return i;
+}
+
+/* What a look at this moment has to remember. */
+static void
+note_look(int nprocs)
+{
+	watched.looks++;
+	for (int i = 0; i < nprocs; i++)
+	{
+		Pair		pairs[MAX_NODES * 2];
+		int			npairs;
+
+		if (watched.seen_wait[i] != watched.wait_number[i] || proc_of(i)->waitLock == NULL)
+		{
+			watched.seen_wait[i] = watched.wait_number[i];
+			watched.wait_seen[i] = proc_of(i)->waitLock ? clock_ns : 0;
+			watched.ahead_seen[i] = 0;
+		}
+
+		/* Ahead of one that conflicts, and has waited for longer? */
+		if (proc_of(i)->waitLock != NULL)
+		{
+			bool		ahead = false;
+
+			for (int other = 0; other < nprocs; other++)
+			{
+				if (proc_of(other)->waitLock != proc_of(i)->waitLock)
+					continue;
+				npairs = find_pairs(other, pairs);
+				for (int p = 0; p < npairs; p++)
+					ahead |= pairs[p].kind == LG_QUEUE && pairs[p].blocker == i &&
+						pairs[p].node != pairs[p].waiter_node &&
+						watched.wait_began[other] < watched.wait_began[i];
+			}
+			if (!ahead)
+				watched.ahead_seen[i] = 0;
+			else if (watched.ahead_seen[i] == 0)
+				watched.ahead_seen[i] = clock_ns;
+		}
+	}
+	for (int l = 0; l < NLOCKS; l++)
+	{
+		if (lg_first_waiter(locks[l]) == NULL)
+			continue;
+		for (int i = 0; i < nprocs; i++)
+		{
+			LOCKMASK	mask = held_by(locks[l], i);
+
+			for (int mode = 1; mode <= MaxLockMode; mode++)
+			{
+				if ((mask & LOCKBIT_ON(mode)) == 0)
+					continue;
+				if (watched.mode_look[l][i][mode] != watched.looks - 1 ||
+					watched.looks == 1 || watched.mode_pid[l][i] != proc_of(i)->pid)
+					watched.mode_seen[l][i][mode] = clock_ns;
+				watched.mode_look[l][i][mode] = watched.looks;
+			}
+			watched.mode_pid[l][i] = proc_of(i)->pid;
+		}
+	}
+}
+
+/* By the rules, when did this pair begin? */
+static int64
+pair_by_rule(const Pair *pair, int64 idle_since)
+{
+	int			l = number_of(pair->lock);
+	LockTagType type = pair->lock->tag.locktag_type;
+	LOCKMASK	against = lock_conflicts[proc_of(pair->waiter)->waitLockMode] &
+		held_by(pair->lock, pair->blocker);
+	int64		wait = watched.wait_began[pair->waiter];
+	int64		held = LG_NEVER;
+	int64		result;
+
+	if (pair->kind == LG_QUEUE)
+	{
+		int64		other = watched.wait_began[pair->blocker];
+
+		return wait >= other ? wait : Max(other, watched.ahead_seen[pair->blocker]);
+	}
+	if (type == LOCKTAG_TRANSACTION || type == LOCKTAG_VIRTUALTRANSACTION)
+		return wait;
+	for (int mode = 1; mode <= MaxLockMode; mode++)
+		if (against & LOCKBIT_ON(mode))
+			held = Min(held, watched.mode_seen[l][pair->blocker][mode]);
+	result = Max(held, watched.wait_seen[pair->waiter]);
+	if (idle_since != LG_NEVER)
+		result = Min(result, Max(wait, idle_since));
+	return result;
+}
+
+/* "exact": the clocks did not step, and what they say can be told exactly. */
+static void
+check_since(int nprocs, bool exact)
+{
+	static Model model;
+
+	make_model(&model, nprocs);
+	for (int i = 0; i < nprocs; i++)
+	{
+		LgNode	   *node = node_at(i);
+		int64		truth = LG_NEVER;
+		int64		rule = LG_NEVER;
+		int64		latest = LG_NEVER;
+		int64		as_root = 0;
+
+		if (node == NULL || node->blocking_since == LG_NEVER)
+			continue;
+		for (int p = 0; p < model.npairs; p++)
+		{
+			const Pair *pair = &model.pairs[p];
+			int64		began = watched.pair_began[pair->waiter][i][pair->kind];
+			int64		waited;
+
+			if (pair->node != i || pair->waiter_node == i)
+				continue;
+			truth = Min(truth, began);
+			waited = watched.pair_waited[pair->waiter][i][pair->kind] + present_wait(i, began);
+			as_root = Max(as_root, clock_ns - began - waited);
+			rule = Min(rule, pair_by_rule(pair, node->idle_since));
+			latest = Min(latest, pair->kind == LG_QUEUE && watched.ahead_seen[pair->blocker] ?
+						 Max(watched.ahead_seen[pair->blocker], watched.wait_began[pair->blocker]) :
+						 pair_by_rule(pair, node->idle_since));
+		}
+		CHECK(node->blocking_since >= truth);
+		CHECK(node->root_since >= node->blocking_since);
+		if (!node->waiting)
+			CHECK(graph->looked_at - node->root_since <= as_root);
+		if (node->idle_since != LG_NEVER)
+			CHECK(node->idle_since >= watched.idle_from[i] && watched.idle_from[i] != 0);
+		if (exact)
+		{
+			CHECK(node->blocking_since >= rule);
+			CHECK(node->blocking_since <= latest);
+		}
+		if (!has_failed())
+			continue;
+		printf("    session %d at %lld: blocking since %lld, by rule %lld, truly %lld; root since %lld, at most for %lld\n",
+			   i, (long long) clock_ns, (long long) node->blocking_since, (long long) rule,
+			   (long long) truth, (long long) node->root_since, (long long) as_root);
+		for (int p = 0; p < model.npairs; p++)
+		{
+			const Pair *pair = &model.pairs[p];
+
+			if (pair->node == i)
+				printf("    session %d, waiting for %d since %lld, seen at %lld: lock type %d, kind %d, by rule since %lld, truly %lld\n",
+					   pair->waiter, i, (long long) watched.wait_began[pair->waiter],
+					   (long long) watched.wait_seen[pair->waiter],
+					   pair->lock->tag.locktag_type, pair->kind,
+					   (long long) pair_by_rule(pair, node->idle_since),
+					   (long long) watched.pair_began[pair->waiter][i][pair->kind]);
+		}
+		return;
+	}
+}
+
+/* One thing that a session does. */
+static void
+something_happens(int nprocs, int *next_pid)
+{
+	int			i = random_below(nprocs);
+	PGPROC	   *proc = proc_of(i);
+	bool		running = status_of(i)->st_state == STATE_RUNNING;
+
+	switch (random_below(10))
+	{
+		case 0:
+		case 1:
+		case 2:
+		case 3:
+			if (proc->waitLock != NULL)
+				break;
+			if (!running)
+				session_state(i, STATE_RUNNING);
+			watched.idle_from[i] = 0;
+			{
+				int			l = random_below(NLOCKS);
+				LockTagType type = locks[l]->tag.locktag_type;
+
+				/* An id is locked by its own transaction alone. */
+				if (type != LOCKTAG_TRANSACTION)
+					(void) acquire(locks[l], i, 1 + random_below(MaxLockMode));
+				else if (locks[l]->nGranted == 0)
+				{
+					if (lg_first_waiter(locks[l]) == NULL)
+						hold(locks[l], i, ExclusiveLock);
+				}
+				else if (held_by(locks[l], i) == 0)
+					(void) acquire(locks[l], i, ShareLock);
+			}
+			break;
+		case 4:
+		case 5:
+			if (proc->waitLock != NULL)
+				break;
+			session_state(i, STATE_IDLEINTRANSACTION);
+			watched.idle_from[i] = clock_ns;
+			break;
+		case 6:
+			release_all(i);
+			session_state(i, STATE_IDLE);
+			watched.idle_from[i] = clock_ns;
+			break;
+		case 7:
+			/* Back to a savepoint: some of its locks go. */
+			if (proc->waitLock == NULL)
+			{
+				int			l = random_below(NLOCKS);
+
+				if (locks[l]->tag.locktag_type != LOCKTAG_TRANSACTION)
+					release(locks[l], i, 1 + random_below(MaxLockMode));
+			}
+			break;
+		case 8:
+			if (one_in(3))
+			{
+				release_all(i);
+				session_ends(i);
+				session_begins(i, (*next_pid)++, B_BACKEND);
+				watched.idle_from[i] = clock_ns;
+			}
+			break;
+		case 9:
+			/*
+			 * The deadlock detector puts a waiter ahead of another.  After a step
+			 * of the clock, it cannot be told who of them waits for longer.
+			 */
+			if (proc->waitLock != NULL && !watched.from_first_look && one_in(3))
+			{
+				PGPROC	   *first = lg_first_waiter(proc->waitLock);
+				LOCK	   *lock = proc->waitLock;
+				LOCKMODE	mode = proc->waitLockMode;
+				uint64		began = pg_atomic_read_u64(&proc->waitStart);
+
+				if (first == proc)
+					break;
+				stop_waiting(i);
+				wait_ahead_of(lock, i, mode, first - ProcGlobal->allProcs);
+				pg_atomic_write_u64(&proc->waitStart, began);
+			}
+			break;
+	}
+}
+
+static void
+random_histories(bool exact)
+{
+	for (int round = 0; round < rounds / 5 && !has_failed(); round++)
+	{
+		int			nprocs;
+		int			next_pid = 1000;
+
+		random_seed(round);
+		nprocs = 2 + random_below(10);
+		start(nprocs + 1, 0);
+		sessions(nprocs);
+		memset(&watched, 0, sizeof(watched));
+		watched.from_first_look = !exact;
+		locks[0] = lock_on(LOCKTAG_RELATION, 1, 1);
+		locks[1] = lock_on(LOCKTAG_RELATION, 1, 2);
+		locks[2] = lock_on(LOCKTAG_TUPLE, 1, 1);
+		locks[3] = lock_on(LOCKTAG_ADVISORY, 1, 1);
+		locks[4] = lock_on(LOCKTAG_TRANSACTION, 1, 0);
+		locks[5] = lock_on(LOCKTAG_TRANSACTION, 2, 0);
+
+		for (int event = 0; event < 200 && !has_failed(); event++)
+		{
+			clock_ns += 1000 * (1 + random_below(50000));
+			if (!exact && one_in(20))
+				clock_offset += (one_in(2) ? 1 : -1) * random_below(2000000000);
+			something_happens(nprocs, &next_pid);
+			watch(nprocs);
+			/*
+			 * waitStart is set a little after the wait has begun.  That two waits of
+			 * one session are both caught at this instant, one after the other,
+			 * will not happen: they look like one.
+			 */
+			for (int i = 0; i < nprocs && !exact; i++)
+				if (proc_of(i)->waitLock != NULL)
+					pg_atomic_write_u64(&proc_of(i)->waitStart,
+										watched.wait_began[i] == clock_ns &&
+										watched.wait_number[i] == 3 ? 0 : watched.wait_start[i]);
+			if (!one_in(3))
+				continue;
+			clock_ns += 1000 * random_below(1000);
+			clock_tick = exact ? 0 : random_below(3) * 1000;
+			note_look(nprocs);
+			look();
+			clock_tick = 0;
+			if (exact)
+				check_graph(nprocs);
+			check_since(nprocs, exact);
+			if (has_failed())
+				printf("    in round %d, event %d, %d sessions\n", round, event, nprocs);
+		}
+	}
+}
+
+static void
+random_histories_by_rule(void)
+{
+	random_histories(true);
+}
+
+/* With clocks that step, and go on while we look. */
+static void
+random_histories_never_early(void)
+{
+	random_histories(false);
+}
+
+const Test	waitgraph_tests[] = {
+	{"waitgraph: holders and a queue", holder_and_queue},
+	{"waitgraph: compatible modes", compatible_modes},
+	{"waitgraph: the queue of a row", row_queue},
+	{"waitgraph: lock groups", lock_groups},
+	{"waitgraph: a prepared transaction", prepared_transaction},
+	{"waitgraph: a cycle, and one behind it", cycle},
+	{"waitgraph: a lock held by its waiter", own_lock},
+	{"waitgraph: a pair on a transaction id", pair_transaction_id},
+	{"waitgraph: a pair on each type of lock", pair_one_holder},
+	{"waitgraph: a pair with an idle holder", pair_idle_holder},
+	{"waitgraph: a pair with an active holder", pair_active_holder},
+	{"waitgraph: a pair in a queue", pair_queue},
+	{"waitgraph: a queue turned round", pair_queue_turned_round},
+	{"waitgraph: an inherited queue", inherited_queue},
+	{"waitgraph: who waits is not to blame", clock_stands_still_while_waiting},
+	{"waitgraph: two waits without a gap", waits_without_a_gap},
+	{"waitgraph: time waited since the last look", newly_waited},
+	{"waitgraph: a wait without its start", wait_start_not_yet_set},
+	{"waitgraph: another wait, another process", another_wait},
+	{"waitgraph: steps of the clock", clock_steps},
+	{"waitgraph: changes until the lock is taken", races},
+	{"waitgraph: waits too young to matter", young_waits},
+	{"waitgraph: 400 locks and 800 sessions", many},
+	{"waitgraph: random graphs", random_graphs},
+	{"waitgraph: random histories, by rule", random_histories_by_rule},
+	{"waitgraph: random histories, never early", random_histories_never_early},
+	{NULL, NULL}
+};
