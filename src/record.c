@@ -314,6 +314,13 @@ lg_count_open_incidents(void)
 	return n;
 }
 
+/* Are both about the same database, role and query id? */
+static bool
+same_cause(const LgContention *a, const LgContention *b)
+{
+	return a->query_id == b->query_id && a->userid == b->userid && a->datid == b->datid;
+}
+
 /*
  * Add to what a database, role and query id have cost.  If there is no room
  * for another, the one that has cost least makes room.  Takes the lock.
@@ -329,8 +336,7 @@ lg_count_contention(const LgContention *more)
 	{
 		LgContention *one = &record->contention[i];
 
-		if (one->query_id == more->query_id && one->userid == more->userid &&
-			one->datid == more->datid)
+		if (same_cause(one, more))
 		{
 			entry = one;
 			break;
@@ -399,39 +405,43 @@ lg_forget_history(void)
 }
 
 /*
- * Put rows of an earlier life of the server back, under their old ids.  Only
- * at start, in the postmaster, before anybody else is there: takes no lock.
- * Rows come in the order of their ids.
+ * Put rows of an earlier life of the server back, under their old ids and in
+ * any order.  Only at start, in the postmaster, before anybody else is there:
+ * takes no lock.
  */
+
+/* Make room for an id; false if the ring has gone on to later ones. */
+static bool
+restore_id(int64 id, int64 *first, int64 *next)
+{
+	*first = *next == 1 ? id : Min(*first, id);
+	*next = Max(*next, id + 1);
+	*first = Max(*first, *next - lg_max_history);
+	return id >= *first;
+}
+
 void
 lg_restore_action(const LgAction *action)
 {
-	if (action->action_id < record->next_action_id)
-		return;
-	if (record->next_action_id == 1)
-		record->first_action_id = action->action_id;
-	record->next_action_id = action->action_id + 1;
-	record->first_action_id = Max(record->first_action_id,
-								  record->next_action_id - lg_max_history);
-	*action_row(action->action_id) = *action;
+	if (restore_id(action->action_id, &record->first_action_id, &record->next_action_id))
+		*action_row(action->action_id) = *action;
 }
 
 void
 lg_restore_incident(const LgIncident *incident)
 {
-	if (incident->incident_id < record->next_incident_id)
-		return;
-	if (record->next_incident_id == 1)
-		record->first_incident_id = incident->incident_id;
-	record->next_incident_id = incident->incident_id + 1;
-	record->first_incident_id = Max(record->first_incident_id,
-									record->next_incident_id - lg_max_history);
-	memcpy(incident_row(incident->incident_id), incident, LG_INCIDENT_SIZE(incident));
+	if (restore_id(incident->incident_id, &record->first_incident_id,
+				   &record->next_incident_id))
+		memcpy(incident_row(incident->incident_id), incident, LG_INCIDENT_SIZE(incident));
 }
 
+/* What a damaged file holds twice counts once. */
 void
 lg_restore_contention(const LgContention *contention)
 {
+	for (int i = 0; i < record->ncontention; i++)
+		if (same_cause(&record->contention[i], contention))
+			return;
 	if (record->ncontention < LG_MAX_CONTENTION)
 		record->contention[record->ncontention++] = *contention;
 }
@@ -440,25 +450,23 @@ lg_restore_contention(const LgContention *contention)
  * The ids that the next action and the next incident get; some before may be
  * missing.  No lock.
  */
+static void
+restore_next(int64 id, int64 *first, int64 *next)
+{
+	if (id <= *next)
+		return;
+	if (*next == 1)
+		*first = id;
+	*next = id;
+	*first = Max(*first, id - lg_max_history);
+}
+
 void
 lg_restore_ids(int64 next_action_id, int64 next_incident_id)
 {
-	if (next_action_id > record->next_action_id)
-	{
-		if (record->next_action_id == 1)
-			record->first_action_id = next_action_id;
-		record->next_action_id = next_action_id;
-		record->first_action_id = Max(record->first_action_id,
-									  next_action_id - lg_max_history);
-	}
-	if (next_incident_id > record->next_incident_id)
-	{
-		if (record->next_incident_id == 1)
-			record->first_incident_id = next_incident_id;
-		record->next_incident_id = next_incident_id;
-		record->first_incident_id = Max(record->first_incident_id,
-										next_incident_id - lg_max_history);
-	}
+	restore_next(next_action_id, &record->first_action_id, &record->next_action_id);
+	restore_next(next_incident_id, &record->first_incident_id,
+				 &record->next_incident_id);
 }
 
 const char *

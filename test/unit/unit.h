@@ -38,5 +38,6 @@ typedef struct Test
 extern const Test snapshot_tests[];
 extern const Test waitgraph_tests[];
 extern const Test limits_tests[];
+extern const Test history_tests[];
 
 #endif							/* UNIT_H */
