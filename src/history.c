@@ -128,9 +128,31 @@ record_crc(uint32 kind, uint32 length, const char *data)
 	return crc;
 }
 
+/* Can a record be of this kind and length? */
+static bool
+sane_length(uint32 kind, uint32 length)
+{
+	switch (kind)
+	{
+		case RECORD_ACTION:
+			return length == sizeof(LgAction);
+		case RECORD_INCIDENT:
+			return length >= offsetof(LgIncident, arena) && length <= sizeof(LgIncident);
+		case RECORD_CONTENTION:
+			return length == sizeof(LgContention);
+		case RECORD_END:
+			return length == sizeof(EndRecord);
+		default:
+			return false;
+	}
+}
+
 /*
  * Is there an intact record at "at"?  If so, *header is filled in, and its
  * data follows.  "at" need not be aligned.
+ *
+ * Other people's texts may hold marks: a length that cannot be is told before
+ * the checksum of half the file is taken for each of them.
  */
 static bool
 intact_record(const char *at, const char *end, RecordHeader *header)
@@ -139,6 +161,7 @@ intact_record(const char *at, const char *end, RecordHeader *header)
 		return false;
 	memcpy(header, at, sizeof(RecordHeader));
 	return header->mark == RECORD_MARK &&
+		sane_length(header->kind, header->length) &&
 		header->length <= (size_t) (end - at) - sizeof(RecordHeader) &&
 		header->crc == record_crc(header->kind, header->length,
 								  at + sizeof(RecordHeader));
@@ -165,6 +188,9 @@ sane_address(const char *address)
 						 address, ignored, -1) >= 0;
 }
 
+/* A bool that is neither true nor false may be taken for either. */
+#define SANE_BOOL(field) (*(const unsigned char *) &(field) <= 1)
+
 /* Load an action; false if it holds what no action can. */
 static bool
 load_action(const char *data)
@@ -182,7 +208,7 @@ load_action(const char *data)
 		 action.limit != LG_PREPARED_TRANSACTION_TIMEOUT) ||
 		action.nblocked_pids < 0 || action.nblocked_pids > LG_MAX_PIDS ||
 		!sane_time(action.acted_at) || !sane_time(action.backend_start) ||
-		!sane_address(action.client_addr))
+		!sane_address(action.client_addr) || !SANE_BOOL(action.dry_run))
 		return false;
 	TERMINATE(action.datname.data);
 	TERMINATE(action.usename.data);
@@ -194,6 +220,7 @@ load_action(const char *data)
 	TERMINATE(action.reason);
 
 	/* Whoever was signalled went with the server. */
+	memset(&action.open, 0, sizeof(action.open));
 	if (action.result == LG_PENDING || action.result == LG_UNRESPONSIVE)
 		action.result = action.action == LG_DO_ROLLBACK ? LG_FAILED : LG_RELEASED;
 	lg_restore_action(&action);
@@ -217,7 +244,8 @@ sane_sessions(const LgIncident *incident)
 			session->size < offsetof(LgIncidentSession, texts) + 3 ||
 			session->size != MAXALIGN(session->size) ||
 			session->size > incident->used - at ||
-			session->parent < (n == 0 ? -1 : 0) || session->parent >= Max(n, 1) ||
+			(n == 0 ? session->parent != -1 :
+			 session->parent < 0 || session->parent >= n) ||
 			session->level < 0 || (session->level == 0) != (n == 0) ||
 			session->kind > LG_KIND_OTHER ||
 			(n > 0 && (session->mode == NoLock || session->mode > MaxLockMode)) ||
@@ -268,20 +296,19 @@ load_incident(const char *data, size_t length)
 	return true;
 }
 
-/* Load one record; false if it makes no sense.  The last goes into *end, too. */
+/*
+ * Load one record, whose length is sane; false if it makes no sense.  The last
+ * goes into *end, too.
+ */
 static bool
 load_record(const RecordHeader *header, const char *data, EndRecord *end)
 {
 	switch (header->kind)
 	{
 		case RECORD_ACTION:
-			if (header->length != sizeof(LgAction))
-				return false;
 			return load_action(data);
 		case RECORD_INCIDENT:
-			if (header->length < offsetof(LgIncident, arena) ||
-				header->length > sizeof(LgIncident) ||
-				((const LgIncident *) data)->used < 0 ||
+			if (((const LgIncident *) data)->used < 0 ||
 				header->length != LG_INCIDENT_SIZE((const LgIncident *) data))
 				return false;
 			return load_incident(data, header->length);
@@ -289,15 +316,11 @@ load_record(const RecordHeader *header, const char *data, EndRecord *end)
 			{
 				LgContention contention;
 
-				if (header->length != sizeof(LgContention))
-					return false;
 				memcpy(&contention, data, sizeof(contention));
 				lg_restore_contention(&contention);
 				return true;
 			}
 		case RECORD_END:
-			if (header->length != sizeof(EndRecord))
-				return false;
 			memcpy(end, data, sizeof(EndRecord));
 			if (end->next_action_id <= 0 || end->next_action_id >= PG_INT64_MAX / 2 ||
 				end->next_incident_id <= 0 || end->next_incident_id >= PG_INT64_MAX / 2)

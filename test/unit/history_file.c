@@ -267,6 +267,7 @@ load_history(const char *bytes, size_t size)
  * Can everything that was loaded be used, by the views and by the worker?
  */
 #define CHECK_TERMINATED(array) CHECK(memchr(array, '\0', sizeof(array)) != NULL)
+#define CHECK_BOOL(value) CHECK(*(const unsigned char *) &(value) <= 1)
 #define CHECK_TIME(value) CHECK(IS_VALID_TIMESTAMP(value))
 
 static bool
@@ -303,6 +304,9 @@ check_action(const LgAction *action)
 	CHECK((unsigned) action->result <= LG_FAILED);
 	CHECK(lg_result_name(action->result) != NULL);
 	CHECK(action->nblocked_pids >= 0 && action->nblocked_pids <= LG_MAX_PIDS);
+	CHECK_BOOL(action->dry_run);
+	CHECK_BOOL(action->open.unresponsive);
+	CHECK_BOOL(action->open.adopted);
 }
 
 static void

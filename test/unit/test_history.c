@@ -127,7 +127,7 @@ round_trip(void)
 		/* Whoever was signalled went with the server. */
 		if (expected.result == LG_PENDING || expected.result == LG_UNRESPONSIVE)
 			expected.result = expected.action == LG_DO_ROLLBACK ? LG_FAILED : LG_RELEASED;
-		expected.action_id = expected.open.action_id = i + 1;
+		expected.action_id = i + 1;
 		CHECK(memcmp(&action, &expected, sizeof(action)) == 0);
 	}
 	lg_incident_range(&first, &next);
@@ -452,6 +452,173 @@ damaged(void)
 	}
 	free(bytes);
 	free(origin);
+}
+
+/*
+ * Texts of others stand in the file as they are.  If it is damaged, they must
+ * neither pass for records nor make the search for these take long.
+ */
+static void
+hostile_texts(void)
+{
+	static LgAction action;
+	static const uint32 lengths[] = {
+		0, 0x01010101, sizeof(LgAction), sizeof(LgIncident), sizeof(LgContention), 24
+	};
+	int			n = 0;
+
+	enter_data_directory();
+	forget_history(6000);
+	make_action(&action, 1);
+	for (size_t i = 0; i + 12 < sizeof(action.query); i += 12)
+		memcpy(action.query + i, "LOCK\001\001\001\001\001\001\001\001", 12);
+	for (int i = 0; i < 6000; i++)
+		lg_record_action(&action);
+	write_history_worker();
+	keep_file();
+	file[20] ^= 1;
+	file[FILE_HEADER_SIZE + 20] ^= 1;
+	forget_history(6000);
+	load_history(file, file_size);
+	CHECK_INT(reports[WARNING], 1);
+	for (int i = 0; i < nrecords; i++)
+		CHECK_INT(is_loaded(i), i != 0);
+
+	/* The worst that a file could be. */
+	for (size_t at = FILE_HEADER_SIZE; at + RECORD_HEADER_SIZE < file_size; at += RECORD_HEADER_SIZE)
+	{
+		RecordHeader header = {RECORD_MARK, n % 6, lengths[n % lengthof(lengths)], 0};
+
+		if (n++ % 3 == 0)
+			header.length = file_size - at - RECORD_HEADER_SIZE;
+		memcpy(file + at, &header, sizeof(header));
+	}
+	forget_history(6000);
+	load_history(file, file_size);
+	CHECK_INT(reports[WARNING], 1);
+}
+
+/* What no server has written, though the checksum is right: not taken. */
+static void
+impossible_records(void)
+{
+#define ACTION(field, value) {RECORD_ACTION, offsetof(LgAction, field), sizeof(((LgAction *) 0)->field), value}
+#define INCIDENT(field, value) {RECORD_INCIDENT, offsetof(LgIncident, field), sizeof(((LgIncident *) 0)->field), value}
+#define ROOT(field, value) {RECORD_INCIDENT, offsetof(LgIncident, arena) + offsetof(LgIncidentSession, field), \
+	sizeof(((LgIncidentSession *) 0)->field), value}
+#define SECOND(field, value) {RECORD_INCIDENT, -1 - (int) offsetof(LgIncidentSession, field), \
+	sizeof(((LgIncidentSession *) 0)->field), value}
+	static const struct
+	{
+		uint32		kind;
+		int			offset;		/* in the second session, if negative */
+		size_t		size;
+		int64		value;
+	}			cases[] =
+	{
+		ACTION(action_id, 0),
+		ACTION(action_id, -1),
+		ACTION(action_id, PG_INT64_MAX),
+		ACTION(result, LG_FAILED + 1),
+		ACTION(result, -1),
+		ACTION(action, LG_DO_ROLLBACK + 1),
+		ACTION(action, -1),
+		ACTION(limit_source, LG_SOURCE_SESSION + 1),
+		ACTION(limit_source, -1),
+		ACTION(limit, LG_NO_LIMIT - 1),
+		ACTION(limit, LG_NUM_LIMITS),
+		ACTION(limit, LG_PREPARED_TRANSACTION_TIMEOUT + 1),
+		ACTION(nblocked_pids, -1),
+		ACTION(nblocked_pids, LG_MAX_PIDS + 1),
+		ACTION(dry_run, 2),
+		ACTION(acted_at, PG_INT64_MIN),
+		ACTION(backend_start, PG_INT64_MAX),
+		INCIDENT(incident_id, 0),
+		INCIDENT(incident_id, PG_INT64_MAX),
+		INCIDENT(resolution, LG_BY_RESTART + 1),
+		INCIDENT(resolution, -1),
+		INCIDENT(kind, LG_KIND_OTHER + 1),
+		INCIDENT(tag.locktag_type, LOCKTAG_LAST_TYPE + 1),
+		INCIDENT(used, -1),
+		INCIDENT(used, 8),
+		INCIDENT(used, LG_ARENA_SIZE + 8),
+		INCIDENT(nsessions, 2),
+		INCIDENT(nsessions, 4),
+		INCIDENT(started_at, PG_INT64_MIN),
+		INCIDENT(updated_at, PG_INT64_MIN),
+		INCIDENT(ended_at, PG_INT64_MAX),
+		INCIDENT(peak_at, PG_INT64_MAX),
+		INCIDENT(backend_start, PG_INT64_MAX),
+		INCIDENT(xact_start, PG_INT64_MAX),
+		ROOT(size, 0),
+		ROOT(size, 8),
+		ROOT(size, 0xfff8),
+		ROOT(size, 81),
+		ROOT(parent, 0),
+		ROOT(parent, -2),
+		ROOT(level, 1),
+		ROOT(kind, LG_KIND_OTHER + 1),
+		ROOT(tag.locktag_type, LOCKTAG_LAST_TYPE + 1),
+		SECOND(parent, -1),
+		SECOND(parent, 1),
+		SECOND(level, 0),
+		SECOND(level, -1),
+		SECOND(mode, NoLock),
+		SECOND(mode, MaxLockMode + 1),
+		SECOND(tag.locktag_lockmethodid, 0),
+		SECOND(tag.locktag_lockmethodid, USER_LOCKMETHOD + 1),
+		SECOND(size, 8)
+	};
+
+	/* The second incident has three sessions. */
+	enter_data_directory();
+	forget_history(SMALL);
+	make_history(3, 1, 0);
+	{
+		static LgIncident incident;
+
+		make_incident(&incident, 1, 3);
+		lg_record_incident(&incident);
+	}
+	write_history_worker();
+	keep_file();
+	for (int c = 0; c < (int) lengthof(cases); c++)
+	{
+		char	   *bytes = malloc(file_size);
+		int			target = nrecords - 1;
+		char	   *data;
+		RecordHeader header;
+		size_t		offset = cases[c].offset;
+
+		while (records[--target].kind != cases[c].kind)
+			;
+		memcpy(bytes, file, file_size);
+		memcpy(&header, bytes + records[target].begin, sizeof(header));
+		data = bytes + records[target].begin + RECORD_HEADER_SIZE;
+		if (cases[c].offset < 0)
+		{
+			uint16		first_size;
+
+			memcpy(&first_size, data + offsetof(LgIncident, arena), sizeof(first_size));
+			offset = offsetof(LgIncident, arena) + first_size - 1 - cases[c].offset;
+		}
+		memcpy(data + offset, &cases[c].value, cases[c].size);
+		header.crc = record_checksum(&header, data);
+		memcpy(bytes + records[target].begin, &header, sizeof(header));
+		forget_history(SMALL);
+		load_history(bytes, file_size);
+		check_history();
+		CHECK_INT(reports[WARNING], 1);
+		for (int i = 0; i < nrecords; i++)
+			CHECK_INT(is_loaded(i), i != target);
+		free(bytes);
+		if (has_failed())
+		{
+			printf("    kind %d, offset %d, value %lld\n", cases[c].kind, cases[c].offset,
+				   (long long) cases[c].value);
+			break;
+		}
+	}
 }
 
 /* An intact header of another build or version: nothing is read. */
@@ -781,6 +948,8 @@ const Test	history_tests[] = {
 	{"history: truncated", truncated},
 	{"history: flipped bits", flipped},
 	{"history: random damage", damaged},
+	{"history: hostile texts", hostile_texts},
+	{"history: impossible records", impossible_records},
 	{"history: other versions", other_versions},
 	{"history: moved aside", moved_aside},
 	{"history: unreadable", unreadable},
