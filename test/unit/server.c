@@ -85,7 +85,7 @@ static LWLock *taken[10];
 extern int	server_clock_gettime(clockid_t clock, struct timespec *ts);
 extern int	server_open(const char *path, int flags,...);
 
-static void pg_attribute_noreturn()
+static void __attribute__((noreturn))
 impossible(const char *what)
 {
 	fprintf(stderr, "the fake server: %s\n", what);

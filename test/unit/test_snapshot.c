@@ -13,15 +13,15 @@
 
 #include "unit.h"
 
-static LgClock the_clock;
+static LgClock clocks;
 static LgSession session;
 
 static void
 start(void)
 {
 	server_start(10, 2);
-	memset(&the_clock, 0, sizeof(the_clock));
-	lg_clock_read(&the_clock);
+	memset(&clocks, 0, sizeof(clocks));
+	lg_clock_read(&clocks);
 }
 
 static void
@@ -32,22 +32,22 @@ clock_without_steps(void)
 	int64		at;
 
 	start();
-	CHECK_INT(the_clock.now, clock_ns);
-	CHECK_INT(the_clock.wall, wall_now());
+	CHECK_INT(clocks.now, clock_ns);
+	CHECK_INT(clocks.wall, wall_now());
 	then = wall_now();
 	at = clock_ns;
 	clock_ns += 5000 * MS;
-	lg_clock_read(&the_clock);
-	CHECK_INT(lg_clock_at(&the_clock, then), at);
-	CHECK_INT(lg_clock_wall(&the_clock, at), then);
-	CHECK_INT(lg_moment(&the_clock, &moment, then), at);
+	lg_clock_read(&clocks);
+	CHECK_INT(lg_clock_at(&clocks, then), at);
+	CHECK_INT(lg_clock_wall(&clocks, at), then);
+	CHECK_INT(lg_moment(&clocks, &moment, then), at);
 
 	/* The future, and the present moment, count as now. */
 	clock_ns += MS;
-	CHECK_INT(lg_clock_at(&the_clock, the_clock.wall), clock_ns);
-	CHECK_INT(lg_clock_at(&the_clock, the_clock.wall + 1), clock_ns);
-	CHECK_INT(lg_clock_at(&the_clock, the_clock.wall + USECS_PER_DAY), clock_ns);
-	CHECK_INT(lg_clock_at(&the_clock, the_clock.wall - 1), the_clock.now - 1000);
+	CHECK_INT(lg_clock_at(&clocks, clocks.wall), clock_ns);
+	CHECK_INT(lg_clock_at(&clocks, clocks.wall + 1), clock_ns);
+	CHECK_INT(lg_clock_at(&clocks, clocks.wall + USECS_PER_DAY), clock_ns);
+	CHECK_INT(lg_clock_at(&clocks, clocks.wall - 1), clocks.now - 1000);
 }
 
 static void
@@ -70,21 +70,21 @@ clock_with_steps(void)
 		then = wall_now();
 		at = clock_ns;
 		clock_ns += 100 * MS;
-		lg_clock_read(&the_clock);
-		CHECK_INT(lg_moment(&the_clock, &seen, then), at);
+		lg_clock_read(&clocks);
+		CHECK_INT(lg_moment(&clocks, &seen, then), at);
 		clock_ns += 100 * MS;
 		clock_offset += steps[i];
-		lg_clock_read(&the_clock);
-		stepped = the_clock.now;
+		lg_clock_read(&clocks);
+		stepped = clocks.now;
 
 		/* What was seen before is known; what was not is as young as can be. */
-		CHECK_INT(lg_moment(&the_clock, &seen, then), at);
-		CHECK(lg_moment(&the_clock, &unseen, then) >= stepped);
+		CHECK_INT(lg_moment(&clocks, &seen, then), at);
+		CHECK(lg_moment(&clocks, &unseen, then) >= stepped);
 		clock_ns += 1000 * MS;
-		lg_clock_read(&the_clock);
-		CHECK_INT(the_clock.stepped, stepped);
-		CHECK(lg_clock_at(&the_clock, then) >= stepped);
-		CHECK_INT(lg_clock_at(&the_clock, the_clock.wall - 1000), the_clock.now - MS);
+		lg_clock_read(&clocks);
+		CHECK_INT(clocks.stepped, stepped);
+		CHECK(lg_clock_at(&clocks, then) >= stepped);
+		CHECK_INT(lg_clock_at(&clocks, clocks.wall - 1000), clocks.now - MS);
 	}
 }
 
@@ -107,9 +107,9 @@ clock_torn_readings(void)
 	{
 		clock_ns += 1000 * MS;
 		interruptions = times;
-		lg_clock_read(&the_clock);
-		CHECK_INT(the_clock.stepped, PG_INT64_MIN);
-		CHECK_INT(the_clock.now, clock_ns);
+		lg_clock_read(&clocks);
+		CHECK_INT(clocks.stepped, PG_INT64_MIN);
+		CHECK_INT(clocks.now, clock_ns);
 	}
 }
 
@@ -122,8 +122,8 @@ clock_slewed(void)
 	{
 		clock_ns += 1000 * MS;
 		clock_offset += i < 500 ? 500 : -500;
-		lg_clock_read(&the_clock);
-		CHECK_INT(the_clock.stepped, PG_INT64_MIN);
+		lg_clock_read(&clocks);
+		CHECK_INT(clocks.stepped, PG_INT64_MIN);
 	}
 }
 
@@ -355,12 +355,12 @@ tracks(void)
 	session_begins(0, 100, B_BACKEND);
 	session_state(0, STATE_RUNNING);
 	lg_read_session(0, &session);
-	lg_track_session(&track, &session, &the_clock, true);
+	lg_track_session(&track, &session, &clocks, true);
 	CHECK_INT(track.xact_next_xid, next_xid);
 	CHECK_INT(track.xact_seen, clock_ns);
 	clock_ns += MS;
 	next_xid++;
-	lg_track_session(&track, &session, &the_clock, true);
+	lg_track_session(&track, &session, &clocks, true);
 	CHECK_INT(track.xact_next_xid, next_xid - 1);
 	CHECK_INT(track.xact_seen, clock_ns - MS);
 
@@ -368,7 +368,7 @@ tracks(void)
 	session_state(0, STATE_RUNNING);
 	lg_read_session(0, &session);
 	track.open_action = 5;
-	lg_track_session(&track, &session, &the_clock, true);
+	lg_track_session(&track, &session, &clocks, true);
 	CHECK_INT(track.xact_next_xid, next_xid);
 	CHECK_INT(track.xact_seen, clock_ns);
 	CHECK_INT(track.open_action, 5);
@@ -376,12 +376,12 @@ tracks(void)
 	/* The same pid again, of another process; then another pid. */
 	status_of(0)->st_proc_start_timestamp++;
 	lg_read_session(0, &session);
-	lg_track_session(&track, &session, &the_clock, true);
+	lg_track_session(&track, &session, &clocks, true);
 	CHECK_INT(track.open_action, 0);
 	track.open_action = 5;
 	session_begins(0, 200, B_BACKEND);
 	lg_read_session(0, &session);
-	lg_track_session(&track, &session, &the_clock, true);
+	lg_track_session(&track, &session, &clocks, true);
 	CHECK_INT(track.open_action, 0);
 	CHECK_INT(track.pid, 200);
 }
@@ -400,40 +400,40 @@ stalled(void)
 	stalled_client(0);
 	lg_read_session(0, &session);
 	began = clock_ns;
-	CHECK_INT(lg_idle_since(&track, &session, &the_clock, limit), began);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
 	switches_of_process++;		/* has moved, but nobody asks yet */
 	clock_ns += 99 * MS;
-	lg_clock_read(&the_clock);
-	CHECK_INT(lg_idle_since(&track, &session, &the_clock, limit), began);
+	lg_clock_read(&clocks);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
 	clock_ns += MS;
-	lg_clock_read(&the_clock);
-	CHECK_INT(lg_idle_since(&track, &session, &the_clock, limit), clock_ns);
+	lg_clock_read(&clocks);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
 	began = clock_ns;
 	clock_ns += 100 * MS;
-	lg_clock_read(&the_clock);
-	CHECK_INT(lg_idle_since(&track, &session, &the_clock, limit), began);
+	lg_clock_read(&clocks);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
 
 	/* Any progress counter that moves, another statement, another wait. */
 	clock_ns += MS;
-	lg_clock_read(&the_clock);
+	lg_clock_read(&clocks);
 	session.progress++;
-	CHECK_INT(lg_idle_since(&track, &session, &the_clock, limit), clock_ns);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
 	clock_ns += MS;
 	session.stmt_start++;
-	CHECK_INT(lg_idle_since(&track, &session, &the_clock, limit), clock_ns);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
 	clock_ns += MS;
 	session.wait_event = WAIT_EVENT_CLIENT_READ;
-	CHECK_INT(lg_idle_since(&track, &session, &the_clock, limit), clock_ns);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
 	clock_ns += MS;
 	session.lxid++;
-	CHECK_INT(lg_idle_since(&track, &session, &the_clock, limit), clock_ns);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
 
 	/* At work again; then it cannot be told. */
 	session.wait_event = 0;
-	CHECK_INT(lg_idle_since(&track, &session, &the_clock, limit), LG_NEVER);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
 	session.wait_event = WAIT_EVENT_CLIENT_READ;
 	switches_of_process = PG_UINT64_MAX;
-	CHECK_INT(lg_idle_since(&track, &session, &the_clock, limit), LG_NEVER);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
 }
 
 static void

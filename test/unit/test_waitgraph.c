@@ -14,14 +14,14 @@ static LgTrack *tracks;
 static LgLive live;
 static LgFound *found;
 static int	nfound;
-static LgClock the_clock;
+static LgClock clocks;
 static LgValues server_values;
 
 static void
 start(int backends, int prepared)
 {
 	server_start(backends, prepared);
-	memset(&the_clock, 0, sizeof(the_clock));
+	memset(&clocks, 0, sizeof(clocks));
 	memset(&server_values, 0, sizeof(server_values));
 	graph = lg_graph_create(NULL);
 	tracks = palloc0_array(LgTrack, LG_TOTAL_PROCS);
@@ -29,17 +29,17 @@ start(int backends, int prepared)
 	live.procno = palloc_array(int, LG_TOTAL_PROCS);
 	found = palloc_array(LgFound, LG_TOTAL_PROCS);
 	nfound = 0;
-	lg_clock_read(&the_clock);
+	lg_clock_read(&clocks);
 }
 
 /* As a scan does it. */
 static void
 look_at_waits_from(int64 min_age)
 {
-	lg_clock_read(&the_clock);
+	lg_clock_read(&clocks);
 	lg_live_procs(&live);
-	nfound = lg_find_waiters(found, nfound, &live, tracks, &the_clock);
-	lg_graph_walk(graph, tracks, &the_clock, &server_values, found, nfound, min_age);
+	nfound = lg_find_waiters(found, nfound, &live, tracks, &clocks);
+	lg_graph_walk(graph, tracks, &clocks, &server_values, found, nfound, min_age);
 	CHECK_INT(lwlocks_taken, 0);
 }
 
