@@ -78,6 +78,16 @@
 #define lg_proc_is_regular(proc)	(!(proc)->isBackgroundWorker)
 #endif
 
+/* Wait events that get their names at run time, since 17. */
+#ifdef PG_WAIT_INJECTIONPOINT
+#define lg_wait_event_is_custom(event) \
+	(((event) & 0xFF000000U) == PG_WAIT_EXTENSION || \
+	 ((event) & 0xFF000000U) == PG_WAIT_INJECTIONPOINT)
+#else
+#define lg_wait_event_is_custom(event) \
+	(((event) & 0xFF000000U) == PG_WAIT_EXTENSION)
+#endif
+
 /* Bring memory that will be read soon nearer. */
 #if defined(__GNUC__) || defined(__clang__)
 #define lg_prefetch(address)	__builtin_prefetch(address)

@@ -263,6 +263,24 @@ sane_sessions(const LgIncident *incident)
 	return n == incident->nsessions;
 }
 
+/*
+ * An extension's wait events have their names from shared memory, which is new:
+ * some would be taken for others, and to ask for one that is not there (yet)
+ * is an error.
+ */
+static void
+forget_custom_wait_events(LgIncident *incident)
+{
+	for (int at = 0; at < incident->used;)
+	{
+		LgIncidentSession *session = (LgIncidentSession *) (incident->arena + at);
+
+		if (lg_wait_event_is_custom(session->wait_event))
+			session->wait_event = PG_WAIT_EXTENSION;
+		at += session->size;
+	}
+}
+
 /* Load an incident; false if it holds what no incident can. */
 static bool
 load_incident(const char *data, size_t length)
@@ -287,6 +305,7 @@ load_incident(const char *data, size_t length)
 	TERMINATE(incident.application_name);
 	TERMINATE(incident.state);
 	TERMINATE(incident.query);
+	forget_custom_wait_events(&incident);
 	if (incident.ended_at == 0)
 	{
 		incident.ended_at = incident.updated_at;

@@ -129,5 +129,23 @@ is_readable('a negative count', $good . record(4, pack 'q3', 2, 2, -1));
 is_readable('huge numbers', $good . record(4, pack 'q3', ~0 >> 1, ~0 >> 1, 2));
 is_readable('a huge length', $good . pack('L4', 0x4b434f4c, 1, 0xffffffff, 0) . record(4, pack 'q3', 2, 2, 3));
 
+# An extension gives its wait events their names as long as the server runs: afterwards, they have none.
+{
+	my $incident = $model{2};
+
+	# The root comes first in the arena: size, no parent, level 0, a client; its wait event is at 20.
+	is($incident =~ s/(..\xff\xff\0\0\x01.{13}).{4}/$1 . pack 'L', 0x07000123/gse, 1, 'the root is there');
+	open my $handle, '>:raw', $file or die "cannot write $file: $!";
+	print $handle $header . record(2, $incident) . record(4, pack 'q3', 2, 1 + unpack('q', $incident), 1);
+	close $handle or die "cannot write $file: $!";
+	$node->start;
+	$observer = LockguardTest::Session->new($node, 'observer');
+	like($observer->value('SELECT lock_tree FROM lockguard.incidents'),
+		qr/\(Extension: Extension\)/, 'the wait event of an extension is shown as one');
+	$observer->query_ok('SELECT lockguard.report(incident_id) FROM lockguard.incidents');
+	$observer->close;
+	$node->stop;
+}
+
 log_is_sound($node);
 done_testing();

@@ -1136,9 +1136,12 @@ pgstat_get_wait_event_type(uint32 wait_event_info)
 	return wait_event_info == 0 ? NULL : "Type";
 }
 
+/* Since 17 the server has no name for an extension's event before that says so. */
 const char *
 pgstat_get_wait_event(uint32 wait_event_info)
 {
+	if (lg_wait_event_is_custom(wait_event_info) && wait_event_info != PG_WAIT_EXTENSION)
+		impossible("could not find custom name for wait event");
 	return "event";
 }
 

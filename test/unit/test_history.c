@@ -12,6 +12,7 @@
 
 #include "postmaster/interrupt.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #include "../../src/history.h"
 
@@ -621,6 +622,31 @@ impossible_records(void)
 	}
 }
 
+/* A name that an extension gave to its wait event is not known any more. */
+static void
+custom_wait_events(void)
+{
+	static LgIncident incident;
+	static LgIncident before;
+
+	enter_data_directory();
+	forget_history(SMALL);
+	make_incident(&incident, 1, 3);
+	((LgIncidentSession *) incident.arena)->wait_event = PG_WAIT_EXTENSION + 5;
+	lg_record_incident(&incident);
+	memcpy(&before, &incident, sizeof(incident));
+	write_history_worker();
+	keep_file();
+	forget_history(SMALL);
+	load_history(file, file_size);
+	CHECK_INT(reports[WARNING], 0);
+	check_history();
+	CHECK(lg_fetch_incident(1, &incident));
+	CHECK_INT(((LgIncidentSession *) incident.arena)->wait_event, PG_WAIT_EXTENSION);
+	((LgIncidentSession *) before.arena)->wait_event = PG_WAIT_EXTENSION;
+	CHECK(memcmp(&incident, &before, LG_INCIDENT_SIZE(&incident)) == 0);
+}
+
 /* An intact header of another build or version: nothing is read. */
 static void
 other_versions(void)
@@ -950,6 +976,7 @@ const Test	history_tests[] = {
 	{"history: random damage", damaged},
 	{"history: hostile texts", hostile_texts},
 	{"history: impossible records", impossible_records},
+	{"history: wait events of extensions", custom_wait_events},
 	{"history: other versions", other_versions},
 	{"history: moved aside", moved_aside},
 	{"history: unreadable", unreadable},
