@@ -11,18 +11,12 @@ use LockguardFuzz;
 use LockguardTest;
 use Test::More;
 
-my $node = lockguard_node('main', conf => <<'CONF');
-max_connections = 100
-deadlock_timeout = '100ms'
-fsync = off
-lockguard.max_actions_per_minute = 10000
-lockguard.max_history = 100000
-CONF
+my $node = lockguard_node('main', conf => LockguardFuzz->configuration);
 my $fuzz = LockguardFuzz->new(
 	node => $node,
 	seconds => $ENV{FUZZ_SECONDS} || 10,
 	seed => $ENV{SEED} || time() ^ $$,
-	sessions => $ENV{FUZZ_SESSIONS} || 30);
+	sessions => $ENV{FUZZ_SESSIONS} || 60);
 
 is($fuzz->run, 0, 'no action was wrong, and nobody over a limit was left standing')
   or diag "SEED=$fuzz->{seed}";

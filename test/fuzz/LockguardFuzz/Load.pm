@@ -1,0 +1,391 @@
+# The load: sessions of roles with random limits, each of a character of its
+# own, that get into each other's way.
+
+package LockguardFuzz::Load;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use IO::Select;
+use LockguardTest;
+use Test::More;
+use Time::HiRes qw(time);
+
+our @EXPORT_OK = qw(make_tables make_roles run_load %priority @time_limits
+  DEADLOCK_TIMEOUT PREPARED_TIMEOUT NAPTIME);
+
+# As in the configuration of the server (s).
+use constant DEADLOCK_TIMEOUT => 0.1;
+use constant PREPARED_TIMEOUT => 0.6;
+use constant NAPTIME => 1;
+
+our @time_limits = qw(idle_blocker_timeout blocker_timeout
+  queued_blocker_timeout lock_wait_timeout transaction_timeout
+  idle_in_transaction_timeout statement_timeout idle_session_timeout);
+our %priority = (low => 0, normal => 1, high => 2);
+
+sub pick { return $_[ rand @_ ]; }
+
+sub make_tables
+{
+	my ($admin) = @_;
+
+	$admin->query_ok($_) foreach (
+		'CREATE TABLE hot (id int PRIMARY KEY, v int) WITH (parallel_workers = 0)',
+		'INSERT INTO hot SELECT i, 0 FROM generate_series(1, 40) i',
+		(map { "CREATE TABLE $_ (id int, v int) WITH (parallel_workers = 0)" } (map { "t$_" } 1 .. 6)),
+		'INSERT INTO t1 VALUES (1, 0)',
+		'CREATE TABLE target (id int)',
+		# Its workers wait for t1, too.
+		'CREATE TABLE large WITH (parallel_workers = 2, fillfactor = 10) AS SELECT i AS id FROM generate_series(1, 200) i',
+		'CREATE FUNCTION peek(int) RETURNS int PARALLEL SAFE LANGUAGE plpgsql'
+		  . ' AS $$ BEGIN RETURN (SELECT count(*) FROM t1); END $$',
+		'GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC',
+		'CREATE FUNCTION ddl(text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER'
+		  . ' AS $$ BEGIN EXECUTE $1; END $$',
+		# Survives a first cancel, with all its locks.
+		'CREATE FUNCTION stubborn(float8) RETURNS void LANGUAGE plpgsql AS $$'
+		  . ' BEGIN PERFORM pg_sleep($1);'
+		  . ' EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep($1); END $$');
+	return;
+}
+
+# Roles with random settings.  Each limit is set for some role alone, so that
+# nothing else can be the reason for what happens to its sessions; and there
+# is a crowd to whom nothing may happen.
+sub make_roles
+{
+	my ($admin) = @_;
+	my $ms = sub { 100 + int rand 300 };
+	my @roles;
+
+	push @roles, { $_ => $ms->() } foreach @time_limits, grep { /blocker/ } @time_limits;
+	push @roles, { max_blocked_sessions => $_ + int rand 3 } foreach 1, 2, 3;
+	push @roles, { max_locks => 5 + int rand 20 } foreach 1, 2;
+	push @roles, { max_xmin_age => 50 + int rand 100 };
+	push @roles, { preempt_timeout => $ms->(), priority => $_ } foreach qw(normal high);
+	push @roles, { priority => 'low' };
+	foreach my $treatment ({ exempt => 'on' }, { action => 'log' }, { action => 'cancel' }, {})
+	{
+		my %set = %$treatment;
+
+		foreach my $limit (@time_limits)
+		{
+			$set{$limit} = $ms->() if rand() < ($limit =~ /blocker/ ? 0.5 : 0.25);
+		}
+		$set{max_blocked_sessions} = 1 + int rand 5 if rand() < 0.5;
+		$set{priority} = pick(qw(low normal high)) if rand() < 0.5;
+		push @roles, \%set;
+	}
+	push @roles, { name => 'crowd' };
+	foreach my $i (0 .. $#roles)
+	{
+		my $role = $roles[$i];
+
+		$role->{escalation_delay} = 100 + int rand 400;
+		$role->{name} ||= "role$i";
+		$admin->query_ok("CREATE ROLE $role->{name} LOGIN");
+		foreach my $name (grep { $_ ne 'name' } sort keys %$role)
+		{
+			$admin->query_ok("ALTER ROLE $role->{name} SET lockguard.$name = '$role->{$name}'");
+		}
+		$role->{action} ||= 'terminate';
+		$role->{priority} ||= 'normal';
+		$role->{oid} = $admin->value("SELECT '$role->{name}'::regrole::oid");
+		note join ' ', "$role->{name}:",
+		  map { "$_=$role->{$_}" } grep { !/^(name|oid)$/ } sort keys %$role;
+	}
+	return \@roles;
+}
+
+# How sessions behave, and which are the most interesting for a limit.
+my @characters = (('hasty') x 6, ('dreamer') x 4, ('sleeper') x 4, ('migrator') x 2, 'preparer', ('reporter') x 3);
+
+sub character_of
+{
+	my ($role) = @_;
+
+	return 'hoarder' if $role->{max_locks} && rand() < 0.8;
+	return pick(qw(dreamer sleeper)) if $role->{max_xmin_age} && rand() < 0.8;
+	return pick(qw(dreamer dreamer sleeper))
+	  if ($role->{idle_blocker_timeout} || $role->{blocker_timeout}) && rand() < 0.5;
+	return 'migrator' if $role->{queued_blocker_timeout} && rand() < 0.5;
+	return pick(@characters);
+}
+
+sub connect_one
+{
+	my ($load) = @_;
+	my $roles = $load->{roles};
+	# The crowd waits patiently: there is no tree without it.
+	my $role = rand() < 0.3 ? $roles->[-1] : pick(@$roles, grep { grep { /blocke[rd]/ } keys %$_ } @$roles);
+	my $timeout = $role->{name} ne 'crowd' && rand() < 0.3 ? 200 + int rand 800 : 0;
+	my $session = eval {
+		my $new = LockguardTest::Session->new($load->{node}, 'load', user => $role->{name});
+
+		# It may be hit already, on a busy machine.
+		push @{ $load->{all} }, $new;
+		$load->{by_pid}{ $new->pid } = $new;
+		@{$new}{qw(role signals sent)} = ($role, [], 0);
+		$new->query_ok("SET lock_timeout = $timeout");
+		$new;
+	};
+
+	if (!$session)
+	{
+		note_errors($load, $load->{all}[-1]) if @{ $load->{all} || [] };
+		return;
+	}
+	$session->{due} = time();
+	# Else those with the harmless limits would soon be the only ones left.
+	$session->{until} = time() + 1 + rand 6;
+	$session->{character} = character_of($role);
+	return $session;
+}
+
+# Something that others want, too.
+sub want
+{
+	my $id = 1 + int rand 40;
+	my $t = pick((map { "t$_" } 1 .. 6));
+
+	return pick(
+		("UPDATE hot SET v = v + 1 WHERE id = $id") x 5,
+		"SELECT FROM hot WHERE id = $id FOR " . pick('UPDATE', 'SHARE', 'KEY SHARE'),
+		'SELECT pg_advisory_xact_lock' . pick('', '_shared') . "($id)",
+		'SELECT pg_advisory_lock' . pick('', '_shared') . "($id)",
+		"SELECT count(*) FROM $t",
+		"INSERT INTO $t VALUES ($id, 1)",
+		"LOCK TABLE $t IN "
+		  . pick('SHARE', 'ROW EXCLUSIVE', 'SHARE UPDATE EXCLUSIVE', 'ACCESS EXCLUSIVE', 'ACCESS SHARE')
+		  . ' MODE');
+}
+
+sub change_table
+{
+	my $t = pick('t1', map { "t$_" } 1 .. 6);
+
+	return pick("SELECT ddl('ALTER TABLE $t ALTER v SET DEFAULT 1')", "TRUNCATE $t", "LOCK TABLE $t");
+}
+
+# Mostly about as long as the limits are.  If nobody else would end it, it has
+# to be long enough to be noticed.
+sub a_while
+{
+	my ($role) = @_;
+
+	return 1.5 + rand 2.5 if $role->{blocker_timeout} && rand() < 0.6;
+	return rand() < 0.7 ? 0.1 + rand 0.5 : 0.5 + rand 2;
+}
+
+# What a session does next, and for how long it thinks afterwards.
+sub next_statement
+{
+	my ($load, $session) = @_;
+	my $character = $session->{character};
+
+	$session->{think} = rand() < 0.1 ? rand 2 : rand 0.05;
+	if ($session->{status} eq 'E')
+	{
+		return pick('ROLLBACK', 'ROLLBACK', 'ROLLBACK TO s', 'COMMIT');
+	}
+	if ($session->{status} eq 'I')
+	{
+		$session->{did} = 0;
+		$session->{think} = rand 1 if $session->{role}{idle_session_timeout} && rand() < 0.3;
+		# A prepared transaction that may be forgotten, or finished.
+		if (my $gid = delete $session->{gid})
+		{
+			return pick('COMMIT', 'ROLLBACK') . " PREPARED '$gid'" if rand() < 0.5;
+		}
+		return change_table() if $character eq 'migrator' && rand() < 0.6;
+		return pick(
+			('BEGIN') x 8,
+			('BEGIN ISOLATION LEVEL REPEATABLE READ') x 2,
+			want(), want(),
+			('SELECT pg_advisory_unlock_all()') x 2,
+			change_table());
+	}
+
+	# In a transaction.
+	$session->{did}++;
+	return 'SAVEPOINT s' if rand() < 0.1;
+	if ($character eq 'dreamer')
+	{
+		$session->{think} = a_while($session->{role}) if $session->{did} == 2;
+		return pick(qw(COMMIT ROLLBACK)) if $session->{did} > 2;
+		return want();
+	}
+	if ($character eq 'sleeper')
+	{
+		return want() if $session->{did} <= 2;
+		return 'SELECT ' . pick(qw(pg_sleep stubborn stubborn)) . '(' . a_while({}) . ')' if $session->{did} == 3;
+		return pick(qw(COMMIT ROLLBACK));
+	}
+	if ($character eq 'migrator')
+	{
+		return pick(change_table(), want(), 'COMMIT');
+	}
+	if ($character eq 'hoarder')
+	{
+		my $n = 3 + int rand 40;
+
+		$session->{think} = 0.2 + rand 2 if $session->{did} == 3;
+		return 'COMMIT' if $session->{did} > 3;
+		return want() if rand() < 0.3;
+		return "SELECT pg_advisory_xact_lock(pg_backend_pid(), i) FROM generate_series(1, $n) i";
+	}
+	if ($character eq 'preparer' && $session->{did} > 2)
+	{
+		my $gid = 'g' . ++$load->{gids};
+
+		$session->{think} = rand 1.5;
+		$session->{gid} = $gid;
+		return "PREPARE TRANSACTION '$gid'";
+	}
+	if ($character eq 'reporter' && rand() < 0.6)
+	{
+		return 'SELECT sum(peek(id)) FROM large';
+	}
+	return pick(
+		want(), want(), want(), want(),
+		('ROLLBACK TO s') x 2,
+		change_table(),
+		('SELECT pg_advisory_unlock_all()') x 2,
+		'SELECT pg_sleep(' . (rand() < 0.3 ? rand 1.2 : rand 0.1) . ')',
+		rand() < 0.3 ? 'SELECT 1 / 0' : 'SELECT 1',
+		'COPY target FROM STDIN',
+		('COMMIT') x 5,
+		('ROLLBACK') x 2);
+}
+
+sub step
+{
+	my ($load, $session) = @_;
+
+	if ($session->{copying})
+	{
+		$session->{think} = rand 0.05;
+		$session->send_message('c', '');
+		delete $session->{copying};
+		return;
+	}
+	if ($session->{status} eq 'I')
+	{
+		$load->{transactions}++;
+		if (time() > $session->{until})
+		{
+			$session->{leaves} = 1;
+			return;
+		}
+	}
+	my $sql = next_statement($load, $session);
+
+	$session->{sent} = time();
+	push @{ $session->{statements} }, [ $session->{sent}, $sql ];
+	$session->start($sql);
+	$session->{copying} = 1 if $sql =~ /^COPY/;
+	# How a prepared transaction may come to its end without us.
+	$load->{finishing}{$1} = 1 if $sql =~ /^(?:COMMIT|ROLLBACK) PREPARED '(\w+)'/;
+	return;
+}
+
+# Collect what a session was told about the signals it got.
+sub note_errors
+{
+	my ($load, $session) = @_;
+
+	while (my $error = shift @{ $session->{errors} })
+	{
+		push @{ $session->{signals} }, { %$error, at => time(), sent => $session->{sent} }
+		  if $error->{C} eq '57P01' || $error->{C} eq '57014';
+		$load->{deadlocks}++ if $error->{C} eq '40P01';
+		# A COPY that never began, or has ended; nothing to be finished.
+		delete $session->{copying};
+		delete $session->{gid};
+	}
+	return;
+}
+
+# Now and then nobody may be signalled for a moment: when that is over, there
+# are several over their limits in one tree at once.
+sub pause_or_resume
+{
+	my ($load, $admin) = @_;
+	my $pause = $load->{pauses}[-1];
+	my $before = time();
+
+	if ($pause && !defined $pause->{resumed})
+	{
+		$admin->query_ok('SELECT lockguard.resume()');
+		@{$pause}{qw(resuming resumed)} = ($before, time());
+		$load->{pause_due} = time() + 1 + rand 2;
+	}
+	else
+	{
+		$admin->query_ok("SELECT lockguard.pause('1h')");
+		push @{ $load->{pauses} }, { pausing => $before, paused => time() };
+		$load->{pause_due} = time() + 0.4 + rand 0.5;
+	}
+	return;
+}
+
+# Run it.  In $load: node, roles, seconds, sessions; and afterwards by_pid,
+# all, pauses, end and what has been counted.
+sub run_load
+{
+	my ($load, $admin) = @_;
+	my $end = time() + $load->{seconds};
+	my @sessions;
+	my $select = IO::Select->new;
+
+	$load->{pauses} = [];
+	$load->{pause_due} = time() + 1 + rand 2;
+	while (time() < $end)
+	{
+		while (@sessions < $load->{sessions} && (my $session = connect_one($load)))
+		{
+			push @sessions, $session;
+			$select->add($session->{socket});
+			$session->{socket}->blocking(1);
+		}
+		my %ready = map { $_ => 1 } $select->can_read(0.005);
+
+		foreach my $session (@sessions)
+		{
+			$session->read_some(65536, 0) if $ready{ $session->{socket} };
+			note_errors($load, $session);
+			next if $session->{closed} || $session->{busy} && !$session->{copying};
+			# It thinks from the moment when it has its answer.
+			$session->{due} = time() + delete $session->{think} if defined $session->{think};
+			step($load, $session) if time() >= $session->{due};
+		}
+		foreach my $session (grep { $_->{closed} || $_->{leaves} } @sessions)
+		{
+			$select->remove($session->{socket});
+			next if $session->{closed};
+			$session->{left_at} = time();
+			$session->close;
+		}
+		@sessions = grep { !$_->{closed} } @sessions;
+		pause_or_resume($load, $admin) if time() >= $load->{pause_due};
+	}
+	pause_or_resume($load, $admin) if @{ $load->{pauses} } && !defined $load->{pauses}[-1]{resumed};
+
+	# Read what has come, and hang up; what happens from here on does not count.
+	foreach my $session (@sessions)
+	{
+		while (!$session->{closed} && $session->read_some(65536, 0)) { }
+		note_errors($load, $session);
+	}
+	$load->{end} = time();
+	foreach my $session (grep { !$_->{closed} } @sessions)
+	{
+		$session->{lives} = 1;
+		$session->close(silent => 1);
+	}
+	return;
+}
+
+1;
