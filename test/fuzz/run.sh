@@ -3,7 +3,7 @@
 # what an independent observer saw.
 #
 #   test/fuzz/run.sh [SECONDS [SEED]]         60 seconds, and a new seed, unless given
-#   FUZZ_SESSIONS=n                           instead of 30 sessions at a time
+#   FUZZ_SESSIONS=n                           instead of 60 sessions at a time
 #   PG_CONFIG=/path/pg_config, LOCKGUARD_KEEP=1   as for test/check.sh
 #
 # A seed repeats the roles with their limits and what each session tries, as far as timing allows.
