@@ -262,7 +262,7 @@ typedef struct LgProcArray
 	int			numKnownAssignedXids;
 	int			tailKnownAssignedXids;
 	int			headKnownAssignedXids;
-#if PG_VERSION_NUM < 160000
+#if PG_VERSION_NUM < 170000
 	slock_t		known_assigned_xids_lck;
 #endif
 	TransactionId lastOverflowedXid;

@@ -165,16 +165,21 @@ keep_tree(LgView *view, LgIncident *incident, const LgNode *root)
 		char	   *text;
 		size_t		size;
 
-		lg_know(graph, node);
 		if (waiter != NULL && step->parent == 0 &&
 			(longest == NULL || waiter->since < longest->since))
 			longest = waiter;
+		if (incident->nleft_out > 0)
+		{
+			/* Once one is left out all are: parents come before children. */
+			incident->nleft_out++;
+			continue;
+		}
+		lg_know(graph, node);
 		lg_read_texts(session, query, sizeof(query), application_name, NULL);
 		size = MAXALIGN(offsetof(LgIncidentSession, texts) + strlen(usename) +
 						strlen(application_name) + strlen(query) + 3);
-		if (incident->used + size > LG_ARENA_SIZE || incident->nleft_out > 0)
+		if (incident->used + size > LG_ARENA_SIZE)
 		{
-			/* Once one is left out all are: parents come before children. */
 			incident->nleft_out++;
 			continue;
 		}

@@ -395,16 +395,6 @@ lg_count_blocked(LgView *view, int node, int *blocked, int64 *longest)
 	}
 }
 
-/* The node to which a waiting process belongs. */
-static int
-node_of_waiter(LgGraph *graph, int procno)
-{
-	for (int i = 0; i < graph->nwaiters; i++)
-		if (graph->waiters[i].procno == procno)
-			return graph->waiters[i].node;
-	return procno;
-}
-
 /*
  * Have it proved that the start of the last traversal upstream waits for
  * "victim" still, through all that are between them.  Allocates in the
@@ -416,8 +406,7 @@ lg_link_to(LgGraph *graph, int victim, LgVerdict *verdict)
 	int			start = graph->upstream[0];
 	int			n = 0;
 
-	for (int node = victim; node != start;
-		 node = node_of_waiter(graph, graph->edges[node].waiter_procno))
+	for (int node = victim; node != start; node = graph->downward[node])
 		n++;
 	verdict->links = palloc0_array(LgLink, n);
 	verdict->nlinks = n;
@@ -429,7 +418,7 @@ lg_link_to(LgGraph *graph, int victim, LgVerdict *verdict)
 		link->evidence = graph->edges[node];
 		link->parent = i - 1;
 		link->counts = i == n - 1;
-		node = node_of_waiter(graph, link->evidence.waiter_procno);
+		node = graph->downward[node];
 	}
 }
 
@@ -658,8 +647,8 @@ complete(LgView *view, LgVerdict *verdict, const LgNode *node, int64 passed_at,
 		verdict->waits = true;
 		lg_describe_wait(view->graph, wait, &verdict->wait);
 	}
-	lg_count_blocked(view, node->session.procno, &verdict->blocked_sessions,
-					 &verdict->longest_wait);
+	lg_count_blocked(view, (int) (node - view->graph->nodes),
+					 &verdict->blocked_sessions, &verdict->longest_wait);
 }
 
 /* Has this session been signalled, so that this limit has to wait? */

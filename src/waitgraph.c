@@ -72,6 +72,7 @@ lg_graph_create(MemoryContext context)
 	graph->scratch = palloc0_array(int, LG_TOTAL_PROCS);
 	graph->upstream = palloc_array(int, LG_TOTAL_PROCS);
 	graph->edges = palloc_array(LgEvidence, LG_TOTAL_PROCS);
+	graph->downward = palloc_array(int, LG_TOTAL_PROCS);
 	MemoryContextSwitchTo(old);
 	return graph;
 }
@@ -166,7 +167,10 @@ lg_find_waiters(LgFound *found, int nbefore, const LgLive *live,
 		TimestampTz start;
 
 		if (lock == NULL)
+		{
+			end_wait(&tracks[procno], lg_now());
 			continue;
+		}
 		start = (TimestampTz) pg_atomic_read_u64(&ProcGlobal->allProcs[procno].waitStart);
 		track_wait(&tracks[procno], proc->pid, lock, start, clock);
 		found[nfound].procno = procno;
@@ -1047,6 +1051,7 @@ add_upstream(LgGraph *graph, int n, const LgWaiter *waiter, int node,
 	edge->kind = kind;
 	edge->procno = procno;
 	edge->pid = pid;
+	graph->downward[node] = waiter->node;
 	graph->upstream[n] = node;
 	return n + 1;
 }

@@ -155,7 +155,8 @@ typedef struct LgGraph
 	LgStep	   *steps;			/* of the last traversal, the start first */
 	int		   *scratch;		/* one per PGPROC */
 	int		   *upstream;		/* of the last traversal upstream, its start first */
-	LgEvidence *edges;			/* by node: how it blocks another of them */
+	LgEvidence *edges;			/* by node: how it blocks another of them, */
+	int		   *downward;		/* and which, that was found before it */
 
 	int64		max_lock_time;	/* longest a partition lock was held, ns */
 

@@ -61,6 +61,7 @@ typedef struct LgWorker
 	int64		quiet_since;	/* nobody in a transaction; 0 = somebody is */
 	int64		last_scan;		/* monotonic ns */
 	bool		incident_open;
+	bool		dozed;			/* it dozed after the last scan */
 	bool		exact;			/* the next scan is for a limit that is passed then */
 } LgWorker;
 
@@ -367,6 +368,8 @@ scan(LgWorker *worker, bool whole)
 
 	if (pg_atomic_read_u32(&lg_shared->dozing) != 0)
 		pg_atomic_write_u32(&lg_shared->dozing, 0);
+	else if (worker->dozed)
+		worker->quiet_since = 0;	/* somebody has woken us: it is not quiet */
 	lg_clock_read(&view->clock);
 	start = view->clock.now;
 	if (settings_changed)
@@ -440,7 +443,7 @@ scan(LgWorker *worker, bool whole)
 	/* Who begins anything now must be seen in time; unless he wakes us. */
 	pause = smaller(blocker_limit > 0 ? tenth : 0,
 					smallest(worker, LG_LOCK_WAIT_TIMEOUT));
-	dozes = may_doze(worker, start, smaller(pause, smallest_age_limit(worker)));
+	worker->dozed = dozes = may_doze(worker, start, smaller(pause, smallest_age_limit(worker)));
 	judge_ages(worker, whole || settings_changed || stepped != view->clock.stepped ||
 			   (dozes && worker->ages_new < start + MAX_DOZE));
 
