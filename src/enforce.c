@@ -596,6 +596,7 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 	LgAction	action;
 	LgReason	reason = {0};
 	LgReason	before;
+	uint32		change;
 	Outcome		outcome;
 
 	/* Nothing to be done, or only to be said once. */
@@ -662,7 +663,8 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 	reason.measured = verdict->measured;
 	reason.other_pid = verdict->preempted_for;
 	reason.requested_by_pid = request ? request->pid : 0;
-	lg_leave_reason(verdict->session.procno, &reason, &before);
+	change = lg_leave_reason(verdict->session.procno, &reason, &before);
+	LG_DEBUG_POINT("before_proof");
 
 	outcome = prove_and_signal(verdict,
 							   verdict->action == LG_DO_CANCEL ? SIGINT : SIGTERM,
@@ -670,7 +672,7 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 	action.open.acted_at = action.open.repeated_at = lg_now();
 	if (outcome != SIGNALLED)
 	{
-		lg_leave_reason(verdict->session.procno, &before, NULL);
+		lg_take_back_reason(verdict->session.procno, change, &before);
 		action.acted_at = GetCurrentTimestamp();
 		if (outcome == NOT_PROVED)
 		{

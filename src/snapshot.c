@@ -168,6 +168,8 @@ proc_array(void)
 			array = ShmemInitStruct("Proc Array", size, &found);
 		if (array != NULL && array->maxProcs != LG_PROC_ARRAY_MAX)
 			array = NULL;
+		elog(DEBUG1, "lockguard: the list of connected processes is %s",
+			 array != NULL ? "read in place" : "not as expected");
 	}
 	return array;
 }

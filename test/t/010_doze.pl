@@ -165,4 +165,21 @@ foreach my $way (sort keys %ways)
 }
 
 $node->stop;
+
+# With many connections allowed, the worker passes over those that there are.
+{
+	my $large = lockguard_node('large', conf => <<'CONF');
+max_connections = 600
+log_min_messages = debug1
+lockguard.naptime = '100ms'
+CONF
+	my $seen = LockguardTest::Session->new($large, 'observer');
+	my ($s, $w) = blocked_pair($seen, 'among few', 1, idle_blocker_timeout => '200ms');
+
+	is_terminated($s, 'idle_blocker_timeout');
+	succeeds($w, 'the waiter');
+	like(slurp_file($large->logfile), qr/lockguard: the list of connected processes is read in place/,
+		'the list of those is where it is expected');
+	$large->stop;
+}
 done_testing();
