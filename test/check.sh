@@ -170,11 +170,6 @@ coverage()
 		' "$info"
 }
 
-restore_plain_build()
-{
-	install_build plain >/dev/null
-}
-
 prepare tests
 echo "$pg_version, $PG_CONFIG"
 

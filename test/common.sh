@@ -182,6 +182,12 @@ install_build()
 	make -C "$tmp/$name" -s PG_CONFIG="$PG_CONFIG" with_llvm=no "$@" install
 }
 
+# For at_exit, where another build than the plain one has been installed.
+restore_plain_build()
+{
+	{ [ -d "$tmp/plain" ] || build plain; } && install_build plain >/dev/null
+}
+
 # start_server [line of postgresql.conf ...]: reachable by its socket in the temporary folder only.
 start_server()
 {

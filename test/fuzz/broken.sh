@@ -13,11 +13,6 @@
 passed=0
 failed=0
 
-restore_plain_build()
-{
-	build plain && install_build plain >/dev/null
-}
-
 # Applies a patch to a copy of the checkout and installs what comes of it.
 install_broken()
 {
