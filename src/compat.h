@@ -95,6 +95,14 @@
 #define lg_prefetch(address)	((void) 0)
 #endif
 
+/* Size of what is fetched from memory at once, for the layout of structs. */
+#define LG_CACHE_LINE	64
+#if defined(pg_attribute_aligned)
+#define LG_ON_CACHE_LINE	pg_attribute_aligned(LG_CACHE_LINE)
+#else
+#define LG_ON_CACHE_LINE
+#endif
+
 /* The last parameter of an ExecutorRun_hook is gone in 18. */
 #if PG_VERSION_NUM >= 180000
 #define LG_EXECUTE_ONCE_ARG

@@ -592,11 +592,12 @@ lg_incidents_scan(LgIncidents *incidents, LgView *view, int64 last_scan, bool *a
 	{
 		int			procno = graph->active[i];
 		LgNode	   *root = &graph->nodes[procno];
-		LgIncident *incident = incidents->open[procno];
+		LgIncident *incident;
 		bool		opened = false;
 
 		if (!lg_is_root(graph, root))
 			continue;
+		incident = incidents->open[procno];
 		lg_know(graph, root);
 		lg_downstream(graph, procno);
 		if (incident != NULL && is_another(incident, root, last_scan))

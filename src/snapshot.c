@@ -148,6 +148,17 @@ lg_clock_wall(const LgClock *clock, int64 at)
 }
 
 /*
+ * Zeroed memory for something of that size for each PGPROC, from the beginning
+ * of a cache line on.  Allocates in the current context; not to be freed alone.
+ */
+void *
+lg_alloc_per_proc(Size size)
+{
+	return (void *) TYPEALIGN(LG_CACHE_LINE,
+							  palloc0(LG_TOTAL_PROCS * size + LG_CACHE_LINE));
+}
+
+/*
  * The server's own list of connected processes, or NULL if it does not have
  * the layout that we expect; see prepared_table().
  */

@@ -89,25 +89,39 @@ typedef struct LgTold
 
 /*
  * What is remembered of a process between two scans, one per PGPROC; private
- * to whoever scans.  Reset when another process takes the PGPROC.
+ * to whoever scans.  Reset when another process takes the PGPROC.  What each
+ * look needs of everybody who waits comes first, and is two cache lines.
  */
 typedef struct LgTrack
 {
 	int			pid;
-	TimestampTz session_start;
+	bool		in_wait;		/* for a heavyweight lock, as of the last scan */
 
-	/* Its wait for a heavyweight lock. */
+	/* That wait, or its last one. */
 	LgMoment	wait;
 	LOCK	   *wait_lock;
 	int64		wait_looked;	/* first look that walked the lock in this wait */
 	int64		ahead_looked;	/* first look that saw it ahead of an older wait */
-	bool		in_wait;		/* as of the last scan */
 	int64		waited;			/* ns spent in waits that are over */
 	int64		wait_ended;		/* when the last one was seen to be over */
+	TimestampTz counted_wait;	/* the last wait that was counted as contention */
 
 	/* What it had waited itself when it began to block; see root_since(). */
 	int64		blame_since;
 	int64		blame_waited;
+
+	/*
+	 * The signal that was sent to it and whose outcome is open; 0 = none.
+	 * While it is positive, nothing else is done to the session or its tree;
+	 * negative, nothing for the same limit.
+	 */
+	int64		open_action;
+	int			open_limit;
+
+	TimestampTz session_start;
+
+	/* The incident of which it is the root. */
+	int64		incident_id;
 
 	/* Its transaction. */
 	LocalTransactionId lxid;
@@ -132,19 +146,10 @@ typedef struct LgTrack
 
 	/* What was recorded without a signal: once per limit and episode. */
 	LgTold		told[LG_NUM_LIMITS];
+}			LG_ON_CACHE_LINE LgTrack;
 
-	/* The incident of which it is the root, and the waits counted in one. */
-	int64		incident_id;
-	TimestampTz counted_wait;
-
-	/*
-	 * The signal that was sent to it and whose outcome is open; 0 = none.
-	 * While it is positive, nothing else is done to the session or its tree;
-	 * negative, nothing for the same limit.
-	 */
-	int64		open_action;
-	int			open_limit;
-} LgTrack;
+StaticAssertDecl(offsetof(LgTrack, open_limit) < 2 * LG_CACHE_LINE,
+				 "what a look needs is two cache lines");
 
 /* PGPROCs to pass over, in ascending order: all, if there are n = all of them. */
 typedef struct LgLive
@@ -158,6 +163,7 @@ extern int64 lg_clock_at(const LgClock *clock, TimestampTz wall);
 extern int64 lg_moment(const LgClock *clock, LgMoment *moment, TimestampTz wall);
 extern TimestampTz lg_clock_wall(const LgClock *clock, int64 at);
 
+extern void *lg_alloc_per_proc(Size size);
 extern void lg_live_procs(LgLive *live);
 extern void lg_read_session(int procno, LgSession *session);
 extern bool lg_read_texts(const LgSession *session, char *query, size_t query_size,

@@ -240,7 +240,7 @@ look(void)
 	int			nfound;
 
 	view->graph = lg_graph_create(CurrentMemoryContext);
-	view->tracks = palloc0_array(LgTrack, LG_TOTAL_PROCS);
+	view->tracks = lg_alloc_per_proc(sizeof(LgTrack));
 	view->scratch = palloc_array(int64, LG_TOTAL_PROCS);
 	lg_settings_server_values(&view->server);
 	lg_clock_read(&view->clock);

@@ -66,8 +66,9 @@ lg_graph_create(MemoryContext context)
 	graph->old_buckets = palloc_array(int, graph->nbuckets);
 	memset(graph->buckets, -1, graph->nbuckets * sizeof(int));
 	memset(graph->old_buckets, -1, graph->nbuckets * sizeof(int));
-	graph->nodes = palloc0_array(LgNode, LG_TOTAL_PROCS);
+	graph->nodes = lg_alloc_per_proc(sizeof(LgNode));
 	graph->active = palloc_array(int, LG_TOTAL_PROCS);
+	graph->walked = palloc0_array(uint32, LG_TOTAL_PROCS);
 	graph->steps = palloc_array(LgStep, LG_TOTAL_PROCS + 1);
 	graph->scratch = palloc0_array(int, LG_TOTAL_PROCS);
 	graph->upstream = palloc_array(int, LG_TOTAL_PROCS);
@@ -153,9 +154,11 @@ lg_find_waiters(LgFound *found, int nbefore, const LgLive *live,
 		if (likely(((volatile PGPROC *) proc)->waitLock == NULL))
 			continue;
 		lg_prefetch(proc);
+		lg_prefetch(&proc->pid);
 		lg_prefetch(&proc->waitStart);
 		lg_prefetch(&proc->lockGroupLeader);
 		lg_prefetch(&tracks[procno]);
+		lg_prefetch((char *) &tracks[procno] + LG_CACHE_LINE);
 		found[nwaiting++].procno = procno;
 	}
 
@@ -171,6 +174,7 @@ lg_find_waiters(LgFound *found, int nbefore, const LgLive *live,
 			end_wait(&tracks[procno], lg_now());
 			continue;
 		}
+		lg_prefetch(lock);
 		start = (TimestampTz) pg_atomic_read_u64(&ProcGlobal->allProcs[procno].waitStart);
 		track_wait(&tracks[procno], proc->pid, lock, start, clock);
 		found[nfound].procno = procno;
@@ -240,9 +244,6 @@ walk_lock(LgGraph *graph, PGPROC *proc)
 	 * if the lock is gone; whether the tag is right is checked below.
 	 */
 	memcpy(&tag, &lock->tag, sizeof(LOCKTAG));
-	if (graph->nlocks > 0 &&
-		memcmp(&graph->locks[graph->nlocks - 1].tag, &tag, sizeof(LOCKTAG)) == 0)
-		return;					/* as most in a jam */
 	hash = LockTagHashCode(&tag);
 	if (find_lock(graph->locks, graph->buckets, graph->nbuckets, &tag, hash) >= 0)
 		return;
@@ -280,6 +281,7 @@ walk_lock(LgGraph *graph, PGPROC *proc)
 			PGPROC	   *leader = queued->lockGroupLeader;
 
 			waiter->procno = lg_proc_number(queued);
+			graph->walked[waiter->procno] = graph->look;
 			waiter->node = leader ? lg_proc_number(leader) : waiter->procno;
 			lg_prefetch(&graph->nodes[waiter->node]);
 			waiter->pid = queued->pid;
@@ -692,8 +694,10 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 	graph->clock = clock;
 	graph->server = server;
 
+	/* Most are in a queue that has been copied by their turn. */
 	for (int i = 0; i < nfound; i++)
-		if (clock->now - found[i].since >= min_age)
+		if (clock->now - found[i].since >= min_age &&
+			graph->walked[found[i].procno] != graph->look)
 			walk_lock(graph, &ProcGlobal->allProcs[found[i].procno]);
 
 	/* All that was seen was there by now at the latest. */

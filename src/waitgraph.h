@@ -85,8 +85,8 @@ typedef struct LgEvidence
 
 /*
  * A lock group that waits or blocks; indexed by its leader's procno.  What is
- * needed of everybody comes first, and is two cache lines; the rest is read
- * by lg_know() of those of whom more has to be known.
+ * needed of everybody comes first, and is one cache line; the rest is read by
+ * lg_know() of those of whom more has to be known.
  */
 typedef struct LgNode
 {
@@ -110,7 +110,10 @@ typedef struct LgNode
 	LgSession	session;		/* the leader */
 	LgValues	values;			/* its settings */
 	int64		idle_since;		/* LG_NEVER = not idle */
-} LgNode;
+}			LG_ON_CACHE_LINE LgNode;
+
+StaticAssertDecl(offsetof(LgNode, session) <= LG_CACHE_LINE,
+				 "what is needed of everybody is one cache line");
 
 /* One step of a traversal downstream of a node. */
 typedef struct LgStep
@@ -151,6 +154,7 @@ typedef struct LgGraph
 	LgNode	   *nodes;			/* one per PGPROC */
 	int			nactive;
 	int		   *active;			/* the nodes of this look */
+	uint32	   *walked;			/* by procno: the look that found it in a queue */
 	int			nsteps;
 	LgStep	   *steps;			/* of the last traversal, the start first */
 	int		   *scratch;		/* one per PGPROC */

@@ -492,7 +492,7 @@ worker_create(void)
 	LgWorker   *worker = palloc0(sizeof(LgWorker));
 
 	worker->view.graph = lg_graph_create(TopMemoryContext);
-	worker->view.tracks = palloc0_array(LgTrack, LG_TOTAL_PROCS);
+	worker->view.tracks = lg_alloc_per_proc(sizeof(LgTrack));
 	worker->view.live.procno = palloc_array(int, LG_TOTAL_PROCS);
 	worker->view.scratch = palloc_array(int64, LG_TOTAL_PROCS);
 	worker->found = palloc_array(LgFound, LG_TOTAL_PROCS);

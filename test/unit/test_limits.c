@@ -24,7 +24,7 @@ start(int backends, int prepared)
 	server_start(backends, prepared);
 	memset(&view, 0, sizeof(view));
 	view.graph = lg_graph_create(NULL);
-	view.tracks = palloc0_array(LgTrack, LG_TOTAL_PROCS);
+	view.tracks = lg_alloc_per_proc(sizeof(LgTrack));
 	view.scratch = palloc_array(int64, LG_TOTAL_PROCS);
 	view.live.procno = palloc_array(int, LG_TOTAL_PROCS);
 	found = palloc_array(LgFound, LG_TOTAL_PROCS);

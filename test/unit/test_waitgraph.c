@@ -24,7 +24,7 @@ start(int backends, int prepared)
 	memset(&clocks, 0, sizeof(clocks));
 	memset(&server_values, 0, sizeof(server_values));
 	graph = lg_graph_create(NULL);
-	tracks = palloc0_array(LgTrack, LG_TOTAL_PROCS);
+	tracks = lg_alloc_per_proc(sizeof(LgTrack));
 	live.n = 0;
 	live.procno = palloc_array(int, LG_TOTAL_PROCS);
 	found = palloc_array(LgFound, LG_TOTAL_PROCS);
