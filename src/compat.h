@@ -35,12 +35,13 @@
  */
 #define LG_TOTAL_PROCS	(MaxBackends + NUM_AUXILIARY_PROCS + max_prepared_xacts)
 
-/* A process's index in ProcGlobal->allProcs, and its local transaction id. */
+/* A process's index in ProcGlobal->allProcs, without reading from it. */
+#define lg_proc_number(proc)	((int) ((proc) - ProcGlobal->allProcs))
+
+/* Its local transaction id. */
 #if PG_VERSION_NUM >= 170000
-#define lg_proc_number(proc)	((int) GetNumberFromPGProc(proc))
 #define lg_proc_lxid(proc)		((proc)->vxid.lxid)
 #else
-#define lg_proc_number(proc)	((proc)->pgprocno)
 #define lg_proc_lxid(proc)		((proc)->lxid)
 #endif
 

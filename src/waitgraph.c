@@ -285,7 +285,6 @@ walk_lock(LgGraph *graph, PGPROC *proc)
 			waiter->node = leader ? lg_proc_number(leader) : waiter->procno;
 			lg_prefetch(&graph->nodes[waiter->node]);
 			waiter->pid = queued->pid;
-			waiter->lxid = lg_proc_lxid(queued);
 			waiter->mode = queued->waitLockMode;
 			waiter->wait_start = (TimestampTz) pg_atomic_read_u64(&queued->waitStart);
 		}

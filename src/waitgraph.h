@@ -28,7 +28,6 @@ typedef struct LgWaiter
 	int			node;			/* its lock group's leader */
 	int			lock;			/* index in LgGraph.locks */
 	int			pid;
-	LocalTransactionId lxid;
 	LOCKMODE	mode;
 	TimestampTz wait_start;		/* as in shared memory; 0 = just now */
 	int64		since;			/* the same, monotonic ns */
