@@ -222,7 +222,8 @@ max_locks(LgView *view, const LgSubject *subject, int value, int64 *measured)
 /*
  * A new snapshot takes over the oldest transaction id that is running, so it
  * is old at birth.  What the session can be blamed for is at most what has
- * been used since it was first seen.
+ * been used since it was first seen with a snapshot or an id of its own, and
+ * has had one whenever it was seen since.
  */
 static int64
 max_xmin_age(LgView *view, const LgSubject *subject, int value, int64 *measured)
@@ -236,11 +237,11 @@ max_xmin_age(LgView *view, const LgSubject *subject, int value, int64 *measured)
 		(!TransactionIdIsValid(oldest) || TransactionIdPrecedes(session->xmin, oldest)))
 		oldest = session->xmin;
 	if (!TransactionIdIsNormal(oldest) ||
-		!TransactionIdIsValid(subject->track->xact_next_xid))
+		!TransactionIdIsValid(subject->track->held_next_xid))
 		return LG_NEVER;
 
 	age = (int32) (next - oldest);
-	age = Min(age, (int32) (next - subject->track->xact_next_xid));
+	age = Min(age, (int32) (next - subject->track->held_next_xid));
 	return passed_if(view, Max(age, 0), value, measured);
 }
 

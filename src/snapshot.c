@@ -487,12 +487,17 @@ lg_track_session(LgTrack *track, const LgSession *session,
 	{
 		track->lxid = session->lxid;
 		track->xact_seen = 0;
-		track->xact_next_xid = InvalidTransactionId;
+		track->held_next_xid = InvalidTransactionId;
 	}
 	if (track->xact_seen == 0)
 		track->xact_seen = lg_now();
-	if (want_next_xid && !TransactionIdIsValid(track->xact_next_xid))
-		track->xact_next_xid = ReadNextTransactionId();
+	if (want_next_xid)
+	{
+		if (!TransactionIdIsValid(session->xid) && !TransactionIdIsValid(session->xmin))
+			track->held_next_xid = InvalidTransactionId;
+		else if (!TransactionIdIsValid(track->held_next_xid))
+			track->held_next_xid = ReadNextTransactionId();
+	}
 }
 
 /* Idle by its own report. */

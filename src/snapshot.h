@@ -126,7 +126,8 @@ typedef struct LgTrack
 	/* Its transaction. */
 	LocalTransactionId lxid;
 	int64		xact_seen;		/* when first seen */
-	TransactionId xact_next_xid;	/* next xid at that time */
+	TransactionId held_next_xid;	/* next xid when it was first seen to hold vacuum
+								 * back, without a break */
 
 	LgMoment	xact;
 	LgMoment	stmt;

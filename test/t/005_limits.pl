@@ -345,7 +345,7 @@ judge('idle_session_timeout',
 	put($v[1], 'max_xmin_age', 100, 'BEGIN', 'INSERT INTO t VALUES (-2)');
 	my $quiet = put(quiet('quiet'), 'max_xmin_age', 100, 'BEGIN ISOLATION LEVEL REPEATABLE READ', 'SELECT 1');
 	my $active = put(session($node, 'active'), 'max_xmin_age', 100, '& SELECT pg_sleep(600)');
-	my $nothing = put(session($node, 'holds nothing back'), 'max_xmin_age', 100, 'BEGIN', 'SELECT 1');
+	my $nothing = put(session($node, 'held nothing back'), 'max_xmin_age', 100, 'BEGIN', 'SELECT 1');
 	ok($observer->poll('SELECT backend_xmin IS NOT NULL FROM pg_stat_activity WHERE pid = ' . $active->pid), 'a snapshot is held');
 
 	# What has been used since it was first seen is what counts.
@@ -356,9 +356,12 @@ judge('idle_session_timeout',
 	is_deeply([ map { recorded($observer, $_) } @v, $quiet, $active ], [], 'not before there are as many');
 	$observer->query_ok(sprintf $burn, 20);
 
-	# A new snapshot is as old as the oldest transaction, and not to blame.
+	# A new snapshot is as old as the oldest transaction, and not to blame; nor
+	# in a transaction that has gone on for long, without one.
 	my $young = put(session($node, 'young'), 'max_xmin_age', 100, 'BEGIN ISOLATION LEVEL REPEATABLE READ', 'SELECT 1');
-	cmp_ok($observer->value('SELECT age(backend_xmin) FROM pg_stat_activity WHERE pid = ' . $young->pid), '>', 100, 'it is old at birth');
+	$nothing->query_ok('DECLARE c CURSOR FOR SELECT * FROM t');
+	cmp_ok($observer->value('SELECT age(backend_xmin) FROM pg_stat_activity WHERE pid = ' . $_->pid), '>', 100, 'it is old at birth')
+	  foreach $young, $nothing;
 	judge('max_xmin_age',
 		[
 			[ $v[0], 'terminate', qr/kept vacuum from cleaning up behind \d+ transactions; lockguard\.max_xmin_age is 100 / ],
