@@ -144,15 +144,17 @@ links_hold(const LgVerdict *verdict)
 /*
  * Is it the same process, in the same transaction, doing the same as when it
  * was judged?  Reads without a lock; the caller holds one that keeps it there,
- * and has proved what is said of other processes.
+ * and has proved what is said of other processes.  *lxid is its transaction:
+ * not the one that was judged, if it is to blame for a lock of the session.
  */
 static bool
-is_same(const LgVerdict *verdict)
+is_same(const LgVerdict *verdict, LocalTransactionId *lxid)
 {
 	const LgSession *then = &verdict->session;
 	LgSession	now;
 
 	lg_read_session(then->procno, &now);
+	*lxid = now.lxid;
 	if (now.pid != then->pid || now.kind != then->kind ||
 		now.session_start != then->session_start || lg_in_transit(&now) ||
 		(now.lxid != then->lxid && held_against(verdict) == 0))
@@ -184,14 +186,17 @@ partition_of(const LgEvidence *evidence)
 }
 
 /*
- * Prove the verdict and, only then, send the signal.  *acted_at is the time
- * just before the signal.
+ * Prove the verdict and, only then, leave the reason with the victim and send
+ * the signal.  *acted_at is the time just before the signal.  "reason" may be
+ * NULL, if it has been left with a signal that is repeated.
  *
  * Takes the partition locks of the locks concerned, in order, or
- * ProcArrayLock; shared.
+ * ProcArrayLock; shared; and LgShared->lock while it has these, which nobody
+ * does the other way round.
  */
 static Outcome
-prove_and_signal(const LgVerdict *verdict, int sig, TimestampTz *acted_at)
+prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
+				 TimestampTz *acted_at)
 {
 	PGPROC	   *victim = &ProcGlobal->allProcs[verdict->session.procno];
 	LgSlot	   *slot = lg_slot(verdict->session.procno);
@@ -234,10 +239,15 @@ prove_and_signal(const LgVerdict *verdict, int sig, TimestampTz *acted_at)
 
 	if (proved && slot != NULL)
 	{
+		LocalTransactionId lxid;
+
+		/* For the reason; taken now so that nothing waits after the proof. */
+		LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
+
 		/* See commit_begins(): either we see it commit, or it waits for us. */
 		pg_atomic_fetch_add_u32(&slot->signalling, 1);
 		pg_memory_barrier();
-		if (!is_same(verdict))
+		if (!is_same(verdict, &lxid))
 			outcome = NOT_PROVED;
 		else if (lg_is_committing(victim, lg_proc_lxid(victim)))
 			outcome = IS_COMMITTING;
@@ -247,6 +257,11 @@ prove_and_signal(const LgVerdict *verdict, int sig, TimestampTz *acted_at)
 			outcome = IS_PAUSED;
 		else
 		{
+			if (reason != NULL)
+			{
+				reason->lxid = lxid;
+				lg_leave_reason(verdict->session.procno, reason);
+			}
 			*acted_at = GetCurrentTimestamp();
 #ifdef HAVE_SETSID
 			outcome = kill(-verdict->session.pid, sig) == 0 ? SIGNALLED : KILL_FAILED;
@@ -255,6 +270,7 @@ prove_and_signal(const LgVerdict *verdict, int sig, TimestampTz *acted_at)
 #endif
 		}
 		pg_atomic_fetch_sub_u32(&slot->signalling, 1);
+		LWLockRelease(lg_shared->lock);
 	}
 
 	if (by_lock)
@@ -595,8 +611,6 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 {
 	LgAction	action;
 	LgReason	reason = {0};
-	LgReason	before;
-	uint32		change;
 	Outcome		outcome;
 
 	/* Nothing to be done, or only to be said once. */
@@ -651,7 +665,6 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 
 	reason.pid = verdict->session.pid;
 	reason.session_start = verdict->session.session_start;
-	reason.lxid = verdict->session.lxid;
 	reason.stmt_start = verdict->proof == LG_PROVE_STATEMENT ?
 		verdict->session.stmt_start : 0;
 	reason.state = verdict->session.state;
@@ -663,21 +676,20 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 	reason.measured = verdict->measured;
 	reason.other_pid = verdict->preempted_for;
 	reason.requested_by_pid = request ? request->pid : 0;
-	change = lg_leave_reason(verdict->session.procno, &reason, &before);
-	LG_DEBUG_POINT("before_proof");
 
 	outcome = prove_and_signal(verdict,
 							   verdict->action == LG_DO_CANCEL ? SIGINT : SIGTERM,
-							   &action.acted_at);
+							   &reason, &action.acted_at);
 	action.open.acted_at = action.open.repeated_at = lg_now();
 	if (outcome != SIGNALLED)
 	{
-		lg_take_back_reason(verdict->session.procno, change, &before);
 		action.acted_at = GetCurrentTimestamp();
 		if (outcome == NOT_PROVED)
 		{
 			action.result = LG_SELF_RESOLVED;
-			strlcpy(action.reason, "it was out of the way already", sizeof(action.reason));
+			strlcpy(action.reason, lg_limit_is_age(verdict->limit) ?
+					"it was doing something else already" :
+					"it was out of the way already", sizeof(action.reason));
 		}
 		else if (outcome == IS_COMMITTING)
 		{
@@ -990,7 +1002,8 @@ lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
 			verdict.escalation = true;
 			lg_cap_count(view->clock.now);
 			prove_and_signal(&verdict,
-							 open->action == LG_DO_CANCEL ? SIGINT : SIGTERM, &at);
+							 open->action == LG_DO_CANCEL ? SIGINT : SIGTERM,
+							 NULL, &at);
 		}
 		list->open[kept++] = *open;
 	}

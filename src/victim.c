@@ -39,49 +39,25 @@ static ExecutorRun_hook_type next_executor_run = NULL;
 static ProcessUtility_hook_type next_process_utility = NULL;
 static object_access_hook_type next_object_access = NULL;
 
-/* Put a reason into a slot; the caller holds LgShared->lock, exclusive. */
-static void
-write_reason(LgSlot *slot, const LgReason *reason)
+/*
+ * Put the reason for a signal where its target will find it, just before the
+ * signal is sent.  A termination that is still to be noticed is told before a
+ * cancel that comes after it, so its reason stays.  The caller holds
+ * LgShared->lock, exclusive.
+ */
+void
+lg_leave_reason(int procno, const LgReason *reason)
 {
+	LgSlot	   *slot = lg_slot(procno);
+
+	if (reason->action == LG_DO_CANCEL && slot->reason.action == LG_DO_TERMINATE &&
+		slot->reason.pid == reason->pid &&
+		slot->reason.session_start == reason->session_start)
+		return;
 	pg_atomic_fetch_add_u32(&slot->reason_changes, 1);
 	slot->reason = *reason;
 	pg_write_barrier();
 	pg_atomic_fetch_add_u32(&slot->reason_changes, 1);
-}
-
-/*
- * Put the reason for a signal where its target will find it.  Called before
- * the signal is sent.  If it is not, lg_take_back_reason() has to be called
- * with what this returns, and with what was there before: a signal may still
- * be on its way for which that is the reason.  Takes LgShared->lock.
- */
-uint32
-lg_leave_reason(int procno, const LgReason *reason, LgReason *before)
-{
-	LgSlot	   *slot = lg_slot(procno);
-	uint32		change;
-
-	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
-	*before = slot->reason;
-	write_reason(slot, reason);
-	change = pg_atomic_read_u32(&slot->reason_changes);
-	LWLockRelease(lg_shared->lock);
-	return change;
-}
-
-/*
- * Put back what was there before that change; unless another reason has been
- * left since, for a signal that may have been sent.  Takes LgShared->lock.
- */
-void
-lg_take_back_reason(int procno, uint32 change, const LgReason *before)
-{
-	LgSlot	   *slot = lg_slot(procno);
-
-	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
-	if (pg_atomic_read_u32(&slot->reason_changes) == change)
-		write_reason(slot, before);
-	LWLockRelease(lg_shared->lock);
 }
 
 /* The reason left for this process, if any.  Takes no lock. */
@@ -247,6 +223,7 @@ commit_begins(LgSlot *slot)
 	pg_memory_barrier();
 	for (int tries = 0; pg_atomic_read_u32(&slot->signalling) != 0 && tries < 10000; tries++)
 		pg_usleep(10);
+	pg_read_barrier();
 	if (slot->reason.pid == MyProcPid)
 	{
 		(void) getppid();

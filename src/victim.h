@@ -11,8 +11,7 @@
 #include "lockguard.h"
 
 extern void lg_victim_install(void);
-extern uint32 lg_leave_reason(int procno, const LgReason *reason, LgReason *before);
-extern void lg_take_back_reason(int procno, uint32 change, const LgReason *before);
+extern void lg_leave_reason(int procno, const LgReason *reason);
 extern void lg_describe_source(LgSource source, const char *role, const char *database,
 							   char *buf, size_t size);
 

@@ -174,16 +174,16 @@ sub is_told
 	$w->close;
 }
 
-# The worker has left its own reason with the root, and finds then that nobody
-# waits any more; meanwhile somebody has signalled the root by hand, who is to
-# be told that.  (It is stopped, so that it reads the reason only afterwards.)
+# The worker is about to signal the root, and finds then that nobody waits any
+# more; meanwhile somebody has signalled it by hand, and it is told that.  (It is
+# stopped, so that it reads the reason only afterwards.)
 SKIP:
 {
 	skip 'not a debug build', 1 unless has_wait_points($observer);
 	my ($s, $w) = blocked_pair($observer, 'meanwhile', ++$key, idle_blocker_timeout => '200ms');
 
-	stop_worker_at($observer, 'before_proof');
-	worker_is_at($observer, 'before_proof');
+	stop_worker_at($observer, 'before_signal');
+	worker_is_at($observer, 'before_signal');
 	kill STOP => $s->pid;
 	is(call($observer, 'terminate_blockers', $w), '{' . $s->pid . '}', 'terminated meanwhile');
 	$observer->value('SELECT pg_cancel_backend(' . $w->pid . ')');
