@@ -71,6 +71,15 @@ apt_install()
 		{ tail -n 30 "$tmp/apt.log" >&2; die "cannot install: $*"; }
 }
 
+# install_for NAME COMMAND: what only a few tests need, from the package of that name.
+install_for()
+{
+	command -v "$2" >/dev/null && return
+	[ "$(id -u)" = 0 ] || die "missing; install as root: apt-get install $1"
+	echo "Installing $1"
+	apt-get -qq -o DPkg::Lock::Timeout=300 update && apt_install "$1"
+}
+
 install_missing()
 {
 	local packages conf=/etc/postgresql-common/createcluster.conf
@@ -142,10 +151,10 @@ cleanup()
 
 	trap '' INT TERM HUP
 	cd /
-	$at_exit
 	find "$tmp" -name postmaster.pid 2>/dev/null | while read -r pidfile; do
 		as_user "$bindir/pg_ctl" -s -D "$(dirname "$pidfile")" -m immediate stop >/dev/null 2>&1
 	done
+	$at_exit || status=1
 	if [ -n "${LOCKGUARD_KEEP:-}" ]; then
 		echo "Kept: $tmp"
 	else

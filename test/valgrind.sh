@@ -22,6 +22,7 @@ report()
 	errors=$(awk '/ERROR SUMMARY/ { n += $4 } END { print n + 0 }' "$tmp"/valgrind/*.log)
 	sed -n '/^==[0-9]*== \(Invalid\|Conditional\|Use\|Syscall\|Source\|Mismatched\|Jump\|Process terminating\)/,/^==[0-9]*== *$/p' \
 		"$tmp"/valgrind/*.log | head -n 200
+	grep -L 'ERROR SUMMARY' "$tmp"/valgrind/*.log | sed 's/.*/no summary in the log of &/' | grep . && errors=$((errors + 1))
 	echo "$processes processes, $errors errors"
 	[ "$errors" = 0 ] && [ "$processes" -gt 20 ]
 }
@@ -51,9 +52,10 @@ happens()
 }
 
 prepare tests
-command -v valgrind >/dev/null || apt_install valgrind
+install_for valgrind valgrind
+build symbols COPT="-O1 -g" || exit 1
 at_exit=restore_plain_build
-build symbols COPT="-O1 -g" && install_build symbols COPT="-O1 -g" >/dev/null || exit 1
+install_build symbols COPT="-O1 -g" >/dev/null || exit 1
 
 as_user mkdir "$tmp/valgrind"
 cat >"$tmp/postgres" <<SCRIPT

@@ -65,7 +65,7 @@ for patch in "${@:-$(dirname "$0")/broken/}"; do
 done
 
 prepare tests
-command -v patch >/dev/null || apt_install patch
+install_for patch patch
 at_exit=restore_plain_build
 for patch in $patches; do
 	try_patch "$patch"
