@@ -219,30 +219,30 @@ max_locks(LgView *view, const LgSubject *subject, int value, int64 *measured)
 					 value, measured);
 }
 
+/* Transaction ids used since one, but at most since another of later on. */
+static int32
+xid_age(TransactionId next, TransactionId xid, TransactionId seen)
+{
+	if (!TransactionIdIsNormal(xid) || !TransactionIdIsValid(seen))
+		return 0;
+	return Max(Min((int32) (next - xid), (int32) (next - seen)), 0);
+}
+
 /*
  * A new snapshot takes over the oldest transaction id that is running, so it
  * is old at birth.  What the session can be blamed for is at most what has
- * been used since it was first seen with a snapshot or an id of its own, and
- * has had one whenever it was seen since.
+ * been used since the snapshot was first seen.
  */
 static int64
 max_xmin_age(LgView *view, const LgSubject *subject, int value, int64 *measured)
 {
 	const LgSession *session = subject->session;
+	const LgTrack *track = subject->track;
 	TransactionId next = ReadNextTransactionId();
-	TransactionId oldest = session->xid;
-	int32		age;
 
-	if (TransactionIdIsValid(session->xmin) &&
-		(!TransactionIdIsValid(oldest) || TransactionIdPrecedes(session->xmin, oldest)))
-		oldest = session->xmin;
-	if (!TransactionIdIsNormal(oldest) ||
-		!TransactionIdIsValid(subject->track->held_next_xid))
-		return LG_NEVER;
-
-	age = (int32) (next - oldest);
-	age = Min(age, (int32) (next - subject->track->held_next_xid));
-	return passed_if(view, Max(age, 0), value, measured);
+	return passed_if(view, Max(xid_age(next, session->xid, track->xact_next_xid),
+							   xid_age(next, session->xmin, track->held_next_xid)),
+					 value, measured);
 }
 
 /* Set on the waiter; whom it hits is found by judge_preemption(). */
@@ -579,11 +579,17 @@ subject_of_node(LgView *view, LgNode *node)
  * active root.  Lower is first.
  */
 static int
-removal_rank(const LgNode *node, const LgSession *session)
+removal_rank(LgView *view, const LgNode *node)
 {
+	int64		limit = node->values.value[LG_IDLE_BLOCKER_TIMEOUT] * LG_NANOS_PER_MS;
+
 	if (node->waiting)
 		return 1;
-	return node->idle_since != LG_NEVER || lg_state_is_idle(session) ? 0 : 2;
+
+	/* That it makes no progress is known only after as long as that limit. */
+	return lg_state_is_idle(&node->session) ||
+		(node->idle_since != LG_NEVER &&
+		 view->clock.now - node->idle_since >= limit) ? 0 : 2;
 }
 
 /* The limits on blockers, strongest reason first. */
@@ -752,7 +758,7 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 			decide(&candidate->verdict, &node->session, &node->values, limit);
 			complete(view, &candidate->verdict, node, at, measured);
 			candidate->tree = lg_tree(graph, graph->active[i]);
-			candidate->rank = removal_rank(node, &node->session);
+			candidate->rank = removal_rank(view, node);
 			break;
 		}
 	}
@@ -779,19 +785,45 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 	pfree(candidates);
 }
 
+/* What to do with one who is in the way of a waiter with preempt_timeout. */
+static void
+decide_preemption(LgView *view, const LgNode *waiting, int procno, LgVerdict *verdict)
+{
+	LgGraph    *graph = view->graph;
+	LgNode	   *node = &graph->nodes[procno];
+	const LgWaiter *wait = lg_longest_wait(graph, waiting);
+	int			value = waiting->values.value[LG_PREEMPT_TIMEOUT];
+
+	decide(verdict, &node->session, &node->values, LG_PREEMPT_TIMEOUT);
+	verdict->value = value;
+	complete(view, verdict, node, wait->since + value * LG_NANOS_PER_MS,
+			 milliseconds(view->clock.now, wait->since));
+	verdict->source = waiting->values.source[LG_PREEMPT_TIMEOUT];
+	verdict->preempted_for = waiting->session.pid;
+
+	/* It must be in the way of this waiter, not just of anybody. */
+	verdict->evidence = graph->edges[procno];
+	verdict->waits = true;
+	lg_describe_wait(graph, wait, &verdict->wait);
+	lg_link_to(graph, procno, verdict);
+}
+
 /*
  * Who is to be removed for a waiter with preempt_timeout that has waited long
  * enough: the root in its way with the most behind it, if nobody of its own
  * priority or higher is in its way.  With "only" >= 0, only that one.  Returns
  * false if there is nobody.
+ *
+ * If somebody in its way may not be signalled, removing others would be in
+ * vain; the verdict is about that one then.
  */
 static bool
 preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 {
 	LgGraph    *graph = view->graph;
 	int			priority = waiting->values.value[LG_PRIORITY];
-	const LgWaiter *wait = lg_longest_wait(graph, waiting);
 	int			n = lg_upstream(graph, waiting->session.procno);
+	int			stays = -1;
 	bool		found = false;
 
 	for (int i = 1; i < n; i++)
@@ -808,36 +840,31 @@ preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 		int			procno = graph->upstream[i];
 		LgNode	   *node = &graph->nodes[procno];
 		LgVerdict	verdict;
+		const char *reason;
 
-		if (!lg_is_root(graph, node) || is_leaving(&node->session) ||
-			(only >= 0 ? procno != only :
-			 is_busy(&view->tracks[procno], LG_PREEMPT_TIMEOUT)))
+		if (is_leaving(&node->session))
 			continue;
-		decide(&verdict, &node->session, &node->values, LG_PREEMPT_TIMEOUT);
-		verdict.value = waiting->values.value[LG_PREEMPT_TIMEOUT];
-		complete(view, &verdict, node,
-				 wait->since + verdict.value * LG_NANOS_PER_MS,
-				 milliseconds(view->clock.now, wait->since));
-		verdict.source = waiting->values.source[LG_PREEMPT_TIMEOUT];
-		verdict.preempted_for = waiting->session.pid;
-
-		/* It must be in the way of this waiter, not just of anybody. */
-		verdict.evidence = graph->edges[procno];
-		verdict.waits = true;
-		lg_describe_wait(graph, wait, &verdict.wait);
-		lg_link_to(graph, procno, &verdict);
-
+		if (!lg_is_root(graph, node))
+		{
+			if (lg_may_signal(&node->session, &node->values, &reason) != LG_PENDING)
+				stays = procno;
+			continue;
+		}
+		if (only >= 0 ? procno != only :
+			is_busy(&view->tracks[procno], LG_PREEMPT_TIMEOUT))
+			continue;
+		decide_preemption(view, waiting, procno, &verdict);
 		if (!found || verdict.blocked_sessions > best->blocked_sessions)
 			*best = verdict;
 		found = true;
-
-		/* It would stay in the way: removing others would be in vain. */
 		if (verdict.result != LG_PENDING)
 		{
 			*best = verdict;
 			break;
 		}
 	}
+	if (found && best->result == LG_PENDING && stays >= 0)
+		decide_preemption(view, waiting, stays, best);
 	return found;
 }
 
@@ -1041,6 +1068,9 @@ lg_judge_session(LgView *view, int procno, LgVerdicts *verdicts)
 			due(verdicts, at);
 			continue;
 		}
+
+		/* If nothing comes of it now, something may at the next scan. */
+		due(verdicts, view->clock.now + lg_naptime * LG_NANOS_PER_MS);
 		if (is_busy(track, limit))
 			continue;
 		decide(&verdict, &session, &values, limit);

@@ -278,7 +278,9 @@ lg_read_session(int procno, LgSession *session)
 	session->pid = lg_proc_pid(vproc);
 	session->lxid = lg_proc_lxid(vproc);
 	session->xid = vproc->xid;
-	session->xmin = vproc->xmin;
+	/* Vacuum does not wait for a VACUUM's snapshot; see ComputeXidHorizons(). */
+	session->xmin = vproc->statusFlags & PROC_IN_VACUUM ? InvalidTransactionId :
+		vproc->xmin;
 	session->datid = vproc->databaseId;
 	session->userid = vproc->roleId;
 	session->wait_event = vproc->wait_event_info;
@@ -466,6 +468,33 @@ lg_read_texts(const LgSession *session, char *query, size_t query_size,
 }
 
 /*
+ * Since when, in transaction ids, has a transaction been there, and held a
+ * snapshot?  One of READ COMMITTED takes a new one with each statement; seen
+ * with one between two statements, it has a cursor open, or is of a higher
+ * isolation level.
+ */
+static void
+track_horizon(LgTrack *track, const LgSession *session)
+{
+	bool		snapshot = TransactionIdIsValid(session->xmin);
+
+	if (!TransactionIdIsValid(track->xact_next_xid))
+		track->xact_next_xid = ReadNextTransactionId();
+	if (lg_state_is_idle(session))
+		track->keeps_snapshot = snapshot;
+	if (!snapshot)
+		track->held_next_xid = InvalidTransactionId;
+	else if (!TransactionIdIsValid(track->held_next_xid) ||
+			 track->held_xmin != session->xmin ||
+			 (!track->keeps_snapshot && track->held_stmt != session->stmt_start))
+	{
+		track->held_next_xid = ReadNextTransactionId();
+		track->held_xmin = session->xmin;
+		track->held_stmt = session->stmt_start;
+	}
+}
+
+/*
  * Bring what is remembered of a process up to date: forget another process,
  * another transaction.  With want_next_xid, note where the transaction ids
  * stood when this transaction was first seen (takes XidGenLock, shared).
@@ -487,17 +516,13 @@ lg_track_session(LgTrack *track, const LgSession *session,
 	{
 		track->lxid = session->lxid;
 		track->xact_seen = 0;
-		track->held_next_xid = InvalidTransactionId;
+		track->xact_next_xid = track->held_next_xid = InvalidTransactionId;
+		track->keeps_snapshot = false;
 	}
 	if (track->xact_seen == 0)
 		track->xact_seen = lg_now();
 	if (want_next_xid)
-	{
-		if (!TransactionIdIsValid(session->xid) && !TransactionIdIsValid(session->xmin))
-			track->held_next_xid = InvalidTransactionId;
-		else if (!TransactionIdIsValid(track->held_next_xid))
-			track->held_next_xid = ReadNextTransactionId();
-	}
+		track_horizon(track, session);
 }
 
 /* Idle by its own report. */

@@ -95,11 +95,13 @@ typedef struct LgTold
 typedef struct LgTrack
 {
 	int			pid;
-	bool		in_wait;		/* for a heavyweight lock, as of the last scan */
+	bool		in_wait;		/* for a heavyweight lock, when last seen to be */
 
 	/* That wait, or its last one. */
 	LgMoment	wait;
+	int64		wait_seen;		/* the scan that has seen it last */
 	LOCK	   *wait_lock;
+	TimestampTz stale_start;	/* what waitStart showed of an earlier one */
 	int64		wait_looked;	/* first look that walked the lock in this wait */
 	int64		ahead_looked;	/* first look that saw it ahead of an older wait */
 	int64		waited;			/* ns spent in waits that are over */
@@ -126,8 +128,11 @@ typedef struct LgTrack
 	/* Its transaction. */
 	LocalTransactionId lxid;
 	int64		xact_seen;		/* when first seen */
-	TransactionId held_next_xid;	/* next xid when it was first seen to hold vacuum
-								 * back, without a break */
+	TransactionId xact_next_xid;	/* next xid at that time */
+	TransactionId held_next_xid;	/* when its snapshot was; 0 = has none */
+	TransactionId held_xmin;	/* of that snapshot, */
+	TimestampTz held_stmt;		/* and the statement that had it first */
+	bool		keeps_snapshot; /* from one statement to the next */
 
 	LgMoment	xact;
 	LgMoment	stmt;
@@ -155,6 +160,7 @@ StaticAssertDecl(offsetof(LgTrack, open_limit) < 2 * LG_CACHE_LINE,
 /* PGPROCs to pass over, in ascending order: all, if there are n = all of them. */
 typedef struct LgLive
 {
+	int64		passed;			/* when lg_find_waiters() last began; 0 = never */
 	int			n;
 	int		   *procno;
 } LgLive;

@@ -78,16 +78,31 @@ lg_graph_create(MemoryContext context)
 	return graph;
 }
 
+/* A wait that went on when it was last seen is over since "now". */
+static void
+end_wait(LgTrack *track, int64 now)
+{
+	if (!track->in_wait)
+		return;
+	track->in_wait = false;
+	track->waited += now - track->wait.at;
+	track->wait_ended = now;
+}
+
 /*
- * Bring what is remembered of a process's wait up to date.
+ * Bring what is remembered of a process's wait up to date.  "passed" is when
+ * the pass began that has last looked whether it waits (monotonic ns): what
+ * that has not seen has begun since.
  *
- * waitStart is set a little after the wait has begun, and is 0 until then.
- * Such a wait counts as begun when it was first seen.  When its start is set
- * at last, it is taken for the same wait only if it began before that.
+ * waitStart is set a little after the wait has begun.  Until then it is 0, or
+ * still that of a wait before, if that ended otherwise than by a grant: see
+ * RemoveFromWaitQueue().  Such a wait counts as begun when it was first seen.
+ * When its start is set at last, it is taken for the same wait only if it
+ * began before that.
  */
 static void
 track_wait(LgTrack *track, int pid, LOCK *lock, TimestampTz start,
-		   const LgClock *clock)
+		   const LgClock *clock, int64 passed)
 {
 	int64		at;
 
@@ -96,7 +111,16 @@ track_wait(LgTrack *track, int pid, LOCK *lock, TimestampTz start,
 		memset(track, 0, sizeof(*track));
 		track->pid = pid;
 	}
-	if (track->wait_lock == lock && track->wait.wall == start &&
+	if (track->wait_seen < passed)
+		end_wait(track, track->wait_seen);
+	track->wait_seen = clock->now;
+	if (track->in_wait ?
+		start == track->wait.wall && lock != track->wait_lock :
+		start == track->wait.wall || lg_clock_at(clock, start) < passed)
+		track->stale_start = start;
+	if (start == track->stale_start)
+		start = 0;
+	if (track->in_wait && track->wait_lock == lock && track->wait.wall == start &&
 		track->wait.at != 0)
 		return;
 
@@ -113,28 +137,18 @@ track_wait(LgTrack *track, int pid, LOCK *lock, TimestampTz start,
 	track->wait.at = at;
 }
 
-/* A wait that went on at the last scan is over. */
-static void
-end_wait(LgTrack *track, int64 now)
-{
-	if (!track->in_wait)
-		return;
-	track->in_wait = false;
-	track->waited += now - track->wait.at;
-	track->wait_ended = now;
-}
-
 /*
  * Find all processes that wait for a heavyweight lock, in one pass over the
  * PGPROCs in "live", without any lock.  "found" has room for one each, and has
  * those that were found the last time.  Returns how many.
  */
 int
-lg_find_waiters(LgFound *found, int nbefore, const LgLive *live,
+lg_find_waiters(LgFound *found, int nbefore, LgLive *live,
 				LgTrack *tracks, const LgClock *clock)
 {
 	int			nwaiting = 0;
 	int			nfound = 0;
+	int64		before = live->passed;
 
 	for (int i = 0; i < nbefore; i++)
 		if (((volatile PGPROC *) &ProcGlobal->allProcs[found[i].procno])->waitLock == NULL)
@@ -176,11 +190,12 @@ lg_find_waiters(LgFound *found, int nbefore, const LgLive *live,
 		}
 		lg_prefetch(lock);
 		start = (TimestampTz) pg_atomic_read_u64(&ProcGlobal->allProcs[procno].waitStart);
-		track_wait(&tracks[procno], proc->pid, lock, start, clock);
+		track_wait(&tracks[procno], proc->pid, lock, start, clock, before);
 		found[nfound].procno = procno;
 		found[nfound].since = tracks[procno].wait.at;
 		nfound++;
 	}
+	live->passed = clock->now;
 	return nfound;
 }
 
@@ -338,7 +353,8 @@ begin_look(LgGraph *graph)
 	graph->nwaiters = 0;
 	graph->nactive = 0;
 	graph->max_lock_time = 0;
-	graph->look++;
+	if (++graph->look == 0)
+		graph->look = 1;		/* 0 is for what has never been looked at */
 }
 
 /* The node of a procno, added to this look if it is not part of it yet. */
@@ -721,7 +737,8 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 			LgTrack    *track = &tracks[waiter->procno];
 			LgNode	   *node = add_node(graph, waiter->node);
 
-			track_wait(track, waiter->pid, lock->address, waiter->wait_start, clock);
+			track_wait(track, waiter->pid, lock->address, waiter->wait_start,
+					   clock, clock->now);
 			waiter->since = track->wait.at;
 			if (track->wait_looked == 0)
 				track->wait_looked = graph->looked_at;
@@ -788,7 +805,7 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 		LgTrack    *track = &tracks[graph->active[i]];
 
 		if (!node->waiting)
-			end_wait(track, now);
+			end_wait(track, track->wait_seen < clock->now ? track->wait_seen : now);
 		node->root_since = node->blocking_since == LG_NEVER ? LG_NEVER :
 			root_since(track, node->blocking_since, now);
 	}

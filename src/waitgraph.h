@@ -187,7 +187,7 @@ typedef struct LgBlocker
 } LgBlocker;
 
 extern LgGraph *lg_graph_create(MemoryContext context);
-extern int	lg_find_waiters(LgFound *found, int nbefore, const LgLive *live,
+extern int	lg_find_waiters(LgFound *found, int nbefore, LgLive *live,
 							LgTrack *tracks, const LgClock *clock);
 extern void lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 						  const LgValues *server,

@@ -348,6 +348,13 @@ judge('idle_session_timeout',
 	my $nothing = put(session($node, 'held nothing back'), 'max_xmin_age', 100, 'BEGIN', 'SELECT 1');
 	ok($observer->poll('SELECT backend_xmin IS NOT NULL FROM pg_stat_activity WHERE pid = ' . $active->pid), 'a snapshot is held');
 
+	# VACUUM has a snapshot, and holds nothing back by it.
+	my $vacuum = session($node, 'vacuum', max_xmin_age => 100);
+	$observer->query_ok('CREATE TABLE large AS SELECT g, repeat(\'x\', 1000) FROM generate_series(1, 2000) g');
+	$vacuum->query_ok($_) foreach 'SET vacuum_cost_delay = 100', 'SET vacuum_cost_limit = 1';
+	$vacuum->start('VACUUM large');
+	ok($observer->poll('SELECT backend_xmin IS NOT NULL FROM pg_stat_activity WHERE pid = ' . $vacuum->pid), 'VACUUM has a snapshot');
+
 	# What has been used since it was first seen is what counts.
 	scan($observer);
 	my $burn = 'DO $$ BEGIN FOR i IN 1..%d LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$';
@@ -368,6 +375,11 @@ judge('idle_session_timeout',
 			[ $v[1], 'terminate' ], [ $quiet, 'terminate' ], [ $active, 'cancel' ]
 		],
 		[ [ $nothing, 'T' ], [ $young, 'T' ], [ $older, 'T' ] ]);
+	is($observer->value('SELECT count(*) FROM pg_stat_progress_vacuum WHERE pid = ' . $vacuum->pid), 1, 'VACUUM goes on');
+	is_deeply([ recorded($observer, $vacuum) ], [], 'and is innocent');
+	$observer->value('SELECT pg_cancel_backend(' . $vacuum->pid . ')');
+	$vacuum->finish;
+	$vacuum->close;
 }
 
 # Priority: a waiter of higher priority has its blockers removed.

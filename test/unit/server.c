@@ -55,6 +55,7 @@ volatile sig_atomic_t ShutdownRequestPending;
 LgShared   *lg_shared;
 int			lg_max_history = 1000;
 int			lg_incident_threshold = 1000;
+int			lg_naptime = 1000;
 bool		lg_log_incidents = true;
 
 int64		clock_ns;

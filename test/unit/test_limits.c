@@ -230,6 +230,34 @@ idle_blocker_stalled(void)
 	}
 }
 
+/* Who waits for its client is no idle root before that is known. */
+static void
+moving_reader(void)
+{
+	for (int stalled = 0; stalled < 2; stalled++)
+	{
+		LOCK	   *t;
+
+		start(10, 0);
+		sessions(5);
+		stalled_client(0);
+		t = lock_on(LOCKTAG_RELATION, 1, 2);
+		hold(t, 0, AccessShareLock);
+		wait_for_lock(t, 1, AccessExclusiveLock);
+		for (int i = 2; i < 5; i++)
+			wait_for_lock(t, i, AccessShareLock);
+		*value(0, LG_IDLE_BLOCKER_TIMEOUT) = 2 * DeadlockTimeout;
+		look();
+		clock_ns += (stalled ? 2 : 1) * DeadlockTimeout * MS + MS;
+		*value(0, LG_MAX_BLOCKED_SESSIONS) = *value(1, LG_MAX_BLOCKED_SESSIONS) = 1;
+		judge();
+		if (stalled)
+			only_verdict(0, LG_IDLE_BLOCKER_TIMEOUT, LG_DO_TERMINATE);
+		else
+			only_verdict(1, LG_MAX_BLOCKED_SESSIONS, LG_DO_CANCEL);
+	}
+}
+
 static void
 blocker(void)
 {
@@ -617,6 +645,39 @@ xmin_age(void)
 	judge_ages(0);
 	only_verdict(0, LG_MAX_XMIN_AGE, LG_DO_CANCEL);
 
+	/* Between two statements nothing is held; the next snapshot counts anew. */
+	proc_of(0)->xmin = InvalidTransactionId;
+	judge_ages(0);
+	proc_of(0)->xmin = 1000;
+	judge_ages(0);
+	CHECK_INT(verdicts.n, 0);
+	next_xid += 60;
+	judge_ages(0);
+	status_of(0)->st_activity_start_timestamp++;
+	judge_ages(0);
+	next_xid += 60;
+	judge_ages(0);
+	CHECK_INT(verdicts.n, 0);
+
+	/* Unless it is kept. */
+	session_state(0, STATE_IDLEINTRANSACTION);
+	judge_ages(0);
+	session_state(0, STATE_RUNNING);
+	status_of(0)->st_activity_start_timestamp++;
+	next_xid += 60;
+	judge_ages(0);
+	only_verdict(0, LG_MAX_XMIN_AGE, LG_DO_CANCEL);
+
+	/* A VACUUM holds nothing back. */
+	proc_of(0)->statusFlags |= PROC_IN_VACUUM;
+	judge_ages(0);
+	CHECK_INT(verdicts.n, 0);
+	proc_of(0)->statusFlags = 0;
+	judge_ages(0);
+	next_xid += 101;
+	judge_ages(0);
+	only_verdict(0, LG_MAX_XMIN_AGE, LG_DO_CANCEL);
+
 	/* Another transaction begins anew. */
 	session_state(0, STATE_IDLE);
 	session_state(0, STATE_RUNNING);
@@ -689,6 +750,20 @@ actions(void)
 			CHECK_INT(verdict->action, exempt ? LG_DO_LOG : cases[i].action);
 			CHECK_INT(verdict->reason != NULL, verdict->result != LG_PENDING);
 		}
+
+	/* Over a limit on ages: looked at again at the next scan, come what may. */
+	start(10, 0);
+	sessions(1);
+	*value(0, LG_TRANSACTION_TIMEOUT) = 100;
+	*value(0, LG_EXEMPT) = 1;
+	clock_ns += 200 * MS;
+	judge_ages(0);
+	CHECK_INT(verdicts.n, 1);
+	CHECK_INT(verdicts.next_due, clock_ns + lg_naptime * MS);
+	view.tracks[0].open_action = 1;
+	judge_ages(0);
+	CHECK_INT(verdicts.n, 0);
+	CHECK_INT(verdicts.next_due, clock_ns + lg_naptime * MS);
 
 	/* exempt() was for another session, or is over. */
 	for (int other = 0; other < 3; other++)
@@ -978,7 +1053,10 @@ preemption(void)
 		}
 }
 
-/* In vain if one of them would stay: nobody goes then. */
+/*
+ * In vain if one of them would stay: nobody goes then.  Also if that one waits
+ * itself as yet.
+ */
 static void
 preemption_in_vain(void)
 {
@@ -1010,6 +1088,23 @@ preemption_in_vain(void)
 		CHECK_INT(verdicts.n, 1);
 		CHECK(verdict_on(1) != NULL && verdict_on(1)->result != LG_PENDING);
 	}
+
+	start(10, 0);
+	sessions(5);
+	*value(2, LG_PREEMPT_TIMEOUT) = 100;
+	*value(2, LG_PRIORITY) = LG_PRIORITY_HIGH;
+	*value(1, LG_EXEMPT) = 1;
+	t = lock_on(LOCKTAG_RELATION, 1, 2);
+	hold(t, 0, AccessShareLock);
+	wait_for_lock(t, 1, AccessExclusiveLock);
+	wait_for_lock(t, 2, AccessExclusiveLock);
+	clock_ns += 200 * MS;
+	judge();
+	CHECK_INT(verdicts.n, 1);
+	CHECK(verdict_on(1) != NULL && verdict_on(1)->result == LG_EXEMPTED);
+	*value(1, LG_EXEMPT) = 0;
+	judge();
+	only_verdict(0, LG_PREEMPT_TIMEOUT, LG_DO_CANCEL);
 }
 
 /* lg_judge_again() and lg_preempt_again() see whether a signal has helped. */
@@ -1360,7 +1455,7 @@ check_preemption(const LgVerdict *verdict, int nprocs)
 	CHECK(view.clock.now - waiting_since(waiter) >=
 		  values_of(waiter)->value[LG_PREEMPT_TIMEOUT] * MS);
 	CHECK(model.ahead[victim][waiter]);
-	CHECK(model_root(&model, victim));
+	CHECK(model_root(&model, victim) || verdict->result != LG_PENDING);
 	CHECK(!busy_in_tree(model.tree[victim], nprocs));
 	for (int i = 0; i < nprocs; i++)
 		if (i != waiter && model.ahead[i][waiter])
@@ -1374,6 +1469,14 @@ check_preemption(const LgVerdict *verdict, int nprocs)
 				nexpected--;
 				CHECK_INT(expected[nexpected].result, LG_PENDING);
 				CHECK(expected[nexpected].blocked <= verdict->blocked_sessions);
+			}
+			else if (verdict->result == LG_PENDING)
+			{
+				/* It does not stay for good. */
+				expect(i, LG_PREEMPT_TIMEOUT);
+				nexpected--;
+				CHECK(expected[nexpected].result == LG_PENDING ||
+					  expected[nexpected].result == LG_LOGGED);
 			}
 		}
 	expect(victim, LG_PREEMPT_TIMEOUT);
@@ -1586,6 +1689,7 @@ random_judgements(void)
 const Test	limits_tests[] = {
 	{"limits: idle_blocker_timeout at its border", idle_blocker},
 	{"limits: idle_blocker_timeout and stalled clients", idle_blocker_stalled},
+	{"limits: a reader that moves goes after a queued blocker", moving_reader},
 	{"limits: blocker_timeout at its border", blocker},
 	{"limits: queued_blocker_timeout at its border", queued_blocker},
 	{"limits: max_blocked_sessions at its border", blocked_sessions},

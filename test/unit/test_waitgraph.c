@@ -26,6 +26,7 @@ start(int backends, int prepared)
 	graph = lg_graph_create(NULL);
 	tracks = lg_alloc_per_proc(sizeof(LgTrack));
 	live.n = 0;
+	live.passed = 0;
 	live.procno = palloc_array(int, LG_TOTAL_PROCS);
 	found = palloc_array(LgFound, LG_TOTAL_PROCS);
 	nfound = 0;
@@ -615,6 +616,68 @@ wait_start_not_yet_set(void)
 	clock_ns += 10 * MS;
 	look();
 	CHECK_INT(blocking_since(0), began - MS);
+}
+
+/* Until it is set, waitStart may show when an earlier wait began that failed. */
+static void
+wait_start_of_another(void)
+{
+	LOCK	   *xid;
+	LOCK	   *other;
+	int64		left;
+	int64		began;
+
+	/* A wait that was seen. */
+	start(10, 0);
+	sessions(3);
+	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
+	other = lock_on(LOCKTAG_TRANSACTION, 8, 0);
+	hold(xid, 0, ExclusiveLock);
+	hold(other, 2, ExclusiveLock);
+	wait_for_lock(xid, 1, ShareLock);
+	left = pg_atomic_read_u64(&proc_of(1)->waitStart);
+	clock_ns += 100 * MS;
+	look();
+	stop_waiting(1);
+	clock_ns += 100 * MS;
+	wait_for_lock(other, 1, ShareLock);
+	pg_atomic_write_u64(&proc_of(1)->waitStart, left);
+	look();
+	CHECK_INT(blocking_since(2), clock_ns);
+	began = clock_ns;
+	clock_ns += 10 * MS;
+	look();
+	CHECK_INT(blocking_since(2), began);
+	pg_atomic_write_u64(&proc_of(1)->waitStart, clock_offset + (began - MS) / 1000);
+	clock_ns += 10 * MS;
+	look();
+	CHECK_INT(blocking_since(2), began - MS);
+	CHECK_INT(root_since(2), began - MS);
+
+	/* One that no look has seen, before one that has seen that nobody waits. */
+	start(10, 0);
+	sessions(2);
+	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
+	hold(xid, 0, ExclusiveLock);
+	wait_for_lock(xid, 1, ShareLock);
+	left = pg_atomic_read_u64(&proc_of(1)->waitStart);
+	stop_waiting(1);
+	clock_ns += 10 * MS;
+	look();
+	clock_ns += 60000 * MS;
+	look();
+	clock_ns += 10 * MS;
+	wait_for_lock(xid, 1, ShareLock);
+	pg_atomic_write_u64(&proc_of(1)->waitStart, left);
+	clock_ns += 10 * MS;
+	look();
+	CHECK_INT(blocking_since(0), clock_ns);
+	began = clock_ns;
+	pg_atomic_write_u64(&proc_of(1)->waitStart, clock_offset + (began - 10 * MS) / 1000);
+	clock_ns += 10 * MS;
+	look();
+	CHECK_INT(blocking_since(0), began - 10 * MS);
+	CHECK_INT(root_since(0), began - 10 * MS);
 }
 
 /* Another process in the same PGPROC, and another wait of the same process. */
@@ -1548,6 +1611,7 @@ const Test	waitgraph_tests[] = {
 	{"waitgraph: two waits without a gap", waits_without_a_gap},
 	{"waitgraph: time waited since the last look", newly_waited},
 	{"waitgraph: a wait without its start", wait_start_not_yet_set},
+	{"waitgraph: a wait with the start of another", wait_start_of_another},
 	{"waitgraph: another wait, another process", another_wait},
 	{"waitgraph: steps of the clock", clock_steps},
 	{"waitgraph: changes until the lock is taken", races},
