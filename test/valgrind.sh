@@ -40,9 +40,16 @@ start_in_valgrind()
 		give_up "the server does not start"
 }
 
+# Its log is whole when the process has gone, which is after its pid file.
 stop()
 {
+	local pid
+
+	pid=$(head -n 1 "$tmp/data/postmaster.pid")
 	as_user pg_ctl -s -w -t 180 -D "$tmp/data" -m fast stop || give_up "the server does not stop"
+	while kill -0 "$pid" 2>/dev/null; do
+		sleep 0.1
+	done
 }
 
 happens()

@@ -385,12 +385,13 @@ sub _over
 	return $self->_over_locks($action, $value, $s, $last) if $limit eq 'max_locks';
 	return $self->_over_xmin_age($action, $value, $s, $last, $next) if $limit eq 'max_xmin_age';
 
-	# The limits on blockers.  In one wait before and after: not a root.
+	# The limits on blockers.  In one wait before and after: not a root.  (One
+	# in between who may not be signalled is why a preemption is in vain.)
 	if (in_one_wait($pid, $last, $next))
 	{
 		return ('wrong', "it waits for a $s->{locktype} lock itself")
 		  if $limit =~ /^(?:idle_)?blocker_timeout$/
-		  || $limit eq 'preempt_timeout'
+		  || $limit eq 'preempt_timeout' && $action->{result} !~ /^(?:exempt|protected)$/
 		  || $limit eq 'max_blocked_sessions' && !$s->{relation};
 	}
 	return $self->_over_preemption($action, $s, $last, $next) if $limit eq 'preempt_timeout';
