@@ -687,9 +687,10 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 		if (outcome == NOT_PROVED)
 		{
 			action.result = LG_SELF_RESOLVED;
-			strlcpy(action.reason, lg_limit_is_age(verdict->limit) ?
-					"it was doing something else already" :
-					"it was out of the way already", sizeof(action.reason));
+			strlcpy(action.reason,
+					verdict->proof == LG_PROVE_BLOCKS || verdict->proof == LG_PROVE_WAITS ?
+					"it was out of the way already" :
+					"it was doing something else already", sizeof(action.reason));
 		}
 		else if (outcome == IS_COMMITTING)
 		{
