@@ -249,18 +249,18 @@ sub _time_of_look
 	my @samples = grep { $_->{before} <= $at } @{ $self->{recent} };
 	my @waits;
 
-	# The waits of each, with the time when they had not ended.
+	# The waits of each: until when they have gone on for certain, and may have.
 	foreach my $pid (@{ $action->{blocked} })
 	{
 		my %wait;
-		my $until = $at;
+		my $may = $at;
 
 		foreach my $sample (reverse @samples)
 		{
 			my $s = $sample->{session}{$pid};
 
-			$wait{ $s->{wait} } = $until if $s && defined $s->{wait} && !exists $wait{ $s->{wait} };
-			$until = $sample->{before};
+			$wait{ $s->{wait} } = [ $sample->{before}, $may ] if $s && defined $s->{wait} && !exists $wait{ $s->{wait} };
+			$may = min($at, $s && defined $s->{wait} ? $s->{wait} : $sample->{after});
 		}
 		push @waits, \%wait;
 	}
@@ -269,7 +269,7 @@ sub _time_of_look
 	foreach my $wait (@waits)
 	{
 		push @looks, map { $_->[1] } grep {
-			     $_->[1] <= $wait->{ $_->[0] } + TOLERANCE
+			     $_->[1] <= $wait->{ $_->[0] }[1] + TOLERANCE
 			  && $_->[1] >= $at - RECORDED_LATE - 3 * $self->{worst}
 		} map { [ $_, $_ + $action->{longest_wait} ] } keys %$wait;
 	}
@@ -282,7 +282,7 @@ sub _time_of_look
 		# Nobody was waiting for longer then.
 		foreach my $wait (@waits)
 		{
-			next LOOK if grep { $_ < $longest && $wait->{$_} > $look + TOLERANCE } keys %$wait;
+			next LOOK if grep { $_ < $longest && $wait->{$_}[0] > $look + TOLERANCE } keys %$wait;
 		}
 		push @fits, $look if !@fits || $look - $fits[-1] > 0.0005;
 	}
