@@ -190,6 +190,9 @@ lg_find_waiters(LgFound *found, int nbefore, LgLive *live,
 		}
 		lg_prefetch(lock);
 		start = (TimestampTz) pg_atomic_read_u64(&ProcGlobal->allProcs[procno].waitStart);
+		pg_read_barrier();
+		if (proc->waitLock != lock)
+			start = 0;			/* it may be of another wait by now */
 		track_wait(&tracks[procno], proc->pid, lock, start, clock, before);
 		found[nfound].procno = procno;
 		found[nfound].since = tracks[procno].wait.at;
