@@ -491,11 +491,6 @@ lg_may_signal(const LgSession *session, const LgValues *values,
 		*reason = lg_kind_text(session->kind);
 		return LG_PROTECTED;
 	}
-	if (session->committing)
-	{
-		*reason = "its commit cannot be undone any more";
-		return LG_PROTECTED;
-	}
 	if (values->value[LG_EXEMPT])
 	{
 		*reason = "lockguard.exempt is on";
@@ -505,6 +500,13 @@ lg_may_signal(const LgSession *session, const LgValues *values,
 	{
 		*reason = "exempt for a time by lockguard.exempt()";
 		return LG_EXEMPTED;
+	}
+
+	/* Last, as it is over in a moment, and the others are not. */
+	if (session->committing)
+	{
+		*reason = "its commit cannot be undone any more";
+		return LG_PROTECTED;
 	}
 	return LG_PENDING;
 }

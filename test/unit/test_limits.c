@@ -1321,10 +1321,12 @@ expect(int procno, int limit)
 		(limit != LG_LOCK_WAIT_TIMEOUT && (is_idle(procno) || client_waits)))
 		new->action = LG_DO_TERMINATE;
 	new->result = LG_PENDING;
-	if (!is_client(procno) || (procno < MaxBackends && slot_of(procno)->committing != 0))
+	if (!is_client(procno))
 		new->result = LG_PROTECTED;
 	else if (values->value[LG_EXEMPT])
 		new->result = LG_EXEMPTED;
+	else if (procno < MaxBackends && slot_of(procno)->committing != 0)
+		new->result = LG_PROTECTED;
 	else if ((int) new->action > values->value[LG_ACTION])
 		new->result = LG_LOGGED;
 	if (new->result != LG_PENDING)
