@@ -107,9 +107,9 @@ still_blocks(const LgEvidence *evidence)
  * The wait in whose way the session of a verdict is as a holder; 0 if there is
  * none, or it cannot be told from another.  While that wait lasts, nobody can
  * let go of the lock and take it again (unless the deadlock detector moves him
- * ahead in the queue: then he is in the way as well).  So if the session has begun another
- * transaction meanwhile, the lock is the session's, and not that transaction
- * is to blame, but the session.
+ * ahead in the queue: then he is in the way as well).  So if the session has
+ * begun another transaction meanwhile, the lock is the session's, and not that
+ * transaction is to blame, but the session.
  */
 static TimestampTz
 held_against(const LgVerdict *verdict)

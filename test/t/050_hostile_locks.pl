@@ -158,6 +158,7 @@ SKIP:
 	ok($observer->poll("SELECT xact_start > '$xact' FROM pg_stat_activity WHERE pid = " . $s->pid), 'it is in another transaction');
 	let_worker_go($observer);
 	run_again($s, $sleep);
+	like(($s->errors)[0]{D} || '', qr/^lockguard: /, 'it is told why, in another transaction than the one judged');
 	is($s->error->{C}, '57P01', 'it is terminated in the end');
 	succeeds($w, 'the waiter');
 	is_recorded($observer, $s, 'blocker_timeout cancel escalated', 'blocker_timeout terminate released');
