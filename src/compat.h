@@ -79,6 +79,19 @@
 #define lg_proc_is_regular(proc)	(!(proc)->isBackgroundWorker)
 #endif
 
+/*
+ * The procno of the leader of a process's lock group, or its own.  Only
+ * parallel workers follow another; of a client's own PGPROC, the line of
+ * memory that says so is not even looked at.
+ */
+static inline int
+lg_leader_number(volatile PGPROC *proc)
+{
+	PGPROC	   *leader = lg_proc_is_regular(proc) ? NULL : proc->lockGroupLeader;
+
+	return lg_proc_number(leader != NULL ? leader : (PGPROC *) proc);
+}
+
 /* Wait events that get their names at run time, since 17. */
 #ifdef PG_WAIT_INJECTIONPOINT
 #define lg_wait_event_is_custom(event) \

@@ -894,11 +894,11 @@ still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
 	{
 		lg_know(view->graph, node);
 		memset(verdict, 0, sizeof(*verdict));
-		verdict->session = node->session;
+		verdict->session = node->known->session;
 		verdict->limit = LG_NO_LIMIT;
 		verdict->action = open->action;
 		verdict->by_hand = true;
-		verdict->result = lg_may_signal(&node->session, &node->values, &verdict->reason);
+		verdict->result = lg_may_signal(&node->known->session, &node->known->values, &verdict->reason);
 		verdict->proof = LG_PROVE_BLOCKS;
 		verdict->evidence = lg_evidence(view->graph, node);
 		*over = true;

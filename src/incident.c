@@ -156,7 +156,7 @@ keep_tree(LgView *view, LgIncident *incident, const LgNode *root)
 	{
 		const LgStep *step = &graph->steps[i];
 		LgNode	   *node = &graph->nodes[step->node];
-		const LgSession *session = &node->session;
+		const LgSession *session = &node->known->session;
 		const LgWaiter *waiter = step->waiter >= 0 ? &graph->waiters[step->waiter] : NULL;
 		LgSlot	   *slot = lg_slot(step->node);
 		const char *usename = slot != NULL && slot->pid == node->pid ?
@@ -288,7 +288,7 @@ follow(LgView *view, LgIncident *incident, const LgNode *root, int64 last_scan)
 	incident->updated_at = view->clock.wall;
 	if (larger)
 	{
-		describe_root(incident, &root->session);
+		describe_root(incident, &root->known->session);
 		incident->peak_blocked_sessions = blocked;
 		incident->peak_at = view->clock.wall;
 		keep_tree(view, incident, root);
@@ -327,7 +327,7 @@ link_replaced(LgIncidents *incidents, LgView *view, int64 successor)
 static void
 open_incident(LgIncidents *incidents, LgView *view, const LgNode *root)
 {
-	int			procno = root->session.procno;
+	int			procno = root->known->session.procno;
 	LgIncident *incident = MemoryContextAllocZero(TopMemoryContext, sizeof(LgIncident));
 
 	incident->started_at = lg_clock_wall(&view->clock, root->root_since);
@@ -503,20 +503,18 @@ count_contention(LgView *view, const LgNode *root, int64 last_scan, bool opened)
 	LgGraph    *graph = view->graph;
 	LgContention more = {0};
 
-	more.datid = root->session.datid;
-	more.userid = root->session.userid;
-	more.query_id = root->session.query_id;
+	more.datid = root->known->session.datid;
+	more.userid = root->known->session.userid;
+	more.query_id = root->known->session.query_id;
 	more.incidents = opened ? 1 : 0;
 	for (int i = 1; i < graph->nsteps; i++)
 	{
 		const LgWaiter *waiter = &graph->waiters[graph->steps[i].waiter];
-		LgTrack    *track = &view->tracks[waiter->procno];
+		LgWaitTrack *track = &graph->waits[waiter->procno];
 
-		if (track->counted_wait != waiter->wait_start)
-		{
-			track->counted_wait = waiter->wait_start;
+		if (!track->counted)
 			more.sessions++;
-		}
+		track->counted = true;
 		more.lost += lg_newly_waited(graph, waiter, view->clock.now, last_scan,
 									 root->root_since) / 1000;
 		more.longest_wait = Max(more.longest_wait,
@@ -532,7 +530,7 @@ count_contention(LgView *view, const LgNode *root, int64 last_scan, bool opened)
 static bool
 is_another(const LgIncident *incident, const LgNode *root, int64 last_scan)
 {
-	const LgSession *session = &root->session;
+	const LgSession *session = &root->known->session;
 
 	if (incident->root_pid != session->pid ||
 		incident->backend_start != session->session_start)

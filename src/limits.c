@@ -51,7 +51,7 @@ is_queued_blocker(LgView *view, const LgNode *node)
 {
 	return node != NULL && node->blocking_since != LG_NEVER &&
 		lg_relation_wait(view->graph, node) != NULL &&
-		!lg_in_cycle(view->graph, node->session.procno);
+		!lg_in_cycle(view->graph, node->known->session.procno);
 }
 
 static bool
@@ -65,9 +65,9 @@ idle_blocker_timeout(LgView *view, const LgSubject *subject, int value, int64 *m
 {
 	const LgNode *node = subject->node;
 
-	if (!is_root(view, node) || node->idle_since == LG_NEVER)
+	if (!is_root(view, node) || node->known->idle_since == LG_NEVER)
 		return LG_NEVER;
-	return passed_after(view, Max(node->root_since, node->idle_since),
+	return passed_after(view, Max(node->root_since, node->known->idle_since),
 						value, measured);
 }
 
@@ -130,7 +130,7 @@ max_blocked_sessions(LgView *view, const LgSubject *subject, int value, int64 *m
 	else
 		return LG_NEVER;
 
-	blocked = lg_downstream(graph, node->session.procno);
+	blocked = lg_downstream(graph, node->known->session.procno);
 	for (int i = 0; i < blocked; i++)
 	{
 		view->scratch[i] = counts_after(view, &graph->steps[i + 1]);
@@ -568,9 +568,9 @@ subject_of_node(LgView *view, LgNode *node)
 	LgSubject	subject;
 
 	lg_know(view->graph, node);
-	subject.session = &node->session;
-	subject.values = &node->values;
-	subject.track = &view->tracks[node->session.procno];
+	subject.session = &node->known->session;
+	subject.values = &node->known->values;
+	subject.track = &view->tracks[node->known->session.procno];
 	subject.node = node;
 	return subject;
 }
@@ -583,15 +583,15 @@ subject_of_node(LgView *view, LgNode *node)
 static int
 removal_rank(LgView *view, const LgNode *node)
 {
-	int64		limit = node->values.value[LG_IDLE_BLOCKER_TIMEOUT] * LG_NANOS_PER_MS;
+	int64		limit = node->known->values.value[LG_IDLE_BLOCKER_TIMEOUT] * LG_NANOS_PER_MS;
 
 	if (node->waiting)
 		return 1;
 
 	/* That it makes no progress is known only after as long as that limit. */
-	return lg_state_is_idle(&node->session) ||
-		(node->idle_since != LG_NEVER &&
-		 view->clock.now - node->idle_since >= limit) ? 0 : 2;
+	return lg_state_is_idle(&node->known->session) ||
+		(node->known->idle_since != LG_NEVER &&
+		 view->clock.now - node->known->idle_since >= limit) ? 0 : 2;
 }
 
 /* The limits on blockers, strongest reason first. */
@@ -728,13 +728,13 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 			(node->waiting && lg_relation_wait(graph, node) == NULL))
 			continue;
 		subject = subject_of_node(view, node);
-		if (is_leaving(&node->session))
+		if (is_leaving(&node->known->session))
 			continue;
 
 		for (int l = 0; l < (int) lengthof(blocker_limits); l++)
 		{
 			int			limit = blocker_limits[l];
-			int			value = node->values.value[limit];
+			int			value = node->known->values.value[limit];
 			int64		measured = 0;
 			int64		at;
 			Candidate  *candidate;
@@ -757,7 +757,7 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 					repalloc_array(candidates, Candidate, max_candidates);
 			}
 			candidate = &candidates[ncandidates++];
-			decide(&candidate->verdict, &node->session, &node->values, limit);
+			decide(&candidate->verdict, &node->known->session, &node->known->values, limit);
 			complete(view, &candidate->verdict, node, at, measured);
 			candidate->tree = lg_tree(graph, graph->active[i]);
 			candidate->rank = removal_rank(view, node);
@@ -794,14 +794,14 @@ decide_preemption(LgView *view, const LgNode *waiting, int procno, LgVerdict *ve
 	LgGraph    *graph = view->graph;
 	LgNode	   *node = &graph->nodes[procno];
 	const LgWaiter *wait = lg_longest_wait(graph, waiting);
-	int			value = waiting->values.value[LG_PREEMPT_TIMEOUT];
+	int			value = waiting->known->values.value[LG_PREEMPT_TIMEOUT];
 
-	decide(verdict, &node->session, &node->values, LG_PREEMPT_TIMEOUT);
+	decide(verdict, &node->known->session, &node->known->values, LG_PREEMPT_TIMEOUT);
 	verdict->value = value;
 	complete(view, verdict, node, wait->since + value * LG_NANOS_PER_MS,
 			 milliseconds(view->clock.now, wait->since));
-	verdict->source = waiting->values.source[LG_PREEMPT_TIMEOUT];
-	verdict->preempted_for = waiting->session.pid;
+	verdict->source = waiting->known->values.source[LG_PREEMPT_TIMEOUT];
+	verdict->preempted_for = waiting->known->session.pid;
 
 	/* It must be in the way of this waiter, not just of anybody. */
 	verdict->evidence = graph->edges[procno];
@@ -823,8 +823,8 @@ static bool
 preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 {
 	LgGraph    *graph = view->graph;
-	int			priority = waiting->values.value[LG_PRIORITY];
-	int			n = lg_upstream(graph, waiting->session.procno);
+	int			priority = waiting->known->values.value[LG_PRIORITY];
+	int			n = lg_upstream(graph, waiting->known->session.procno);
 	int			stays = -1;
 	bool		found = false;
 
@@ -833,7 +833,7 @@ preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 		LgNode	   *node = &graph->nodes[graph->upstream[i]];
 
 		lg_know(graph, node);
-		if (node->values.value[LG_PRIORITY] >= priority)
+		if (node->known->values.value[LG_PRIORITY] >= priority)
 			return false;
 	}
 
@@ -844,11 +844,11 @@ preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 		LgVerdict	verdict;
 		const char *reason;
 
-		if (is_leaving(&node->session))
+		if (is_leaving(&node->known->session))
 			continue;
 		if (!lg_is_root(graph, node))
 		{
-			if (lg_may_signal(&node->session, &node->values, &reason) != LG_PENDING)
+			if (lg_may_signal(&node->known->session, &node->known->values, &reason) != LG_PENDING)
 				stays = procno;
 			continue;
 		}
@@ -874,7 +874,7 @@ preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 static void
 judge_preemption(LgView *view, const LgNode *waiting, LgVerdicts *verdicts)
 {
-	int			tree = lg_tree(view->graph, waiting->session.procno);
+	int			tree = lg_tree(view->graph, waiting->known->session.procno);
 	LgVerdict	verdict;
 
 	if (tree_is_busy(view, tree))
@@ -903,7 +903,7 @@ lg_preempt_again(LgView *view, int waiter_procno, int victim, LgVerdict *verdict
 			LgNode	   *waiting = lg_node(graph, graph->waiters[i].node);
 
 			lg_know(graph, waiting);
-			return waiting->values.value[LG_PREEMPT_TIMEOUT] > 0 &&
+			return waiting->known->values.value[LG_PREEMPT_TIMEOUT] > 0 &&
 				preempt(view, waiting, victim, verdict);
 		}
 	return false;
@@ -949,8 +949,8 @@ lg_judge_waits(LgView *view, LgVerdicts *verdicts)
 		if (!waits_long_enough(view, node, LG_PREEMPT_TIMEOUT, verdicts))
 			continue;
 		subject = subject_of_node(view, node);
-		value = node->values.value[LG_PREEMPT_TIMEOUT];
-		if (value == 0 || node->session.kind != LG_KIND_CLIENT)
+		value = node->known->values.value[LG_PREEMPT_TIMEOUT];
+		if (value == 0 || node->known->session.kind != LG_KIND_CLIENT)
 			continue;
 		at = preempt_timeout(view, &subject, value, &measured);
 		if (at > view->clock.now)
@@ -969,8 +969,8 @@ lg_judge_waits(LgView *view, LgVerdicts *verdicts)
 		if (!waits_long_enough(view, node, LG_LOCK_WAIT_TIMEOUT, verdicts))
 			continue;
 		subject = subject_of_node(view, node);
-		value = node->values.value[LG_LOCK_WAIT_TIMEOUT];
-		if (value == 0 || node->session.kind != LG_KIND_CLIENT ||
+		value = node->known->values.value[LG_LOCK_WAIT_TIMEOUT];
+		if (value == 0 || node->known->session.kind != LG_KIND_CLIENT ||
 			is_busy(subject.track, LG_LOCK_WAIT_TIMEOUT))
 			continue;
 		if (lg_judge_again(view, graph->active[i], LG_LOCK_WAIT_TIMEOUT, &verdict))

@@ -75,7 +75,6 @@ typedef struct LgSlot
 
 	/* What the worker measured at its last look, for the views. */
 	int			measured_pid;
-	TimestampTz measured_session_start;
 	int64		measured_at;	/* monotonic ns */
 	int64		blocking_since; /* monotonic ns, PG_INT64_MAX = blocks nobody */
 	int64		idle_since;		/* the same; PG_INT64_MAX = not idle */

@@ -76,7 +76,6 @@ lg_record_changes(void)
 void
 lg_record_changed(void)
 {
-	pg_atomic_fetch_add_u64(&record->changes, 1);
 	if (pg_atomic_exchange_u32(&record->dirty, 1) == 0)
 	{
 		uint32		writer = pg_atomic_read_u32(&record->writer);

@@ -270,7 +270,6 @@ lg_read_session(int procno, LgSession *session)
 	PGPROC	   *proc = &ProcGlobal->allProcs[procno];
 	volatile PGPROC *vproc = proc;
 	volatile PgBackendStatus *entry;
-	PGPROC	   *leader;
 
 	memset(session, 0, sizeof(*session));
 	session->procno = procno;
@@ -298,9 +297,7 @@ lg_read_session(int procno, LgSession *session)
 		return;
 	}
 
-	leader = vproc->lockGroupLeader;
-	if (leader != NULL)
-		session->leader = lg_proc_number(leader);
+	session->leader = lg_leader_number(vproc);
 	session->committing = lg_is_committing(proc, session->lxid);
 	session->kind = procno >= MaxBackends ? LG_KIND_OTHER :
 		lg_proc_is_regular(vproc) ? LG_KIND_STARTING : LG_KIND_BACKGROUND;

@@ -89,28 +89,12 @@ typedef struct LgTold
 
 /*
  * What is remembered of a process between two scans, one per PGPROC; private
- * to whoever scans.  Reset when another process takes the PGPROC.  What each
- * look needs of everybody who waits comes first, and is two cache lines.
+ * to whoever scans.  Reset when another process takes the PGPROC.  (Of its
+ * waits for locks, see LgWaitTrack.)
  */
 typedef struct LgTrack
 {
 	int			pid;
-	bool		in_wait;		/* for a heavyweight lock, when last seen to be */
-
-	/* That wait, or its last one. */
-	LgMoment	wait;
-	int64		wait_seen;		/* the scan that has seen it last */
-	LOCK	   *wait_lock;
-	TimestampTz stale_start;	/* what waitStart showed of an earlier one */
-	int64		wait_looked;	/* first look that walked the lock in this wait */
-	int64		ahead_looked;	/* first look that saw it ahead of an older wait */
-	int64		waited;			/* ns spent in waits that are over */
-	int64		wait_ended;		/* when the last one was seen to be over */
-	TimestampTz counted_wait;	/* the last wait that was counted as contention */
-
-	/* What it had waited itself when it began to block; see root_since(). */
-	int64		blame_since;
-	int64		blame_waited;
 
 	/*
 	 * The signal that was sent to it and whose outcome is open; 0 = none.
@@ -152,10 +136,7 @@ typedef struct LgTrack
 
 	/* What was recorded without a signal: once per limit and episode. */
 	LgTold		told[LG_NUM_LIMITS];
-}			LG_ON_CACHE_LINE LgTrack;
-
-StaticAssertDecl(offsetof(LgTrack, open_limit) < 2 * LG_CACHE_LINE,
-				 "what a look needs is two cache lines");
+} LgTrack;
 
 /* PGPROCs to pass over, in ascending order: all, if there are n = all of them. */
 typedef struct LgLive

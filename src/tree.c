@@ -201,7 +201,7 @@ lg_draw_tree(LgView *view, int root, const LgTreeStyle *style, StringInfo out)
 	{
 		const LgStep *step = &graph->steps[i];
 		LgNode	   *node = &graph->nodes[step->node];
-		const LgSession *session = &node->session;
+		const LgSession *session = &node->known->session;
 		char		query[LG_QUERY_SIZE];
 		char		application_name[NAMEDATALEN];
 		char		duration[32];

@@ -246,7 +246,7 @@ look(void)
 	lg_clock_read(&view->clock);
 	view->live.procno = palloc_array(int, LG_TOTAL_PROCS);
 	lg_live_procs(&view->live);
-	nfound = lg_find_waiters(found, 0, &view->live, view->tracks, &view->clock);
+	nfound = lg_find_waiters(view->graph, found, 0, &view->live, &view->clock);
 	lg_graph_walk(view->graph, view->tracks, &view->clock, &view->server,
 				  found, nfound, 0);
 	view->looked = true;
@@ -261,14 +261,13 @@ look(void)
 		if (slot == NULL || node->blocking_since == LG_NEVER)
 			continue;
 		LWLockAcquire(lg_shared->lock, LW_SHARED);
-		if (slot->measured_pid == node->session.pid &&
-			slot->measured_session_start == node->session.session_start &&
+		if (slot->measured_pid == node->pid &&
 			view->clock.now - slot->measured_at < MEASURE_IS_RECENT &&
 			slot->blocking_since != LG_NEVER)
 		{
 			node->blocking_since = node->root_since = slot->blocking_since;
-			if (node->idle_since != LG_NEVER)
-				node->idle_since = Min(node->idle_since, slot->idle_since);
+			if (node->known->idle_since != LG_NEVER)
+				node->known->idle_since = Min(node->known->idle_since, slot->idle_since);
 		}
 		LWLockRelease(lg_shared->lock);
 	}
@@ -349,7 +348,7 @@ emit_step(ReturnSetInfo *rsinfo, Row *row, LgView *view, int index, int *path)
 	LgGraph    *graph = view->graph;
 	LgStep		step = graph->steps[index];
 	LgNode	   *node = &graph->nodes[step.node];
-	const LgSession *session = &node->session;
+	const LgSession *session = &node->known->session;
 	LgSlot	   *slot = lg_slot(session->procno);
 	bool		named = slot != NULL && slot->pid == session->pid;
 	bool		visible = lg_may_see(session->userid);
@@ -363,7 +362,7 @@ emit_step(ReturnSetInfo *rsinfo, Row *row, LgView *view, int index, int *path)
 	for (int i = index; i >= 0; i = graph->steps[i].parent)
 		depth++;
 	for (int i = index, d = depth; i >= 0; i = graph->steps[i].parent)
-		path[--d] = graph->nodes[graph->steps[i].node].session.pid;
+		path[--d] = graph->nodes[graph->steps[i].node].known->session.pid;
 	if (session->kind == LG_KIND_PREPARED)
 	{
 		TimestampTz prepared_at;
@@ -566,7 +565,7 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 
 		CHECK_FOR_INTERRUPTS();
 		if (node != NULL)
-			session = node->session;
+			session = node->known->session;
 		else
 			lg_read_session(procno, &session);
 		if (session.kind == LG_KIND_NONE || session.kind == LG_KIND_PREPARED ||
@@ -1190,14 +1189,14 @@ signal_blockers(int pid, LgActionKind what)
 		nroots++;
 		memset(verdict, 0, sizeof(*verdict));
 		memset(&none, 0, sizeof(none));
-		verdict->session = node->session;
+		verdict->session = node->known->session;
 		verdict->limit = LG_NO_LIMIT;
 		verdict->action = what;
 		verdict->by_hand = true;
 		verdict->proof = LG_PROVE_BLOCKS;
 		verdict->evidence = graph->edges[graph->upstream[i]];
 		lg_link_to(graph, graph->upstream[i], verdict);
-		verdict->result = lg_may_signal(&node->session, &none, &verdict->reason);
+		verdict->result = lg_may_signal(&node->known->session, &none, &verdict->reason);
 
 		/* The caller's explicit word reaches exempt sessions, too. */
 		if (verdict->result == LG_PROTECTED)
@@ -1206,7 +1205,7 @@ signal_blockers(int pid, LgActionKind what)
 		{
 			verdict->result = LG_PENDING;
 			verdict->reason = NULL;
-			check_may_signal(&node->session);
+			check_may_signal(&node->known->session);
 		}
 	}
 

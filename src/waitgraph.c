@@ -50,6 +50,7 @@ lg_graph_create(MemoryContext context)
 {
 	MemoryContext old = MemoryContextSwitchTo(context);
 	LgGraph    *graph = palloc0(sizeof(LgGraph));
+	LgKnown    *known;
 
 	graph->max_locks = graph->old_max_locks = 64;
 	graph->locks = palloc_array(LgLock, graph->max_locks);
@@ -66,7 +67,11 @@ lg_graph_create(MemoryContext context)
 	graph->old_buckets = palloc_array(int, graph->nbuckets);
 	memset(graph->buckets, -1, graph->nbuckets * sizeof(int));
 	memset(graph->old_buckets, -1, graph->nbuckets * sizeof(int));
+	graph->waits = lg_alloc_per_proc(sizeof(LgWaitTrack));
 	graph->nodes = lg_alloc_per_proc(sizeof(LgNode));
+	known = palloc0_array(LgKnown, LG_TOTAL_PROCS);
+	for (int procno = 0; procno < LG_TOTAL_PROCS; procno++)
+		graph->nodes[procno].known = &known[procno];
 	graph->active = palloc_array(int, LG_TOTAL_PROCS);
 	graph->walked = palloc0_array(uint32, LG_TOTAL_PROCS);
 	graph->steps = palloc_array(LgStep, LG_TOTAL_PROCS + 1);
@@ -78,9 +83,23 @@ lg_graph_create(MemoryContext context)
 	return graph;
 }
 
+/* What is remembered of a process's waits; nothing, if another had its PGPROC. */
+static LgWaitTrack *
+wait_track(LgGraph *graph, int procno, int pid)
+{
+	LgWaitTrack *track = &graph->waits[procno];
+
+	if (track->pid != pid)
+	{
+		memset(track, 0, sizeof(*track));
+		track->pid = pid;
+	}
+	return track;
+}
+
 /* A wait that went on when it was last seen is over since "now". */
 static void
-end_wait(LgTrack *track, int64 now)
+end_wait(LgWaitTrack *track, int64 now)
 {
 	if (!track->in_wait)
 		return;
@@ -101,16 +120,11 @@ end_wait(LgTrack *track, int64 now)
  * began before that.
  */
 static void
-track_wait(LgTrack *track, int pid, LOCK *lock, TimestampTz start,
+track_wait(LgWaitTrack *track, LOCK *lock, TimestampTz start,
 		   const LgClock *clock, int64 passed)
 {
 	int64		at;
 
-	if (track->pid != pid)
-	{
-		memset(track, 0, sizeof(*track));
-		track->pid = pid;
-	}
 	if (track->wait_seen < passed)
 		end_wait(track, track->wait_seen);
 	track->wait_seen = clock->now;
@@ -131,7 +145,10 @@ track_wait(LgTrack *track, int pid, LOCK *lock, TimestampTz start,
 		track->waited += at - track->wait.at;
 	track->in_wait = true;
 	if (track->wait_lock != lock || track->wait.wall != 0 || at > track->wait.at)
+	{
 		track->wait_looked = track->ahead_looked = 0;
+		track->counted = false;
+	}
 	track->wait_lock = lock;
 	track->wait.wall = start;
 	track->wait.at = at;
@@ -143,16 +160,17 @@ track_wait(LgTrack *track, int pid, LOCK *lock, TimestampTz start,
  * those that were found the last time.  Returns how many.
  */
 int
-lg_find_waiters(LgFound *found, int nbefore, LgLive *live,
-				LgTrack *tracks, const LgClock *clock)
+lg_find_waiters(LgGraph *graph, LgFound *found, int nbefore,
+				LgLive *live, const LgClock *clock)
 {
+	LgWaitTrack *waits = graph->waits;
 	int			nwaiting = 0;
 	int			nfound = 0;
 	int64		before = live->passed;
 
 	for (int i = 0; i < nbefore; i++)
 		if (((volatile PGPROC *) &ProcGlobal->allProcs[found[i].procno])->waitLock == NULL)
-			end_wait(&tracks[found[i].procno], lg_now());
+			end_wait(&waits[found[i].procno], lg_now());
 
 	/*
 	 * This touches a cache line of each PGPROC, which is all that it costs:
@@ -170,9 +188,7 @@ lg_find_waiters(LgFound *found, int nbefore, LgLive *live,
 		lg_prefetch(proc);
 		lg_prefetch(&proc->pid);
 		lg_prefetch(&proc->waitStart);
-		lg_prefetch(&proc->lockGroupLeader);
-		lg_prefetch(&tracks[procno]);
-		lg_prefetch((char *) &tracks[procno] + LG_CACHE_LINE);
+		lg_prefetch(&waits[procno]);
 		found[nwaiting++].procno = procno;
 	}
 
@@ -181,11 +197,12 @@ lg_find_waiters(LgFound *found, int nbefore, LgLive *live,
 		int			procno = found[i].procno;
 		volatile PGPROC *proc = &ProcGlobal->allProcs[procno];
 		LOCK	   *lock = proc->waitLock;
+		LgWaitTrack *track;
 		TimestampTz start;
 
 		if (lock == NULL)
 		{
-			end_wait(&tracks[procno], lg_now());
+			end_wait(&waits[procno], lg_now());
 			continue;
 		}
 		lg_prefetch(lock);
@@ -193,9 +210,10 @@ lg_find_waiters(LgFound *found, int nbefore, LgLive *live,
 		pg_read_barrier();
 		if (proc->waitLock != lock)
 			start = 0;			/* it may be of another wait by now */
-		track_wait(&tracks[procno], proc->pid, lock, start, clock, before);
+		track = wait_track(graph, procno, proc->pid);
+		track_wait(track, lock, start, clock, before);
 		found[nfound].procno = procno;
-		found[nfound].since = tracks[procno].wait.at;
+		found[nfound].since = track->wait.at;
 		nfound++;
 	}
 	live->passed = clock->now;
@@ -296,11 +314,10 @@ walk_lock(LgGraph *graph, PGPROC *proc)
 			 queued = lg_next_waiter(lock, queued))
 		{
 			LgWaiter   *waiter = &graph->waiters[graph->nwaiters++];
-			PGPROC	   *leader = queued->lockGroupLeader;
 
 			waiter->procno = lg_proc_number(queued);
 			graph->walked[waiter->procno] = graph->look;
-			waiter->node = leader ? lg_proc_number(leader) : waiter->procno;
+			waiter->node = lg_leader_number(queued);
 			lg_prefetch(&graph->nodes[waiter->node]);
 			waiter->pid = queued->pid;
 			waiter->mode = queued->waitLockMode;
@@ -371,7 +388,7 @@ add_node(LgGraph *graph, int procno)
 		node->look = graph->look;
 		node->pid = ProcGlobal->allProcs[procno].pid;
 		node->waiting = false;
-		node->known = false;
+		node->is_known = false;
 		node->first_wait = -1;
 		node->first_hold = -1;
 		node->blocking_since = LG_NEVER;
@@ -398,20 +415,22 @@ lg_know(LgGraph *graph, LgNode *node)
 {
 	int			procno = node - graph->nodes;
 	LgTrack    *track = &graph->tracks[procno];
+	LgSession  *session = &node->known->session;
+	LgValues   *values = &node->known->values;
 	int			limit;
 
-	if (node->known)
+	if (node->is_known)
 		return;
-	node->known = true;
-	lg_read_session(procno, &node->session);
-	lg_track_session(track, &node->session, graph->clock, false);
-	lg_settings_of_session(procno, node->session.pid, node->session.session_start,
-						   graph->server, &node->values);
-	limit = node->values.value[LG_IDLE_BLOCKER_TIMEOUT];
-	node->idle_since = LG_NEVER;
-	if (!node->waiting && (limit > 0 || lg_state_is_idle(&node->session)))
-		node->idle_since = lg_idle_since(track, &node->session, graph->clock,
-										 limit * LG_NANOS_PER_MS);
+	node->is_known = true;
+	lg_read_session(procno, session);
+	lg_track_session(track, session, graph->clock, false);
+	lg_settings_of_session(procno, session->pid, session->session_start,
+						   graph->server, values);
+	limit = values->value[LG_IDLE_BLOCKER_TIMEOUT];
+	node->known->idle_since = LG_NEVER;
+	if (!node->waiting && (limit > 0 || lg_state_is_idle(session)))
+		node->known->idle_since = lg_idle_since(track, session, graph->clock,
+												limit * LG_NANOS_PER_MS);
 }
 
 /* The tree that a node belongs to, named by one of its nodes. */
@@ -553,7 +572,7 @@ lg_evidence(const LgGraph *graph, const LgNode *node)
 	if (node->blocking_since == LG_NEVER)
 		return evidence;
 	lg_describe_wait(graph, &graph->waiters[node->blame_waiter], &evidence);
-	evidence.kind = node->blame_kind;
+	evidence.kind = (LgBlockKind) node->blame_kind;
 	evidence.procno = node->blame_procno;
 	evidence.pid = node->blame_pid;
 	return evidence;
@@ -576,7 +595,7 @@ lg_evidence(const LgGraph *graph, const LgNode *node)
  * - any other holder: the first look that saw both.
  */
 static void
-blame_lock(LgGraph *graph, LgTrack *tracks, const LgLock *lock)
+blame_lock(LgGraph *graph, const LgLock *lock)
 {
 	bool		one_holder =
 		lock->tag.locktag_type == LOCKTAG_TRANSACTION ||
@@ -597,7 +616,7 @@ blame_lock(LgGraph *graph, LgTrack *tracks, const LgLock *lock)
 	{
 		int			index = lock->waiter + i;
 		LgWaiter   *waiter = &graph->waiters[index];
-		LgTrack    *track = &tracks[waiter->procno];
+		LgWaitTrack *track = &graph->waits[waiter->procno];
 		bool		ahead_of_older = false;
 
 		for (int mode = 1; mode < LG_LOCKMODES; mode++)
@@ -627,11 +646,12 @@ blame_lock(LgGraph *graph, LgTrack *tracks, const LgLock *lock)
 	for (int i = 0; i < lock->nholders; i++)
 	{
 		LgHolder   *holder = &graph->holders[lock->holder + i];
+		const LgNode *node = &graph->nodes[holder->node];
 		int64		idle_since;
 
 		if (!holder->blocks)
 			continue;
-		idle_since = graph->nodes[holder->node].idle_since;	/* known */
+		idle_since = node->waiting ? LG_NEVER : node->known->idle_since;
 
 		for (int mode = 1; mode < LG_LOCKMODES; mode++)
 		{
@@ -671,7 +691,7 @@ blame_lock(LgGraph *graph, LgTrack *tracks, const LgLock *lock)
  * that have queued up behind it meanwhile.
  */
 static int64
-root_since(LgTrack *track, int64 blocking_since, int64 now)
+root_since(LgWaitTrack *track, int64 blocking_since, int64 now)
 {
 	int64		waited = track->waited + (track->in_wait ? now - track->wait.at : 0);
 
@@ -737,11 +757,10 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 		{
 			int			index = lock->waiter + i;
 			LgWaiter   *waiter = &graph->waiters[index];
-			LgTrack    *track = &tracks[waiter->procno];
+			LgWaitTrack *track = wait_track(graph, waiter->procno, waiter->pid);
 			LgNode	   *node = add_node(graph, waiter->node);
 
-			track_wait(track, waiter->pid, lock->address, waiter->wait_start,
-					   clock, clock->now);
+			track_wait(track, lock->address, waiter->wait_start, clock, clock->now);
 			waiter->since = track->wait.at;
 			if (track->wait_looked == 0)
 				track->wait_looked = graph->looked_at;
@@ -782,35 +801,38 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 	for (int i = 0; i < nfound; i++)
 	{
 		PGPROC	   *proc = &ProcGlobal->allProcs[found[i].procno];
-		PGPROC	   *leader;
 		LgNode	   *node = lg_node(graph, found[i].procno);
 
 		if (node != NULL && node->waiting)
 			continue;
-		leader = ((volatile PGPROC *) proc)->lockGroupLeader;
-		node = lg_node(graph, lg_proc_number(leader ? leader : proc));
+		node = lg_node(graph, lg_leader_number(proc));
 		if (node != NULL && ((volatile PGPROC *) proc)->waitLock != NULL)
 			node->waiting = true;
 	}
 
-	/* Since when who holds locks has been idle bears on whom to blame. */
+	/* Since when a root has been idle bears on whom to blame. */
 	for (int i = 0; i < graph->nactive; i++)
-		if (graph->nodes[graph->active[i]].first_hold >= 0)
-			lg_know(graph, &graph->nodes[graph->active[i]]);
+	{
+		LgNode	   *node = &graph->nodes[graph->active[i]];
+
+		if (node->first_hold >= 0 && !node->waiting)
+			lg_know(graph, node);
+	}
 
 	for (int l = 0; l < graph->nlocks; l++)
-		blame_lock(graph, tracks, &graph->locks[l]);
+		blame_lock(graph, &graph->locks[l]);
 
 	now = lg_now();
 	for (int i = 0; i < graph->nactive; i++)
 	{
 		LgNode	   *node = &graph->nodes[graph->active[i]];
-		LgTrack    *track = &tracks[graph->active[i]];
+		LgWaitTrack *track = wait_track(graph, graph->active[i], node->pid);
 
 		if (!node->waiting)
 			end_wait(track, track->wait_seen < clock->now ? track->wait_seen : now);
-		node->root_since = node->blocking_since == LG_NEVER ? LG_NEVER :
-			root_since(track, node->blocking_since, now);
+		node->root_since = node->blocking_since;
+		if (node->blocking_since != LG_NEVER && !(node->waiting && node->first_hold < 0))
+			node->root_since = root_since(track, node->blocking_since, now);
 	}
 }
 

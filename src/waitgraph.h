@@ -21,6 +21,36 @@ typedef enum LgBlockKind
 	LG_QUEUE					/* waits ahead for a conflicting mode */
 } LgBlockKind;
 
+/*
+ * What is remembered between two looks of a process's waits for heavyweight
+ * locks, one per PGPROC.  Reset when another process takes the PGPROC.  What
+ * each look needs of everybody who waits is one cache line.
+ */
+typedef struct LgWaitTrack
+{
+	int			pid;
+	bool		in_wait;		/* when last seen */
+	bool		counted;		/* this wait has been counted as contention */
+
+	/* That wait, or its last one. */
+	LgMoment	wait;
+	int64		wait_seen;		/* the scan that has seen it last */
+	LOCK	   *wait_lock;
+	TimestampTz stale_start;	/* what waitStart showed of an earlier one */
+	int64		wait_looked;	/* first look that walked the lock in this wait */
+	int64		ahead_looked;	/* first look that saw it ahead of an older wait */
+
+	int64		waited;			/* ns spent in waits that are over */
+	int64		wait_ended;		/* when the last one was seen to be over */
+
+	/* What it had waited itself when it began to block; see root_since(). */
+	int64		blame_since;
+	int64		blame_waited;
+}			LG_ON_CACHE_LINE LgWaitTrack;
+
+StaticAssertDecl(offsetof(LgWaitTrack, waited) <= LG_CACHE_LINE,
+				 "what is needed of everybody is one cache line");
+
 /* An entry of a contended lock's wait queue. */
 typedef struct LgWaiter
 {
@@ -82,10 +112,17 @@ typedef struct LgEvidence
 	TimestampTz waiter_start;	/* its waitStart */
 } LgEvidence;
 
+/* What lg_know() reads of the leader of a lock group. */
+typedef struct LgKnown
+{
+	LgSession	session;
+	LgValues	values;			/* its settings */
+	int64		idle_since;		/* LG_NEVER = not idle */
+} LgKnown;
+
 /*
- * A lock group that waits or blocks; indexed by its leader's procno.  What is
- * needed of everybody comes first, and is one cache line; the rest is read by
- * lg_know() of those of whom more has to be known.
+ * A lock group that waits or blocks; indexed by its leader's procno.  This is
+ * what is needed of everybody, and one cache line; the rest is in "known".
  */
 typedef struct LgNode
 {
@@ -96,22 +133,23 @@ typedef struct LgNode
 	int			tree;			/* parent in the union of its tree */
 	uint32		visit;
 	bool		waiting;		/* some member waits for a heavyweight lock */
-	bool		known;			/* the second part is filled in */
+	bool		is_known;		/* "known" is of this look */
+	uint8		blame_kind;		/* LgBlockKind; see below */
+	int			blame_procno;
+	LgKnown    *known;			/* its place is always the same */
 
-	/* The oldest pair in which it is in the way; see lg_evidence(). */
+	/*
+	 * The oldest pair in which it is in the way; see lg_evidence().  Of a
+	 * group that waits and holds nothing that others wait for, root_since is
+	 * the same as blocking_since.
+	 */
 	int64		blocking_since; /* LG_NEVER = blocks nobody */
 	int64		root_since;		/* the same, less what it has waited itself */
-	LgBlockKind blame_kind;
-	int			blame_procno;	/* the process that holds or queues */
-	int			blame_pid;
+	int			blame_pid;		/* of blame_procno: who holds or queues */
 	int			blame_waiter;	/* index in waiters */
-
-	LgSession	session;		/* the leader */
-	LgValues	values;			/* its settings */
-	int64		idle_since;		/* LG_NEVER = not idle */
 }			LG_ON_CACHE_LINE LgNode;
 
-StaticAssertDecl(offsetof(LgNode, session) <= LG_CACHE_LINE,
+StaticAssertDecl(sizeof(LgNode) == LG_CACHE_LINE,
 				 "what is needed of everybody is one cache line");
 
 /* One step of a traversal downstream of a node. */
@@ -150,6 +188,7 @@ typedef struct LgGraph
 	int			old_max_holders;
 	int		   *old_buckets;
 
+	LgWaitTrack *waits;			/* one per PGPROC */
 	LgNode	   *nodes;			/* one per PGPROC */
 	int			nactive;
 	int		   *active;			/* the nodes of this look */
@@ -187,8 +226,8 @@ typedef struct LgBlocker
 } LgBlocker;
 
 extern LgGraph *lg_graph_create(MemoryContext context);
-extern int	lg_find_waiters(LgFound *found, int nbefore, LgLive *live,
-							LgTrack *tracks, const LgClock *clock);
+extern int	lg_find_waiters(LgGraph *graph, LgFound *found, int nbefore,
+							LgLive *live, const LgClock *clock);
 extern void lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 						  const LgValues *server,
 						  const LgFound *found, int nfound, int64 min_age);

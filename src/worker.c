@@ -239,13 +239,12 @@ publish_measures(LgWorker *worker)
 		LgNode	   *node = &graph->nodes[graph->active[i]];
 		LgSlot	   *slot = lg_slot(graph->active[i]);
 
-		if (slot == NULL || !node->known)
+		if (slot == NULL || (!node->is_known && node->first_hold < 0))
 			continue;
-		slot->measured_pid = node->session.pid;
-		slot->measured_session_start = node->session.session_start;
+		slot->measured_pid = node->pid;
 		slot->measured_at = worker->view.clock.now;
 		slot->blocking_since = node->waiting ? node->blocking_since : node->root_since;
-		slot->idle_since = node->idle_since;
+		slot->idle_since = node->is_known ? node->known->idle_since : LG_NEVER;
 	}
 	LWLockRelease(lg_shared->lock);
 }
@@ -398,8 +397,8 @@ scan(LgWorker *worker, bool whole)
 
 	LG_DEBUG_POINT("before_look");
 	lg_live_procs(&view->live);
-	nfound = worker->nfound = lg_find_waiters(worker->found, worker->nfound,
-											  &view->live, view->tracks,
+	nfound = worker->nfound = lg_find_waiters(view->graph, worker->found,
+											  worker->nfound, &view->live,
 											  &view->clock);
 	view->looked = must_look;
 	for (int i = 0; i < nfound; i++)

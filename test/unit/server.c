@@ -400,6 +400,16 @@ lg_settings_of_session(int procno, int pid, TimestampTz session_start,
 
 static void update_proc_array(void);
 
+static void
+is_regular(PGPROC *proc, bool regular)
+{
+#if PG_VERSION_NUM >= 180000
+	proc->isRegularBackend = regular;
+#else
+	proc->isBackgroundWorker = !regular;
+#endif
+}
+
 /* Auxiliary processes have no backend id; their status is found by the pid. */
 void
 session_begins(int procno, int pid, BackendType type)
@@ -409,11 +419,7 @@ session_begins(int procno, int pid, BackendType type)
 	proc->pid = pid;
 	proc->procLatch.owner_pid = pid;
 	proc->lockGroupLeader = NULL;
-#if PG_VERSION_NUM >= 180000
-	proc->isRegularBackend = type == B_BACKEND;
-#else
-	proc->isBackgroundWorker = type == B_BG_WORKER;
-#endif
+	is_regular(proc, type == B_BACKEND);
 	memset(&values[procno], 0, sizeof(LgValues));
 	has_values[procno] = false;
 	status[procno].st_procpid = pid;
@@ -502,9 +508,11 @@ stalled_client(int procno)
 	proc_of(procno)->wait_event_info = WAIT_EVENT_CLIENT_WRITE;
 }
 
+/* As a parallel worker. */
 void
 join_group(int procno, int leader)
 {
+	is_regular(proc_of(procno), false);
 	proc_of(procno)->lockGroupLeader = proc_of(leader);
 	proc_of(leader)->lockGroupLeader = proc_of(leader);
 }

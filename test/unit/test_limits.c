@@ -70,7 +70,7 @@ look(void)
 	}
 	lg_clock_read(&view.clock);
 	lg_live_procs(&view.live);
-	nfound = lg_find_waiters(found, nfound, &view.live, view.tracks, &view.clock);
+	nfound = lg_find_waiters(view.graph, found, nfound, &view.live, &view.clock);
 	lg_graph_walk(view.graph, view.tracks, &view.clock, &view.server, found, nfound, 0);
 	view.looked = true;
 }
@@ -1195,19 +1195,19 @@ next_limit(void)
 	look();
 	node = lg_node(view.graph, 0);
 	lg_know(view.graph, node);
-	subject = (LgSubject) {&node->session, &node->values, &view.tracks[0], node};
+	subject = (LgSubject) {&node->known->session, &node->known->values, &view.tracks[0], node};
 	CHECK_INT(lg_next_limit(&view, &subject, &limit), clock_ns + 240 * MS);
 	CHECK_INT(limit, LG_TRANSACTION_TIMEOUT);
 	session_state(0, STATE_IDLEINTRANSACTION);
 	look();
 	lg_know(view.graph, node);
-	subject = (LgSubject) {&node->session, &node->values, &view.tracks[0], node};
+	subject = (LgSubject) {&node->known->session, &node->known->values, &view.tracks[0], node};
 	CHECK_INT(lg_next_limit(&view, &subject, &limit), clock_ns + 100 * MS);
 	CHECK_INT(limit, LG_IDLE_BLOCKER_TIMEOUT);
 	*values_of(0) = view.server;
 	look();
 	lg_know(view.graph, node);
-	subject = (LgSubject) {&node->session, &node->values, &view.tracks[0], node};
+	subject = (LgSubject) {&node->known->session, &node->known->values, &view.tracks[0], node};
 	CHECK_INT(lg_next_limit(&view, &subject, &limit), LG_NEVER);
 	CHECK_INT(limit, LG_NO_LIMIT);
 }
@@ -1648,6 +1648,7 @@ random_judgements(void)
 			int			i = random_below(nprocs);
 
 			clock_ns += 1000 * (1 + random_below(30000));
+			view.tracks[i].pid = proc_of(i)->pid;
 			view.tracks[i].open_action = one_in(8) ? 1 : one_in(8) ? -1 : 0;
 			view.tracks[i].open_limit = random_below(LG_NUM_LIMITS);
 			if (proc_of(i)->waitLock == NULL)

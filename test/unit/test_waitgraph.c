@@ -39,7 +39,7 @@ look_at_waits_from(int64 min_age)
 {
 	lg_clock_read(&clocks);
 	lg_live_procs(&live);
-	nfound = lg_find_waiters(found, nfound, &live, tracks, &clocks);
+	nfound = lg_find_waiters(graph, found, nfound, &live, &clocks);
 	lg_graph_walk(graph, tracks, &clocks, &server_values, found, nfound, min_age);
 	CHECK_INT(lwlocks_taken, 0);
 }
@@ -48,6 +48,13 @@ static void
 look(void)
 {
 	look_at_waits_from(0);
+}
+
+/* Of most who wait, it is not asked. */
+static int64
+idle_since(const LgNode *node)
+{
+	return node->is_known ? node->known->idle_since : LG_NEVER;
 }
 
 /* Sessions 0 to n - 1, with the pids 100, 101, ... */
@@ -239,8 +246,8 @@ prepared_transaction(void)
 	wait_for_lock(xid, 0, ShareLock);
 	look();
 	CHECK(is_root(procno));
-	CHECK_INT(node_at(procno)->session.kind, LG_KIND_PREPARED);
-	CHECK_INT(node_at(procno)->session.pid, 0);
+	CHECK_INT(node_at(procno)->known->session.kind, LG_KIND_PREPARED);
+	CHECK_INT(node_at(procno)->known->session.pid, 0);
 	CHECK_INT(lg_downstream(graph, procno), 1);
 }
 
@@ -361,7 +368,7 @@ pair_idle_holder(void)
 	clock_ns += 100 * MS;
 	look();
 	CHECK_INT(blocking_since(0), began);
-	CHECK_INT(node_at(0)->idle_since, began);
+	CHECK_INT(idle_since(node_at(0)), began);
 
 	/* One that came later. */
 	start(10, 0);
@@ -711,6 +718,23 @@ another_wait(void)
 	look();
 	CHECK_INT(blocking_since(0), second);
 	CHECK_INT(evidence_of(0).waiter_pid, 555);
+
+	/* That it was seen to be over only now is of no concern to the next one. */
+	session_begins(2, 556, B_BACKEND);
+	wait_for_lock(xid, 2, ShareLock);
+	look();
+	stop_waiting(1);
+	stop_waiting(2);
+	session_ends(2);
+	session_begins(2, 557, B_BACKEND);
+	session_state(2, STATE_IDLEINTRANSACTION);
+	xid = lock_on(LOCKTAG_TRANSACTION, 8, 0);
+	hold(xid, 2, ExclusiveLock);
+	wait_for_lock(xid, 1, ShareLock);
+	second = clock_ns;
+	clock_ns += 100 * MS;
+	look();
+	CHECK_INT(root_since(2), second);
 }
 
 /* A step of the wall clock makes nobody look late. */
@@ -1400,17 +1424,17 @@ check_since(int nprocs, bool exact)
 			truth = Min(truth, began);
 			waited = watched.pair_waited[pair->waiter][i][pair->kind] + present_wait(i, began);
 			as_root = Max(as_root, clock_ns - began - waited);
-			rule = Min(rule, pair_by_rule(pair, node->idle_since));
+			rule = Min(rule, pair_by_rule(pair, idle_since(node)));
 			latest = Min(latest, pair->kind == LG_QUEUE && watched.ahead_seen[pair->blocker] ?
 						 Max(watched.ahead_seen[pair->blocker], watched.wait_began[pair->blocker]) :
-						 pair_by_rule(pair, node->idle_since));
+						 pair_by_rule(pair, idle_since(node)));
 		}
 		CHECK(node->blocking_since >= truth);
 		CHECK(node->root_since >= node->blocking_since);
 		if (!node->waiting)
 			CHECK(graph->looked_at - node->root_since <= as_root);
-		if (node->idle_since != LG_NEVER)
-			CHECK(node->idle_since >= watched.idle_from[i] && watched.idle_from[i] != 0);
+		if (idle_since(node) != LG_NEVER)
+			CHECK(idle_since(node) >= watched.idle_from[i] && watched.idle_from[i] != 0);
 		if (exact)
 		{
 			CHECK(node->blocking_since >= rule);
@@ -1430,7 +1454,7 @@ check_since(int nprocs, bool exact)
 					   pair->waiter, i, (long long) watched.wait_began[pair->waiter],
 					   (long long) watched.wait_seen[pair->waiter],
 					   pair->lock->tag.locktag_type, pair->kind,
-					   (long long) pair_by_rule(pair, node->idle_since),
+					   (long long) pair_by_rule(pair, idle_since(node)),
 					   (long long) watched.pair_began[pair->waiter][i][pair->kind]);
 		}
 		return;
