@@ -109,6 +109,9 @@ lg_leader_number(volatile PGPROC *proc)
 #define lg_prefetch(address)	((void) 0)
 #endif
 
+/* The same, and surely: it is read at once. */
+#define lg_touch(address)	((void) *(volatile char *) (address))
+
 /* Size of what is fetched from memory at once, for the layout of structs. */
 #define LG_CACHE_LINE	64
 #if defined(pg_attribute_aligned)

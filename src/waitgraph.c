@@ -155,6 +155,30 @@ track_wait(LgWaitTrack *track, LOCK *lock, TimestampTz start,
 }
 
 /*
+ * Read, for nothing, the memory that a look will need of a waiter, the nth.
+ * A queue can only be followed from one to the next, and each step would wait
+ * for memory; here, nothing has to wait for what was read before, so that much
+ * of it is on its way at once.  (A prefetch is a hint, and with so many of
+ * them, too often not taken.)  That the lock may be gone does no harm: see
+ * walk_lock().
+ */
+static void
+touch_waiter(LgGraph *graph, int procno, int n)
+{
+	PGPROC	   *proc = &ProcGlobal->allProcs[procno];
+	LOCK	   *lock = ((volatile PGPROC *) proc)->waitLock;
+
+	lg_touch(proc);
+	lg_touch(&proc->pid);
+	lg_touch(&proc->waitStart);
+	lg_touch(&graph->waits[procno]);
+	lg_touch(&graph->nodes[procno]);
+	lg_touch(&graph->waiters[n]);
+	if (lock != NULL)
+		lg_touch(lock);
+}
+
+/*
  * Find all processes that wait for a heavyweight lock, in one pass over the
  * PGPROCs in "live", without any lock.  "found" has room for one each, and has
  * those that were found the last time.  Returns how many.
@@ -173,24 +197,20 @@ lg_find_waiters(LgGraph *graph, LgFound *found, int nbefore,
 			end_wait(&waits[found[i].procno], lg_now());
 
 	/*
-	 * This touches a cache line of each PGPROC, which is all that it costs:
-	 * have several on their way at once, and those that are needed next.
+	 * This reads a cache line of each PGPROC, which is all that it costs:
+	 * have several on their way at once.
 	 */
 	for (int i = 0; i < live->n; i++)
 	{
 		int			procno = live->procno[i];
-		PGPROC	   *proc = &ProcGlobal->allProcs[procno];
 
 		if (i + PREFETCH_AHEAD < live->n)
 			lg_prefetch(&ProcGlobal->allProcs[live->procno[i + PREFETCH_AHEAD]].waitLock);
-		if (likely(((volatile PGPROC *) proc)->waitLock == NULL))
-			continue;
-		lg_prefetch(proc);
-		lg_prefetch(&proc->pid);
-		lg_prefetch(&proc->waitStart);
-		lg_prefetch(&waits[procno]);
-		found[nwaiting++].procno = procno;
+		if (((volatile PGPROC *) &ProcGlobal->allProcs[procno])->waitLock != NULL)
+			found[nwaiting++].procno = procno;
 	}
+	for (int i = 0; i < nwaiting; i++)
+		touch_waiter(graph, found[i].procno, i);
 
 	for (int i = 0; i < nwaiting; i++)
 	{
@@ -205,7 +225,6 @@ lg_find_waiters(LgGraph *graph, LgFound *found, int nbefore,
 			end_wait(&waits[procno], lg_now());
 			continue;
 		}
-		lg_prefetch(lock);
 		start = (TimestampTz) pg_atomic_read_u64(&ProcGlobal->allProcs[procno].waitStart);
 		pg_read_barrier();
 		if (proc->waitLock != lock)
@@ -318,7 +337,6 @@ walk_lock(LgGraph *graph, PGPROC *proc)
 			waiter->procno = lg_proc_number(queued);
 			graph->walked[waiter->procno] = graph->look;
 			waiter->node = lg_leader_number(queued);
-			lg_prefetch(&graph->nodes[waiter->node]);
 			waiter->pid = queued->pid;
 			waiter->mode = queued->waitLockMode;
 			waiter->wait_start = (TimestampTz) pg_atomic_read_u64(&queued->waitStart);
