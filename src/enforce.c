@@ -747,7 +747,7 @@ lg_follow_create(void)
 
 	list->max = LG_TOTAL_PROCS;
 	list->open = palloc0_array(LgOpen, list->max);
-	list->changes = PG_UINT64_MAX;
+	list->recorded = PG_UINT64_MAX;
 	return list;
 }
 
@@ -757,13 +757,13 @@ lg_follow_create(void)
 void
 lg_follow_adopt(LgView *view, LgFollow *list)
 {
-	uint64		changes = lg_record_changes();
+	uint64		recorded = lg_actions_recorded();
 	int64		first;
 	int64		next;
 
-	if (changes == list->changes)
+	if (recorded == list->recorded)
 		return;
-	list->changes = changes;
+	list->recorded = recorded;
 	lg_action_range(&first, &next);
 	for (int64 id = Max(first, list->next_action_id); id < next; id++)
 	{

@@ -16,7 +16,7 @@ typedef struct LgFollow
 	int			n;
 	int			max;
 	LgOpen	   *open;
-	uint64		changes;		/* of the record when we looked for rows of others */
+	uint64		recorded;		/* actions when we looked for those of others */
 	int64		next_action_id; /* rows from here on have not been adopted */
 } LgFollow;
 

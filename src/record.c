@@ -21,7 +21,7 @@
 typedef struct LgRecord
 {
 	LWLock	   *lock;
-	pg_atomic_uint64 changes;
+	pg_atomic_uint64 recorded;	/* actions, since the server started */
 	pg_atomic_uint32 dirty;		/* changed since it was last written */
 	pg_atomic_uint32 writer;	/* procno of who writes it; or PG_UINT32_MAX */
 	int64		first_action_id;
@@ -58,18 +58,18 @@ lg_record_shmem_init(void *memory, LWLock *lock, bool init)
 		return;
 	memset(memory, 0, lg_record_shmem_size());
 	record->lock = lock;
-	pg_atomic_init_u64(&record->changes, 0);
+	pg_atomic_init_u64(&record->recorded, 0);
 	pg_atomic_init_u32(&record->dirty, 0);
 	pg_atomic_init_u32(&record->writer, PG_UINT32_MAX);
 	record->first_action_id = record->next_action_id = 1;
 	record->first_incident_id = record->next_incident_id = 1;
 }
 
-/* How often anything has changed. */
+/* How many actions have been recorded since the server was started. */
 uint64
-lg_record_changes(void)
+lg_actions_recorded(void)
 {
-	return pg_atomic_read_u64(&record->changes);
+	return pg_atomic_read_u64(&record->recorded);
 }
 
 /* Something has changed: tell the writer, if it has nothing to do as yet. */
@@ -167,6 +167,7 @@ lg_record_action(LgAction *action)
 								  record->next_action_id - lg_max_history);
 	*action_row(action->action_id) = *action;
 	LWLockRelease(record->lock);
+	pg_atomic_fetch_add_u64(&record->recorded, 1);
 	lg_record_changed();
 	count(action, action->result);
 

@@ -116,7 +116,7 @@ typedef struct LgContention
 
 extern Size lg_record_shmem_size(void);
 extern void lg_record_shmem_init(void *memory, LWLock *lock, bool init);
-extern uint64 lg_record_changes(void);
+extern uint64 lg_actions_recorded(void);
 extern void lg_record_changed(void);
 extern void lg_record_watch(int procno);
 extern bool lg_record_is_dirty(void);
