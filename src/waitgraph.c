@@ -73,7 +73,6 @@ lg_graph_create(MemoryContext context)
 	for (int procno = 0; procno < LG_TOTAL_PROCS; procno++)
 		graph->nodes[procno].known = &known[procno];
 	graph->active = palloc_array(int, LG_TOTAL_PROCS);
-	graph->walked = palloc0_array(uint32, LG_TOTAL_PROCS);
 	graph->steps = palloc_array(LgStep, LG_TOTAL_PROCS + 1);
 	graph->scratch = palloc0_array(int, LG_TOTAL_PROCS);
 	graph->upstream = palloc_array(int, LG_TOTAL_PROCS);
@@ -231,6 +230,7 @@ lg_find_waiters(LgGraph *graph, LgFound *found, int nbefore,
 			start = 0;			/* it may be of another wait by now */
 		track = wait_track(graph, procno, proc->pid);
 		track_wait(track, lock, start, clock, before);
+		track->walked = false;
 		found[nfound].procno = procno;
 		found[nfound].since = track->wait.at;
 		nfound++;
@@ -335,7 +335,7 @@ walk_lock(LgGraph *graph, PGPROC *proc)
 			LgWaiter   *waiter = &graph->waiters[graph->nwaiters++];
 
 			waiter->procno = lg_proc_number(queued);
-			graph->walked[waiter->procno] = graph->look;
+			graph->waits[waiter->procno].walked = true;
 			waiter->node = lg_leader_number(queued);
 			waiter->pid = queued->pid;
 			waiter->mode = queued->waitLockMode;
@@ -395,16 +395,19 @@ begin_look(LgGraph *graph)
 		graph->look = 1;		/* 0 is for what has never been looked at */
 }
 
-/* The node of a procno, added to this look if it is not part of it yet. */
+/*
+ * The node of a procno, added to this look if it is not part of it yet.
+ * "member" is the process that waits or holds, and "pid" its.
+ */
 static LgNode *
-add_node(LgGraph *graph, int procno)
+add_node(LgGraph *graph, int procno, int member, int pid)
 {
 	LgNode	   *node = &graph->nodes[procno];
 
 	if (node->look != graph->look)
 	{
 		node->look = graph->look;
-		node->pid = ProcGlobal->allProcs[procno].pid;
+		node->pid = procno == member ? pid : ProcGlobal->allProcs[procno].pid;
 		node->waiting = false;
 		node->is_known = false;
 		node->first_wait = -1;
@@ -637,24 +640,25 @@ blame_lock(LgGraph *graph, const LgLock *lock)
 		LgWaitTrack *track = &graph->waits[waiter->procno];
 		bool		ahead_of_older = false;
 
-		for (int mode = 1; mode < LG_LOCKMODES; mode++)
-			if (lock->conflicts[waiter->mode] & lock->waited & LOCKBIT_ON(mode))
-			{
-				int			behind;
-				int64		at = oldest_besides(&since[mode], waiter->node, &behind);
+		for (LOCKMASK modes = lock->conflicts[waiter->mode] & lock->waited;
+			 modes != 0; modes &= modes - 1)
+		{
+			int			behind;
+			int64		at = oldest_besides(&since[pg_rightmost_one_pos32(modes)],
+											waiter->node, &behind);
 
-				if (at == LG_NEVER)
-					continue;
-				if (at < waiter->since)
-				{
-					ahead_of_older = true;
-					if (track->ahead_looked == 0)
-						track->ahead_looked = graph->looked_at;
-					at = track->ahead_looked;
-				}
-				blame(graph, waiter->node, Max(at, waiter->since),
-					  LG_QUEUE, waiter->procno, waiter->pid, behind);
+			if (at == LG_NEVER)
+				continue;
+			if (at < waiter->since)
+			{
+				ahead_of_older = true;
+				if (track->ahead_looked == 0)
+					track->ahead_looked = graph->looked_at;
+				at = track->ahead_looked;
 			}
+			blame(graph, waiter->node, Max(at, waiter->since),
+				  LG_QUEUE, waiter->procno, waiter->pid, behind);
+		}
 		if (!ahead_of_older)
 			track->ahead_looked = 0;
 		oldest_add(&since[waiter->mode], waiter->since, waiter->node, index);
@@ -753,7 +757,7 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 	/* Most are in a queue that has been copied by their turn. */
 	for (int i = 0; i < nfound; i++)
 		if (clock->now - found[i].since >= min_age &&
-			graph->walked[found[i].procno] != graph->look)
+			!graph->waits[found[i].procno].walked)
 			walk_lock(graph, &ProcGlobal->allProcs[found[i].procno]);
 
 	/* All that was seen was there by now at the latest. */
@@ -776,7 +780,7 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 			int			index = lock->waiter + i;
 			LgWaiter   *waiter = &graph->waiters[index];
 			LgWaitTrack *track = wait_track(graph, waiter->procno, waiter->pid);
-			LgNode	   *node = add_node(graph, waiter->node);
+			LgNode	   *node = add_node(graph, waiter->node, waiter->procno, waiter->pid);
 
 			track_wait(track, lock->address, waiter->wait_start, clock, clock->now);
 			waiter->since = track->wait.at;
@@ -806,7 +810,7 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 			holder->blocks = (holder->mask & blocking) != 0;
 			if (holder->blocks)
 			{
-				LgNode	   *node = add_node(graph, holder->node);
+				LgNode	   *node = add_node(graph, holder->node, holder->procno, holder->pid);
 
 				holder->next_of_node = node->first_hold;
 				node->first_hold = lock->holder + i;

@@ -30,6 +30,7 @@ typedef struct LgWaitTrack
 {
 	int			pid;
 	bool		in_wait;		/* when last seen */
+	bool		walked;			/* this scan has found it in a queue */
 	bool		counted;		/* this wait has been counted as contention */
 
 	/* That wait, or its last one. */
@@ -192,7 +193,6 @@ typedef struct LgGraph
 	LgNode	   *nodes;			/* one per PGPROC */
 	int			nactive;
 	int		   *active;			/* the nodes of this look */
-	uint32	   *walked;			/* by procno: the look that found it in a queue */
 	int			nsteps;
 	LgStep	   *steps;			/* of the last traversal, the start first */
 	int		   *scratch;		/* one per PGPROC */
