@@ -246,7 +246,8 @@ lg_draw_tree(LgView *view, int root, const LgTreeStyle *style, StringInfo out)
 				appendStringInfo(&line, ", %s", state);
 			if (node->blocking_since != LG_NEVER)
 			{
-				lg_duration_text(view->clock.now - node->root_since,
+				lg_duration_text(view->clock.now - (node->waiting ? node->blocking_since :
+													 node->root_since),
 								 duration, sizeof(duration));
 				appendStringInfo(&line, ", blocking %d %s for %s", blocked,
 								 blocked == 1 ? "session" : "sessions", duration);
