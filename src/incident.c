@@ -510,7 +510,7 @@ count_contention(LgView *view, const LgNode *root, int64 last_scan, bool opened)
 	for (int i = 1; i < graph->nsteps; i++)
 	{
 		const LgWaiter *waiter = &graph->waiters[graph->steps[i].waiter];
-		LgWaitTrack *track = &graph->waits[waiter->procno];
+		LgWaitTrack *track = &graph->wait_tracks[waiter->procno];
 
 		if (!track->counted)
 			more.sessions++;
@@ -652,7 +652,8 @@ lg_incident_of(LgView *view, int procno)
 		return view->tracks[procno].incident_id;
 	tree = lg_tree(graph, procno);
 	for (int i = 0; i < graph->nactive && found == 0; i++)
-		if (graph->active[i] != procno && lg_tree(graph, graph->active[i]) == tree)
+		if (graph->active[i] != procno && lg_tree(graph, graph->active[i]) == tree &&
+			view->tracks[graph->active[i]].pid == graph->nodes[graph->active[i]].pid)
 			found = view->tracks[graph->active[i]].incident_id;
 	return found;
 }

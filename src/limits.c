@@ -682,9 +682,14 @@ tree_is_busy(LgView *view, int tree)
 	LgGraph    *graph = view->graph;
 
 	for (int i = 0; i < graph->nactive; i++)
-		if (view->tracks[graph->active[i]].open_action > 0 &&
-			lg_tree(graph, graph->active[i]) == tree)
+	{
+		int			procno = graph->active[i];
+
+		if (view->tracks[procno].open_action > 0 &&
+			view->tracks[procno].pid == graph->nodes[procno].pid &&
+			lg_tree(graph, procno) == tree)
 			return true;
+	}
 	return false;
 }
 

@@ -89,8 +89,9 @@ typedef struct LgTold
 
 /*
  * What is remembered of a process between two scans, one per PGPROC; private
- * to whoever scans.  Reset when another process takes the PGPROC.  (Of its
- * waits for locks, see LgWaitTrack.)
+ * to whoever scans.  lg_track_session() resets it when another process has
+ * taken the PGPROC; "pid" tells whose it is until then.  (What is remembered
+ * of its waits for locks is in LgWaitTrack.)
  */
 typedef struct LgTrack
 {

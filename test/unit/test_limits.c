@@ -964,7 +964,14 @@ busy_tree(void)
 	CHECK_INT(verdicts.verdicts[0].session.procno, 1);
 	CHECK_INT(verdicts.verdicts[1].session.procno, 0);
 
+	/* Of a process that had this PGPROC before. */
 	view.tracks[2].open_action = 7;
+	view.tracks[2].pid = 999;
+	judge();
+	CHECK_INT(verdicts.n, 2);
+
+	view.tracks[2].open_action = 7;
+	view.tracks[2].pid = 102;
 	judge();
 	only_verdict(1, LG_BLOCKER_TIMEOUT, LG_DO_CANCEL);
 
