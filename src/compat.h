@@ -81,8 +81,8 @@
 
 /*
  * The procno of the leader of a process's lock group, or its own.  Only
- * parallel workers follow another; of a client's own PGPROC, the line of
- * memory that says so is not even looked at.
+ * parallel workers follow another, see BecomeLockGroupMember(); of a client's
+ * PGPROC, the cache line with its group is not even read.
  */
 static inline int
 lg_leader_number(volatile PGPROC *proc)
@@ -109,7 +109,7 @@ lg_leader_number(volatile PGPROC *proc)
 #define lg_prefetch(address)	((void) 0)
 #endif
 
-/* The same, and surely: it is read at once. */
+/* Have it fetched for certain: read a byte of it. */
 #define lg_touch(address)	((void) *(volatile char *) (address))
 
 /* Size of what is fetched from memory at once, for the layout of structs. */

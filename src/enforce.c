@@ -747,7 +747,7 @@ lg_follow_create(void)
 
 	list->max = LG_TOTAL_PROCS;
 	list->open = palloc0_array(LgOpen, list->max);
-	list->recorded = PG_UINT64_MAX;
+	list->recorded = PG_UINT64_MAX; /* has not looked yet */
 	return list;
 }
 

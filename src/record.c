@@ -5,8 +5,8 @@
  *
  * The last max_history actions and as many incidents are kept in two rings;
  * the oldest makes room for the newest.  A lock of its own protects all of it;
- * it is held for the copy of one row at a time.  Every change is counted, for
- * history.c, which keeps a copy on disk.
+ * it is held for the copy of one row at a time.  That something has changed
+ * is told to history.c, which keeps a copy on disk.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,7 +21,7 @@
 typedef struct LgRecord
 {
 	LWLock	   *lock;
-	pg_atomic_uint64 recorded;	/* actions, since the server started */
+	pg_atomic_uint64 recorded;	/* actions, since shared memory was set up */
 	pg_atomic_uint32 dirty;		/* changed since it was last written */
 	pg_atomic_uint32 writer;	/* procno of who writes it; or PG_UINT32_MAX */
 	int64		first_action_id;
@@ -65,7 +65,7 @@ lg_record_shmem_init(void *memory, LWLock *lock, bool init)
 	record->first_incident_id = record->next_incident_id = 1;
 }
 
-/* How many actions have been recorded since the server was started. */
+/* How many actions have been recorded since shared memory was set up. */
 uint64
 lg_actions_recorded(void)
 {
@@ -166,8 +166,8 @@ lg_record_action(LgAction *action)
 	record->first_action_id = Max(record->first_action_id,
 								  record->next_action_id - lg_max_history);
 	*action_row(action->action_id) = *action;
-	LWLockRelease(record->lock);
 	pg_atomic_fetch_add_u64(&record->recorded, 1);
+	LWLockRelease(record->lock);
 	lg_record_changed();
 	count(action, action->result);
 

@@ -67,7 +67,7 @@ lg_graph_create(MemoryContext context)
 	graph->old_buckets = palloc_array(int, graph->nbuckets);
 	memset(graph->buckets, -1, graph->nbuckets * sizeof(int));
 	memset(graph->old_buckets, -1, graph->nbuckets * sizeof(int));
-	graph->waits = lg_alloc_per_proc(sizeof(LgWaitTrack));
+	graph->wait_tracks = lg_alloc_per_proc(sizeof(LgWaitTrack));
 	graph->nodes = lg_alloc_per_proc(sizeof(LgNode));
 	known = palloc0_array(LgKnown, LG_TOTAL_PROCS);
 	for (int procno = 0; procno < LG_TOTAL_PROCS; procno++)
@@ -86,7 +86,7 @@ lg_graph_create(MemoryContext context)
 static LgWaitTrack *
 wait_track(LgGraph *graph, int procno, int pid)
 {
-	LgWaitTrack *track = &graph->waits[procno];
+	LgWaitTrack *track = &graph->wait_tracks[procno];
 
 	if (track->pid != pid)
 	{
@@ -154,15 +154,18 @@ track_wait(LgWaitTrack *track, LOCK *lock, TimestampTz start,
 }
 
 /*
- * Read, for nothing, the memory that a look will need of a waiter, the nth.
- * A queue can only be followed from one to the next, and each step would wait
- * for memory; here, nothing has to wait for what was read before, so that much
- * of it is on its way at once.  (A prefetch is a hint, and with so many of
- * them, too often not taken.)  That the lock may be gone does no harm: see
- * walk_lock().
+ * Read, for nothing, the memory that a look will need of a waiter.  A queue can
+ * only be followed from one to the next, and each step would wait for memory;
+ * here, nothing has to wait for what was read before, so that much of it is on
+ * its way at once.  (A prefetch is only a hint; of so many, a good part was not
+ * carried out where this was measured, on an AMD EPYC.)  That the lock may be
+ * gone does no harm: see walk_lock().
+ *
+ * "i" counts the waiters: as many entries of graph->waiters are about to be
+ * written, in whatever order.
  */
 static void
-touch_waiter(LgGraph *graph, int procno, int n)
+touch_waiter(LgGraph *graph, int procno, int i)
 {
 	PGPROC	   *proc = &ProcGlobal->allProcs[procno];
 	LOCK	   *lock = ((volatile PGPROC *) proc)->waitLock;
@@ -170,9 +173,9 @@ touch_waiter(LgGraph *graph, int procno, int n)
 	lg_touch(proc);
 	lg_touch(&proc->pid);
 	lg_touch(&proc->waitStart);
-	lg_touch(&graph->waits[procno]);
+	lg_touch(&graph->wait_tracks[procno]);
 	lg_touch(&graph->nodes[procno]);
-	lg_touch(&graph->waiters[n]);
+	lg_touch(&graph->waiters[i]);
 	if (lock != NULL)
 		lg_touch(lock);
 }
@@ -186,7 +189,7 @@ int
 lg_find_waiters(LgGraph *graph, LgFound *found, int nbefore,
 				LgLive *live, const LgClock *clock)
 {
-	LgWaitTrack *waits = graph->waits;
+	LgWaitTrack *waits = graph->wait_tracks;
 	int			nwaiting = 0;
 	int			nfound = 0;
 	int64		before = live->passed;
@@ -196,8 +199,8 @@ lg_find_waiters(LgGraph *graph, LgFound *found, int nbefore,
 			end_wait(&waits[found[i].procno], lg_now());
 
 	/*
-	 * This reads a cache line of each PGPROC, which is all that it costs:
-	 * have several on their way at once.
+	 * This reads a cache line of each PGPROC, which is all that it costs if
+	 * nobody waits: have several on their way at once.
 	 */
 	for (int i = 0; i < live->n; i++)
 	{
@@ -230,7 +233,6 @@ lg_find_waiters(LgGraph *graph, LgFound *found, int nbefore,
 			start = 0;			/* it may be of another wait by now */
 		track = wait_track(graph, procno, proc->pid);
 		track_wait(track, lock, start, clock, before);
-		track->walked = false;
 		found[nfound].procno = procno;
 		found[nfound].since = track->wait.at;
 		nfound++;
@@ -335,7 +337,7 @@ walk_lock(LgGraph *graph, PGPROC *proc)
 			LgWaiter   *waiter = &graph->waiters[graph->nwaiters++];
 
 			waiter->procno = lg_proc_number(queued);
-			graph->waits[waiter->procno].walked = true;
+			graph->wait_tracks[waiter->procno].walked = true;
 			waiter->node = lg_leader_number(queued);
 			waiter->pid = queued->pid;
 			waiter->mode = queued->waitLockMode;
@@ -397,7 +399,7 @@ begin_look(LgGraph *graph)
 
 /*
  * The node of a procno, added to this look if it is not part of it yet.
- * "member" is the process that waits or holds, and "pid" its.
+ * "member" is the process that waits or holds, and "pid" is its pid.
  */
 static LgNode *
 add_node(LgGraph *graph, int procno, int member, int pid)
@@ -637,7 +639,7 @@ blame_lock(LgGraph *graph, const LgLock *lock)
 	{
 		int			index = lock->waiter + i;
 		LgWaiter   *waiter = &graph->waiters[index];
-		LgWaitTrack *track = &graph->waits[waiter->procno];
+		LgWaitTrack *track = &graph->wait_tracks[waiter->procno];
 		bool		ahead_of_older = false;
 
 		for (LOCKMASK modes = lock->conflicts[waiter->mode] & lock->waited;
@@ -673,6 +675,7 @@ blame_lock(LgGraph *graph, const LgLock *lock)
 
 		if (!holder->blocks)
 			continue;
+		Assert(node->waiting || node->is_known);
 		idle_since = node->waiting ? LG_NEVER : node->known->idle_since;
 
 		for (int mode = 1; mode < LG_LOCKMODES; mode++)
@@ -738,7 +741,7 @@ root_since(LgWaitTrack *track, int64 blocking_since, int64 now)
 /*
  * Look at the lock manager: walk the locks of all waiters in "found" that
  * have waited at least min_age ns, and find out who blocks whom since when.
- * "server" has the server's own settings.
+ * "server" has the server's own settings; it and "tracks" are for lg_know().
  *
  * Takes the partition lock of each of these locks, one at a time, shared.
  */
@@ -754,10 +757,13 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 	graph->clock = clock;
 	graph->server = server;
 
+	for (int i = 0; i < nfound; i++)
+		graph->wait_tracks[found[i].procno].walked = false;
+
 	/* Most are in a queue that has been copied by their turn. */
 	for (int i = 0; i < nfound; i++)
 		if (clock->now - found[i].since >= min_age &&
-			!graph->waits[found[i].procno].walked)
+			!graph->wait_tracks[found[i].procno].walked)
 			walk_lock(graph, &ProcGlobal->allProcs[found[i].procno]);
 
 	/* All that was seen was there by now at the latest. */
@@ -852,6 +858,8 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 
 		if (!node->waiting)
 			end_wait(track, track->wait_seen < clock->now ? track->wait_seen : now);
+
+		/* Who only waits in a queue cannot become a root by that. */
 		node->root_since = node->blocking_since;
 		if (node->blocking_since != LG_NEVER && !(node->waiting && node->first_hold < 0))
 			node->root_since = root_since(track, node->blocking_since, now);

@@ -22,15 +22,15 @@ typedef enum LgBlockKind
 } LgBlockKind;
 
 /*
- * What is remembered between two looks of a process's waits for heavyweight
- * locks, one per PGPROC.  Reset when another process takes the PGPROC.  What
- * each look needs of everybody who waits is one cache line.
+ * What is remembered of a process's waits for heavyweight locks from one look
+ * to the next, one per PGPROC; see wait_track().  What each look needs of
+ * everybody who waits is one cache line.
  */
 typedef struct LgWaitTrack
 {
 	int			pid;
 	bool		in_wait;		/* when last seen */
-	bool		walked;			/* this scan has found it in a queue */
+	bool		walked;			/* this look has found it in a queue */
 	bool		counted;		/* this wait has been counted as contention */
 
 	/* That wait, or its last one. */
@@ -113,7 +113,7 @@ typedef struct LgEvidence
 	TimestampTz waiter_start;	/* its waitStart */
 } LgEvidence;
 
-/* What lg_know() reads of the leader of a lock group. */
+/* What lg_know() reads of the leader of a lock group, once per look. */
 typedef struct LgKnown
 {
 	LgSession	session;
@@ -134,23 +134,19 @@ typedef struct LgNode
 	int			tree;			/* parent in the union of its tree */
 	uint32		visit;
 	bool		waiting;		/* some member waits for a heavyweight lock */
-	bool		is_known;		/* "known" is of this look */
+	bool		is_known;		/* lg_know() has filled "known" in this look */
 	uint8		blame_kind;		/* LgBlockKind; see below */
 	int			blame_procno;
-	LgKnown    *known;			/* its place is always the same */
+	LgKnown    *known;			/* never NULL, but see is_known */
 
-	/*
-	 * The oldest pair in which it is in the way; see lg_evidence().  Of a
-	 * group that waits and holds nothing that others wait for, root_since is
-	 * the same as blocking_since.
-	 */
+	/* The oldest pair in which it is in the way; see lg_evidence(). */
 	int64		blocking_since; /* LG_NEVER = blocks nobody */
-	int64		root_since;		/* the same, less what it has waited itself */
+	int64		root_since;		/* less what a root has waited itself */
 	int			blame_pid;		/* of blame_procno: who holds or queues */
 	int			blame_waiter;	/* index in waiters */
 }			LG_ON_CACHE_LINE LgNode;
 
-StaticAssertDecl(sizeof(LgNode) == LG_CACHE_LINE,
+StaticAssertDecl(sizeof(LgNode) <= LG_CACHE_LINE,
 				 "what is needed of everybody is one cache line");
 
 /* One step of a traversal downstream of a node. */
@@ -189,7 +185,7 @@ typedef struct LgGraph
 	int			old_max_holders;
 	int		   *old_buckets;
 
-	LgWaitTrack *waits;			/* one per PGPROC */
+	LgWaitTrack *wait_tracks;	/* one per PGPROC */
 	LgNode	   *nodes;			/* one per PGPROC */
 	int			nactive;
 	int		   *active;			/* the nodes of this look */

@@ -225,8 +225,8 @@ judge_ages(LgWorker *worker, bool now)
 
 /*
  * Let the views see what was measured: times that only the worker knows, as
- * it alone has looked before.  Of those who only wait, the views see the same
- * themselves.
+ * it alone has looked before.  Of those who only wait in a queue, the views
+ * find nearly the same themselves.
  */
 static void
 publish_measures(LgWorker *worker)

@@ -620,9 +620,11 @@ wait_start_not_yet_set(void)
 
 	/* It began a little before that. */
 	pg_atomic_write_u64(&proc_of(1)->waitStart, clock_offset + (began - MS) / 1000);
+	graph->wait_tracks[1].counted = true;
 	clock_ns += 10 * MS;
 	look();
 	CHECK_INT(blocking_since(0), began - MS);
+	CHECK(graph->wait_tracks[1].counted);
 }
 
 /* Until it is set, waitStart may show when an earlier wait began that failed. */
@@ -705,9 +707,11 @@ another_wait(void)
 	clock_ns += 10 * MS;
 	wait_for_lock(xid, 1, ShareLock);
 	second = clock_ns;
+	graph->wait_tracks[1].counted = true;
 	clock_ns += 10 * MS;
 	look();
 	CHECK_INT(blocking_since(0), second);
+	CHECK(!graph->wait_tracks[1].counted);
 
 	stop_waiting(1);
 	session_ends(1);
