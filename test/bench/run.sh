@@ -12,12 +12,12 @@
 
 . "$(dirname "$0")/../common.sh"
 
-windows=10 rounds=200 jam_seconds=4 trials=100 busy_trials=30
-pairs=5 run_seconds=4 idle_seconds=60 open_seconds=15 scans=10000
+windows=10 rounds=200 jam_seconds=4 trials=100 busy_trials=100
+pairs=12 run_seconds=2 idle_seconds=60 open_seconds=15 scans=10000
 extent=full
 if [ "${1:-}" = quick ]; then
 	windows=3 rounds=50 jam_seconds=1 trials=10 busy_trials=5
-	pairs=1 run_seconds=4 idle_seconds=10 open_seconds=5 scans=2000
+	pairs=1 run_seconds=2 idle_seconds=10 open_seconds=5 scans=2000
 	extent=quick
 	shift
 fi
@@ -73,11 +73,13 @@ limits=(
 )
 counts=("lockguard.max_locks = 1000000" "lockguard.max_xmin_age = 1000000000")
 
-# For each workload, a server with lockguard (B) and two without (A1, A2) take turns.
+# For each workload, a server with lockguard (B) and two without (A1, A2) take turns: often and
+# shortly, as what else goes on at the machine changes from minute to minute.
 throughput()
 {
-	local workload rep name order
+	local workload rep name order worker before
 
+	worker=$(psql -X -A -t -p 5433 -d postgres -c "SELECT worker_pid FROM lockguard.stats")
 	for workload in read-only TPC-B 4-hot-rows; do
 		for rep in $(seq "$pairs"); do
 			case $((rep % 3)) in
@@ -86,10 +88,17 @@ throughput()
 			0) order="A2 A1 B" ;;
 			esac
 			for name in $order; do
-				echo "$workload $rep $name $(one_run $workload $name)"
+				before=$(on_cpu $worker)
+				echo "$workload $rep $name $(one_run $workload $name) $(($(on_cpu $worker) - before))"
 			done
 		done
 	done
+}
+
+# The time for which a process has had a core, in ns.
+on_cpu()
+{
+	cut -d' ' -f1 "/proc/$1/schedstat"
 }
 
 one_run()
@@ -180,7 +189,7 @@ measure_throughput()
 	bench idle 5443 $idle_seconds $open_seconds &
 	idle=$!
 	throughput >"$tmp/tps"
-	bench throughput "$tmp/tps"
+	bench throughput "$tmp/tps" "$run_seconds"
 	wait $idle
 	stop A1 A2 B idle
 }

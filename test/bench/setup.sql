@@ -26,13 +26,14 @@ BEGIN
     END LOOP;
 END $$;
 
-CREATE FUNCTION time_self_join(rounds int, seconds float8) RETURNS SETOF float8
+CREATE FUNCTION time_self_join(rounds int, seconds float8, pause float8) RETURNS SETOF float8
 LANGUAGE plpgsql AS $$
 DECLARE
     deadline timestamptz := clock_timestamp() + seconds * interval '1 s';
     start timestamptz;
 BEGIN
     FOR i IN 1 .. rounds LOOP
+        PERFORM pg_sleep(pause);
         start := clock_timestamp();
         PERFORM blocked.pid, blocking.pid
         FROM pg_locks blocked
