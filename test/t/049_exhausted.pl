@@ -43,7 +43,7 @@ sub hog
 	$row->query_ok($_) foreach 'BEGIN', 'UPDATE t SET v = 1 WHERE id = 1';
 	is_waiting($observer, $row_waiter->start('UPDATE t SET v = 2 WHERE id = 1'));
 	hog($hog, 1_000_000);
-	my $error = $needs->query('SELECT pg_advisory_lock(1)')->{error} || {};
+	my $error = $needs->query('SELECT pg_advisory_lock(999)')->{error} || {};
 	is($error->{C}, '53200', 'there is no room for a lock');
 	configure_file($node, idle_blocker_timeout => '200ms');
 	is_terminated($s, 'idle_blocker_timeout');
@@ -56,7 +56,7 @@ sub hog
 	hog($hog, 1_000_000);
 	configure_file($node, max_locks => 100);
 	is_terminated($hog, 'max_locks');
-	ok(!$needs->query('SELECT pg_advisory_lock(1)')->{error}, 'there is room again');
+	ok(!$needs->query('SELECT pg_advisory_lock(999)')->{error}, 'there is room again');
 	configure_file($node, max_locks => 0, idle_blocker_timeout => 0);
 	$_->close foreach $w, $row_waiter, $needs;
 }
@@ -102,7 +102,7 @@ sub hog
 	}
 	cmp_ok(scalar @logins, '>=', 15, 'logins hang until there is no connection left');
 	hog($hog, 1_000_000);
-	my $error = $hog->query('SELECT pg_advisory_lock(1)')->{error} || {};
+	my $error = $hog->query('SELECT pg_advisory_lock(999)')->{error} || {};
 	is($error->{C}, '53200', 'there is no room for a lock');
 	configure_file($node, idle_blocker_timeout => '300ms');
 	is_terminated($root, 'idle_blocker_timeout');

@@ -61,14 +61,16 @@ foreach my $active (0, 1)
 
 	$s->query_ok($_) foreach 'BEGIN', 'UPDATE t SET v = 1 WHERE id = 1';
 	$w->start('UPDATE t SET v = 2 WHERE id = 1');
-	while (!$s->closed && $statements < 1000)
+	# Hit at work, it loses the statement, and with it the transaction; else the connection.
+	my $error;
+	while (!$error && !$s->closed && $statements++ < 1000)
 	{
-		$s->query('SELECT 1');
-		$statements++;
+		$error = $s->query('SELECT 1')->{error};
 		usleep(50_000);
 	}
-	is($s->error->{C}, '57P01', 'who keeps a transaction alive is terminated');
-	like($s->error->{D}, qr/lockguard\.blocker_timeout is 1200ms/, 'as a blocker');
+	$error ||= $s->error;
+	like($error->{C}, qr/^57(?:P01|014)$/, 'who keeps a transaction alive loses it');
+	like($error->{D}, qr/lockguard\.blocker_timeout is 1200ms/, 'as a blocker');
 	succeeds($w, 'the waiter');
 	$w->close;
 }
