@@ -10,6 +10,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/../lib";
 use LockguardTest;
+use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = lockguard_node('main');
@@ -44,6 +45,7 @@ sub convoy
 	is_cancelled($migration, 'queued_blocker_timeout');
 	succeeds($_, 'SELECT') foreach @readers;
 	is_alive($migration, 'I');
+	like(slurp_file($node->logfile), qr/blocking 3 sessions for (?!0 ms)\d/, 'the log says for how long it was in the way');
 	is_actions(
 		$observer,
 		[
