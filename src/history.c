@@ -391,6 +391,12 @@ read_file(size_t *size, bool *missing)
 		*missing = errno == ENOENT;
 		return NULL;
 	}
+	if (!S_ISREG(st.st_mode))
+	{
+		/* The start of the server would wait for who writes to a pipe. */
+		errno = EINVAL;
+		return NULL;
+	}
 	file = AllocateFile(HISTORY_FILE, PG_BINARY_R);
 	if (file == NULL)
 		return NULL;

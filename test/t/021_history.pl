@@ -8,6 +8,7 @@ use FindBin;
 use lib "$FindBin::RealBin/../lib";
 use LockguardFaults;
 use LockguardTest;
+use POSIX qw(mkfifo);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -418,13 +419,19 @@ sub load
 		is($result->{aside}, $foreign, 'it is moved aside as it is');
 	}
 
-	# A directory in its place, and one in the place of the one moved aside.
+	# A directory in its place, or a pipe that nobody writes to.
 	unlink $file, $aside;
 	mkdir $file or die "cannot make $file: $!";
-	my ($out, $err);
 	ok($node->start(fail_ok => 1), 'a directory instead of the file: the server starts');
 	$node->stop;
-	rmdir $file;
+	ok(-d $aside, 'the directory is moved aside');
+	rmdir $aside;
+	unlink $file;
+	mkfifo($file, 0600) or die "cannot make $file: $!";
+	ok($node->start(fail_ok => 1), 'a pipe instead of the file: the server starts');
+	$node->stop;
+	ok(-p $aside, 'the pipe is moved aside');
+	unlink $aside;
 
 	# What was taken from a damaged file is kept, even if nothing happens.
 	my $damaged = $bytes;
