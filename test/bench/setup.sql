@@ -7,9 +7,43 @@ INSERT INTO t SELECT i, 0 FROM generate_series(1, 1000) i;
 CREATE TABLE hot (id int PRIMARY KEY, v int) WITH (fillfactor = 10);
 INSERT INTO hot SELECT i, 0 FROM generate_series(1, 4) i;
 
--- Milliseconds of each of so many rounds, within so many seconds in all, with a pause before each.
--- As a client sends it: parsed and planned each time.
-CREATE FUNCTION time_blocking_pids(rounds int, seconds float8, pause float8) RETURNS SETOF float8
+CREATE VIEW blocking_pids AS
+SELECT pid, usename, application_name, state, wait_event_type, xact_start, query, pg_blocking_pids(pid)
+FROM pg_stat_activity;
+
+-- Who waits for a lock, and who else has to do with it.
+CREATE VIEW same_lock AS
+SELECT waiting.pid AS waiting, other.pid AS other, other.granted
+FROM pg_locks waiting
+     JOIN pg_locks other
+       ON other.locktype = waiting.locktype
+      AND other.database IS NOT DISTINCT FROM waiting.database
+      AND other.relation IS NOT DISTINCT FROM waiting.relation
+      AND other.page IS NOT DISTINCT FROM waiting.page
+      AND other.tuple IS NOT DISTINCT FROM waiting.tuple
+      AND other.virtualxid IS NOT DISTINCT FROM waiting.virtualxid
+      AND other.transactionid IS NOT DISTINCT FROM waiting.transactionid
+      AND other.classid IS NOT DISTINCT FROM waiting.classid
+      AND other.objid IS NOT DISTINCT FROM waiting.objid
+      AND other.objsubid IS NOT DISTINCT FROM waiting.objsubid
+      AND other.pid <> waiting.pid
+WHERE NOT waiting.granted;
+
+-- The least that such a join can do: the pids of holders.
+CREATE VIEW self_join AS
+SELECT waiting, other FROM same_lock WHERE granted;
+
+-- As the PostgreSQL wiki has it ("Lock Monitoring"), and many tools after it: with the sessions of
+-- both, and whoever waits for the same counts as well.  Its rows are only counted here.
+CREATE VIEW wiki_query AS
+SELECT count(*)
+FROM same_lock
+     JOIN pg_stat_activity waiting_session ON waiting_session.pid = waiting
+     JOIN pg_stat_activity other_session ON other_session.pid = other;
+
+-- Milliseconds of each of so many rounds of one of these, within so many seconds in all, with a pause
+-- before each.  As a client sends it: parsed and planned each time.
+CREATE FUNCTION time_query(name regclass, rounds int, seconds float8, pause float8) RETURNS SETOF float8
 LANGUAGE plpgsql AS $$
 DECLARE
     deadline timestamptz := clock_timestamp() + seconds * interval '1 s';
@@ -19,37 +53,7 @@ BEGIN
         PERFORM pg_sleep(pause);
         PERFORM pg_stat_clear_snapshot();
         start := clock_timestamp();
-        EXECUTE 'SELECT pid, usename, application_name, state, wait_event_type, xact_start, query, pg_blocking_pids(pid)
-                 FROM pg_stat_activity';
-        RETURN NEXT 1000 * extract(epoch FROM clock_timestamp() - start);
-        EXIT WHEN clock_timestamp() > deadline;
-    END LOOP;
-END $$;
-
-CREATE FUNCTION time_self_join(rounds int, seconds float8, pause float8) RETURNS SETOF float8
-LANGUAGE plpgsql AS $$
-DECLARE
-    deadline timestamptz := clock_timestamp() + seconds * interval '1 s';
-    start timestamptz;
-BEGIN
-    FOR i IN 1 .. rounds LOOP
-        PERFORM pg_sleep(pause);
-        start := clock_timestamp();
-        PERFORM blocked.pid, blocking.pid
-        FROM pg_locks blocked
-             JOIN pg_locks blocking
-               ON blocking.locktype = blocked.locktype
-              AND blocking.database IS NOT DISTINCT FROM blocked.database
-              AND blocking.relation IS NOT DISTINCT FROM blocked.relation
-              AND blocking.page IS NOT DISTINCT FROM blocked.page
-              AND blocking.tuple IS NOT DISTINCT FROM blocked.tuple
-              AND blocking.virtualxid IS NOT DISTINCT FROM blocked.virtualxid
-              AND blocking.transactionid IS NOT DISTINCT FROM blocked.transactionid
-              AND blocking.classid IS NOT DISTINCT FROM blocked.classid
-              AND blocking.objid IS NOT DISTINCT FROM blocked.objid
-              AND blocking.objsubid IS NOT DISTINCT FROM blocked.objsubid
-              AND blocking.pid <> blocked.pid
-        WHERE NOT blocked.granted AND blocking.granted;
+        EXECUTE 'SELECT * FROM ' || name;
         RETURN NEXT 1000 * extract(epoch FROM clock_timestamp() - start);
         EXIT WHEN clock_timestamp() > deadline;
     END LOOP;
