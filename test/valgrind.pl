@@ -10,24 +10,10 @@
 use strict;
 use warnings;
 
-# The sessions of the tests need two variables of the test framework, and none of its redirections.
-BEGIN
-{
-	$INC{'PostgreSQL/Test/Cluster.pm'} = $INC{'PostgreSQL/Test/Utils.pm'} = __FILE__;
-	$PostgreSQL::Test::Utils::use_unix_sockets = 1;
-	$PostgreSQL::Test::Utils::timeout_default = 180;
-}
-
-# A server as a session sees it.
-package Server
-{
-	sub host { return $ENV{PGHOST}; }
-	sub port { return $ENV{PGPORT}; }
-}
-
+use LockguardServer;
 use LockguardTest;
 
-my $server = bless {}, 'Server';
+my $server = LockguardServer->new(port => $ENV{PGPORT}, patience => 180);
 my $observer = session('observer');
 my %phases = (outage => \&outage, after => \&after, damaged => \&damaged);
 

@@ -6,21 +6,7 @@
 use strict;
 use warnings;
 
-# The sessions of the tests need two variables of the test framework, and none of its redirections.
-BEGIN
-{
-	$INC{'PostgreSQL/Test/Cluster.pm'} = $INC{'PostgreSQL/Test/Utils.pm'} = __FILE__;
-	$PostgreSQL::Test::Utils::use_unix_sockets = 1;
-	$PostgreSQL::Test::Utils::timeout_default = 60;
-}
-
-# A server as a session sees it.
-package Server
-{
-	sub host { return $ENV{PGHOST}; }
-	sub port { return $_[0]->{port}; }
-}
-
+use LockguardServer;
 use LockguardTest;
 use Time::HiRes qw(sleep time);
 
@@ -43,7 +29,7 @@ my $epoch = 'extract(epoch FROM %s) * 1000';
 $| = 1;
 if ($subject !~ /^(throughput|table)$/)
 {
-	$server = bless { port => shift @ARGV }, 'Server';
+	$server = LockguardServer->new(port => shift @ARGV, patience => 60);
 	$observer = session('observer');
 }
 $subjects{$subject}->(@ARGV);
