@@ -102,14 +102,10 @@ lg_leader_number(volatile PGPROC *proc)
 	(((event) & 0xFF000000U) == PG_WAIT_EXTENSION)
 #endif
 
-/* Bring memory that will be read soon nearer. */
-#if defined(__GNUC__) || defined(__clang__)
-#define lg_prefetch(address)	__builtin_prefetch(address)
-#else
-#define lg_prefetch(address)	((void) 0)
-#endif
-
-/* Have it fetched for certain: read a byte of it. */
+/*
+ * Have memory fetched that will be needed soon: read a byte of it.  (A prefetch
+ * is only a hint.)
+ */
 #define lg_touch(address)	((void) *(volatile char *) (address))
 
 /* Size of what is fetched from memory at once, for the layout of structs. */
