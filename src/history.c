@@ -353,37 +353,68 @@ load_record(const RecordHeader *header, const char *data, EndRecord *end)
 
 /*
  * A file that we could not read is there still, for it could not be moved
- * aside.  Set in the postmaster, and so known to the writer, which is forked
- * from it: it must not replace that file.
+ * aside: it must not be replaced.  Set in the postmaster, and so known to the
+ * writer, which is forked from it.  Somebody may have removed it since, or a
+ * writer before this one: hence which file it was (all 0 if unknown).
  */
 static bool file_in_the_way = false;
+static struct stat unread_file;
 
-/* Move the file aside, under a name that no other has yet; false if not. */
+/*
+ * Move the file aside, under a name that no other has yet; false, with errno,
+ * if that cannot be done.
+ */
 static bool
 move_aside(char *name, size_t size)
 {
 	struct stat st;
 	int			i = 0;
+	int			save_errno;
 
 	strlcpy(name, HISTORY_DAMAGED, size);
 	while (++i < 100 && stat(name, &st) == 0)
 		snprintf(name, size, HISTORY_DAMAGED ".%d", i);
-	if (i < 100 && rename(HISTORY_FILE, name) == 0)
-	{
-		file_in_the_way = false;
+	file_in_the_way = false;
+	if (i >= 100)
+		errno = EEXIST;
+	else if (rename(HISTORY_FILE, name) == 0)
 		return true;
-	}
+
+	save_errno = errno;
 	file_in_the_way = true;
+	if (stat(HISTORY_FILE, &unread_file) != 0)
+		memset(&unread_file, 0, sizeof(unread_file));
+	errno = save_errno;
 	return false;
 }
 
-/* Read the whole file; NULL, with errno, if that cannot be done. */
+/* Is that file, as far as can be told, where the history is to be written? */
+static bool
+is_in_the_way(void)
+{
+	struct stat st;
+
+	if (!file_in_the_way)
+		return false;
+	if (stat(HISTORY_FILE, &st) != 0)
+		file_in_the_way = errno != ENOENT;
+	else if (unread_file.st_ino != 0)
+		file_in_the_way = st.st_ino == unread_file.st_ino &&
+			st.st_dev == unread_file.st_dev;
+	return file_in_the_way;
+}
+
+/*
+ * Read the whole file; NULL, with errno, if that cannot be done.  errno is 0 if
+ * it is no regular file: the start of the server would wait for a pipe's writer.
+ */
 static char *
 read_file(size_t *size, bool *missing)
 {
 	struct stat st;
 	FILE	   *file;
 	char	   *data;
+	int			save_errno;
 
 	*missing = false;
 	if (stat(HISTORY_FILE, &st) != 0)
@@ -393,8 +424,7 @@ read_file(size_t *size, bool *missing)
 	}
 	if (!S_ISREG(st.st_mode))
 	{
-		/* The start of the server would wait for who writes to a pipe. */
-		errno = EINVAL;
+		errno = 0;
 		return NULL;
 	}
 	file = AllocateFile(HISTORY_FILE, PG_BINARY_R);
@@ -403,12 +433,18 @@ read_file(size_t *size, bool *missing)
 	*size = st.st_size;
 	data = MemoryContextAllocExtended(CurrentMemoryContext, *size + 1,
 									  MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
-	if (data != NULL && fread(data, 1, *size, file) != *size)
+	if (data == NULL)
+		errno = ENOMEM;
+	else if (fread(data, 1, *size, file) != *size)
 	{
+		if (!ferror(file))
+			errno = EIO;		/* shorter by now */
 		pfree(data);
 		data = NULL;
 	}
+	save_errno = errno;
 	FreeFile(file);
+	errno = save_errno;
 	return data;
 }
 
@@ -430,16 +466,25 @@ lg_history_load(void)
 	char		name[MAXPGPATH];
 	bool		moved;
 
+	file_in_the_way = false;
 	if (data == NULL)
 	{
-		if (!missing)
-			ereport(WARNING,
-					(errcode_for_file_access(),
-					 errmsg("lockguard: could not read history file \"%s\": %m",
-							HISTORY_FILE)));
+		int			save_errno = errno;
+
+		if (missing)
+			return;
 		/* It may be good all the same: do not overwrite it. */
-		if (!missing)
-			(void) move_aside(name, sizeof(name));
+		moved = move_aside(name, sizeof(name));
+		errno = save_errno;
+		ereport(WARNING,
+				(save_errno == 0 ? errcode(ERRCODE_WRONG_OBJECT_TYPE) : errcode_for_file_access(),
+				 save_errno == 0 ?
+				 errmsg("lockguard: could not read history file \"%s\": not a regular file",
+						HISTORY_FILE) :
+				 errmsg("lockguard: could not read history file \"%s\": %m",
+						HISTORY_FILE),
+				 moved ? errdetail("It was moved to \"%s\".", name) :
+				 errdetail("It could not be moved aside, and is not replaced.")));
 		return;
 	}
 
@@ -569,7 +614,11 @@ write_history(void)
 	int			save_errno;
 	char		name[MAXPGPATH];
 
-	if (file_in_the_way && !move_aside(name, sizeof(name)))
+	if (is_in_the_way() && !move_aside(name, sizeof(name)))
+		return false;
+
+	/* Whatever has that name, it is not to be followed or waited for. */
+	if (unlink(HISTORY_TEMP) != 0 && errno != ENOENT)
 		return false;
 	file = AllocateFile(HISTORY_TEMP, PG_BINARY_W);
 	if (file == NULL)

@@ -124,9 +124,10 @@ track_wait(LgWaitTrack *track, LOCK *lock, TimestampTz start,
 	if (track->wait_seen < passed)
 		end_wait(track, track->wait_seen);
 	track->wait_seen = clock->now;
-	if (track->in_wait ?
-		start == track->wait.wall && lock != track->wait_lock :
-		start == track->wait.wall || lg_clock_at(clock, start) < passed)
+	if (start != 0 &&
+		(track->in_wait ?
+		 start == track->wait.wall && lock != track->wait_lock :
+		 start == track->wait.wall || lg_clock_at(clock, start) < passed))
 		track->stale_start = start;
 	if (start == track->stale_start)
 		start = 0;
@@ -154,10 +155,11 @@ track_wait(LgWaitTrack *track, LOCK *lock, TimestampTz start,
  * Read, for nothing, what the pass over the PGPROCs will need of each.  That is
  * all that a scan costs if nobody waits.
  *
- * Neighbours share a page, and a processor can only look up a few pages at a
- * time, which takes longer than to read what is there.  So this goes through
- * eight parts of the list side by side.  (A third less time than from one end to
- * the other, where this was measured, with 900 processes; no more with 16 parts.)
+ * Neighbours share a page (of 4 kB), and a processor can only look up a few
+ * pages at a time, which takes longer than to read what is there.  So this goes
+ * through eight parts of the list side by side.  (A third less time than from
+ * one end to the other, where this was measured, with 900 processes; 16 parts
+ * gained nothing more.)
  */
 static void
 touch_wait_locks(const int *procnos, int n)
@@ -249,9 +251,13 @@ lg_find_waiters(LgGraph *graph, LgFound *found, int nbefore,
 		}
 		start = (TimestampTz) pg_atomic_read_u64(&ProcGlobal->allProcs[procno].waitStart);
 		pg_read_barrier();
-		if (proc->waitLock != lock)
-			start = 0;			/* it may be of another wait by now */
 		track = wait_track(graph, procno, proc->pid);
+		if (proc->waitLock != lock)
+		{
+			/* Of this wait, or of the next, or of one that was given up. */
+			track->stale_start = start;
+			start = 0;
+		}
 		track_wait(track, lock, start, clock, before);
 		found[nfound].procno = procno;
 		found[nfound].since = track->wait.at;
@@ -312,6 +318,7 @@ walk_lock(LgGraph *graph, PGPROC *proc)
 	LgLock	   *copy;
 	int64		start;
 	int			granted = 0;
+	bool		waits;
 
 	if (lock == NULL)
 		return;
@@ -332,8 +339,9 @@ walk_lock(LgGraph *graph, PGPROC *proc)
 	partition = LockHashPartitionLock(hash);
 	LWLockAcquire(partition, LW_SHARED);
 	start = lg_now();
-	if (proc->waitLock == lock &&
-		memcmp(&lock->tag, &tag, sizeof(LOCKTAG)) == 0)
+	waits = ((volatile PGPROC *) proc)->waitLock == lock;
+	pg_read_barrier();			/* a lock of another partition may be there now */
+	if (waits && memcmp(&lock->tag, &tag, sizeof(LOCKTAG)) == 0)
 	{
 		/* Waiters have a PROCLOCK, too: stop when all holders are found. */
 		for (PROCLOCK *proclock = lg_first_proclock(lock);

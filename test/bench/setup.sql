@@ -34,7 +34,8 @@ CREATE VIEW self_join AS
 SELECT waiting, other FROM same_lock WHERE granted;
 
 -- As the PostgreSQL wiki has it ("Lock Monitoring"), and many tools after it: with the sessions of
--- both, and whoever waits for the same counts as well.  Its rows are only counted here.
+-- both, and whoever waits for the same counts as well.  Its rows are only counted, so that this is
+-- less than what a client has to wait for.
 CREATE VIEW wiki_query AS
 SELECT count(*)
 FROM same_lock
@@ -42,7 +43,7 @@ FROM same_lock
      JOIN pg_stat_activity other_session ON other_session.pid = other;
 
 -- Milliseconds of each of so many rounds of one of these, within so many seconds in all, with a pause
--- before each.  As a client sends it: parsed and planned each time.
+-- before each.  Planned each time, as if a client had sent it.
 CREATE FUNCTION time_query(name regclass, rounds int, seconds float8, pause float8) RETURNS SETOF float8
 LANGUAGE plpgsql AS $$
 DECLARE

@@ -419,19 +419,51 @@ sub load
 		is($result->{aside}, $foreign, 'it is moved aside as it is');
 	}
 
-	# A directory in its place, or a pipe that nobody writes to.
-	unlink $file, $aside;
-	mkdir $file or die "cannot make $file: $!";
-	ok($node->start(fail_ok => 1), 'a directory instead of the file: the server starts');
-	$node->stop;
-	ok(-d $aside, 'the directory is moved aside');
-	rmdir $aside;
+	# Something else in its place: the start of the server would wait for a pipe's writer.
+	foreach my $what (qw(directory pipe))
+	{
+		my $offset = -s $node->logfile;
+
+		unlink $file, $aside;
+		($what eq 'pipe' ? mkfifo($file, 0600) : mkdir $file) or die "cannot make $file: $!";
+		ok($node->start(fail_ok => 1), "a $what instead of the file: the server starts");
+		observe();
+		like(slurp_file($node->logfile, $offset),
+			qr/could not read history file "[^"]*": not a regular file\n.*It was moved to "[^"]*\.damaged"/,
+			'with a WARNING');
+		ok($what eq 'pipe' ? -p $aside : -d $aside, 'it is moved aside');
+		$what eq 'pipe' ? unlink $aside : rmdir $aside;
+
+		# And one in the way of the file that is written first.
+		$what eq 'pipe' and (mkfifo("$file.tmp", 0600) or die "cannot make $file.tmp: $!");
+		make_incident();
+		ok(wait_until(sub { -f $file }), 'and the history is written');
+		$node->stop;
+	}
+
+	# No name is left under which a damaged file could be kept; then somebody removes it.
+	my @names = ($aside, map { "$aside.$_" } 1 .. 98);
+	foreach my $name ($file, @names)
+	{
+		open my $handle, '>', $name or die "cannot write $name: $!";
+		print $handle "not a history\n";
+		close $handle;
+	}
+	my $offset = -s $node->logfile;
+	$node->start;
+	observe();
+	ok( wait_until(
+			sub {
+				slurp_file($node->logfile, $offset) =~
+				  /could not write history file "[^"]*": File exists/;
+			}),
+		'a file that could not be moved aside is not replaced');
+	is(slurp_file($file), "not a history\n", 'it is there still');
 	unlink $file;
-	mkfifo($file, 0600) or die "cannot make $file: $!";
-	ok($node->start(fail_ok => 1), 'a pipe instead of the file: the server starts');
+	make_incident();
+	ok(wait_until(sub { -f $file }), 'once it is removed, the history is written again');
+	unlink @names;
 	$node->stop;
-	ok(-p $aside, 'the pipe is moved aside');
-	unlink $aside;
 
 	# What was taken from a damaged file is kept, even if nothing happens.
 	my $damaged = $bytes;
