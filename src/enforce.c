@@ -802,11 +802,26 @@ wait_goes_on(const LgOpen *open)
 }
 
 /*
- * Is the session in the way still?  If it is over its limit as before, the
- * verdict is filled in, for a repetition or an escalation.
+ * A session that was signalled while it waited waits no more.  Is it at it to
+ * undo its statement, and in the way until that is done?  Those behind it would
+ * be hit for nothing.  "now" is what it does, in the same transaction as then.
  */
 static bool
-still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
+is_undoing(LgView *view, const LgOpen *open, const LgSession *now)
+{
+	LgNode	   *node = view->looked ? lg_node(view->graph, open->procno) : NULL;
+
+	return node != NULL && node->blocking_since <= open->acted_at && !node->waiting &&
+		now->stmt_start == open->stmt_start && !lg_state_is_idle(now);
+}
+
+/*
+ * Is the session in the way still?  If it is over its limit as before, the
+ * verdict is filled in, for a repetition or an escalation.  "delay" is how long
+ * it has to react, in ns.
+ */
+static bool
+still_open(LgView *view, const LgOpen *open, int64 delay, LgVerdict *verdict, bool *over)
 {
 	LgSession	now;
 	LgNode	   *node;
@@ -850,7 +865,9 @@ still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
 	}
 
 	if (open->wait_start != 0 && !wait_goes_on(open))
-		return false;
+		return open->wait_procno == open->procno &&
+			view->clock.now - open->acted_at < Min(delay, UNRESPONSIVE_AFTER) &&
+			is_undoing(view, open, &now);
 
 	if (open->limit != LG_NO_LIMIT)
 	{
@@ -929,7 +946,10 @@ lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
 		int64		delay;
 		LgValues	values;
 
-		if (!still_open(view, open, &verdict, &over))
+		lg_settings_of_session(open->procno, open->pid, open->session_start,
+							   &view->server, &values);
+		delay = values.value[LG_ESCALATION_DELAY] * LG_NANOS_PER_MS;
+		if (!still_open(view, open, delay, &verdict, &over))
 		{
 			lg_record_result(open->action_id, LG_RELEASED, Max(age, 0) / 1000);
 			if (track->open_action == open->action_id ||
@@ -937,10 +957,6 @@ lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
 				track->open_action = 0;
 			continue;
 		}
-
-		lg_settings_of_session(open->procno, open->pid, open->session_start,
-							   &view->server, &values);
-		delay = values.value[LG_ESCALATION_DELAY] * LG_NANOS_PER_MS;
 
 		if (open->action == LG_DO_CANCEL && over &&
 			open->limit != LG_NO_LIMIT && !lg_limits[open->limit].cancel_only &&
