@@ -10,7 +10,6 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/../lib";
 use LockguardTest;
-use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = lockguard_node('main');
@@ -41,11 +40,13 @@ sub convoy
 	scan($observer);
 	is_actions($observer, [], 'without lockguard nothing is done');
 
+	my $offset = -s $node->logfile;
 	configure($observer, enabled => 'on');
 	is_cancelled($migration, 'queued_blocker_timeout');
 	succeeds($_, 'SELECT') foreach @readers;
 	is_alive($migration, 'I');
-	like(slurp_file($node->logfile), qr/blocking 3 sessions for (?!0 ms)\d/, 'the log says for how long it was in the way');
+	$node->wait_for_log(qr/blocking 3 sessions for (?!0 ms)\d/, $offset);
+	pass('the log says for how long it was in the way');
 	is_actions(
 		$observer,
 		[
