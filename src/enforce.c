@@ -802,6 +802,22 @@ wait_goes_on(const LgOpen *open)
 }
 
 /*
+ * The node of a session that is in the way of somebody that it was in the way
+ * of when signalled, or NULL.  If we had not looked then, it may have been so
+ * although we see it only since.
+ */
+static LgNode *
+node_in_the_way(LgView *view, const LgOpen *open)
+{
+	LgNode	   *node = view->looked ? lg_node(view->graph, open->procno) : NULL;
+
+	if (node == NULL || node->blocking_since == LG_NEVER ||
+		(node->blocking_since > open->acted_at && !open->adopted))
+		return NULL;
+	return node;
+}
+
+/*
  * A session that was signalled while it waited waits no more.  Is it at it to
  * undo its statement, and in the way until that is done?  Those behind it would
  * be hit for nothing.  "now" is what it does, in the same transaction as then.
@@ -809,19 +825,18 @@ wait_goes_on(const LgOpen *open)
 static bool
 is_undoing(LgView *view, const LgOpen *open, const LgSession *now)
 {
-	LgNode	   *node = view->looked ? lg_node(view->graph, open->procno) : NULL;
+	LgNode	   *node = node_in_the_way(view, open);
 
-	return node != NULL && node->blocking_since <= open->acted_at && !node->waiting &&
-		now->stmt_start == open->stmt_start && !lg_state_is_idle(now);
+	return node != NULL && !node->waiting && now->stmt_start == open->stmt_start &&
+		!lg_state_is_idle(now) && view->clock.now - open->acted_at < UNRESPONSIVE_AFTER;
 }
 
 /*
  * Is the session in the way still?  If it is over its limit as before, the
- * verdict is filled in, for a repetition or an escalation.  "delay" is how long
- * it has to react, in ns.
+ * verdict is filled in, for a repetition or an escalation.
  */
 static bool
-still_open(LgView *view, const LgOpen *open, int64 delay, LgVerdict *verdict, bool *over)
+still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
 {
 	LgSession	now;
 	LgNode	   *node;
@@ -865,9 +880,7 @@ still_open(LgView *view, const LgOpen *open, int64 delay, LgVerdict *verdict, bo
 	}
 
 	if (open->wait_start != 0 && !wait_goes_on(open))
-		return open->wait_procno == open->procno &&
-			view->clock.now - open->acted_at < Min(delay, UNRESPONSIVE_AFTER) &&
-			is_undoing(view, open, &now);
+		return open->wait_procno == open->procno && is_undoing(view, open, &now);
 
 	if (open->limit != LG_NO_LIMIT)
 	{
@@ -897,13 +910,8 @@ still_open(LgView *view, const LgOpen *open, int64 delay, LgVerdict *verdict, bo
 	if (open->limit == LG_PREEMPT_TIMEOUT)
 		return *over = lg_preempt_again(view, open->wait_procno, open->procno, verdict);
 
-	/*
-	 * In the way of somebody that it was in the way of when signalled.  If we
-	 * had not looked then, it may have been so although we see it only since.
-	 */
-	node = view->looked ? lg_node(view->graph, open->procno) : NULL;
-	if (node == NULL || node->blocking_since == LG_NEVER ||
-		(node->blocking_since > open->acted_at && !open->adopted))
+	node = node_in_the_way(view, open);
+	if (node == NULL)
 		return false;
 	if (open->limit != LG_NO_LIMIT)
 		*over = lg_judge_again(view, open->procno, open->limit, verdict);
@@ -946,10 +954,7 @@ lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
 		int64		delay;
 		LgValues	values;
 
-		lg_settings_of_session(open->procno, open->pid, open->session_start,
-							   &view->server, &values);
-		delay = values.value[LG_ESCALATION_DELAY] * LG_NANOS_PER_MS;
-		if (!still_open(view, open, delay, &verdict, &over))
+		if (!still_open(view, open, &verdict, &over))
 		{
 			lg_record_result(open->action_id, LG_RELEASED, Max(age, 0) / 1000);
 			if (track->open_action == open->action_id ||
@@ -957,6 +962,10 @@ lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
 				track->open_action = 0;
 			continue;
 		}
+
+		lg_settings_of_session(open->procno, open->pid, open->session_start,
+							   &view->server, &values);
+		delay = values.value[LG_ESCALATION_DELAY] * LG_NANOS_PER_MS;
 
 		if (open->action == LG_DO_CANCEL && over &&
 			open->limit != LG_NO_LIMIT && !lg_limits[open->limit].cancel_only &&
