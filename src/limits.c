@@ -219,19 +219,18 @@ max_locks(LgView *view, const LgSubject *subject, int value, int64 *measured)
 					 value, measured);
 }
 
-/* Transaction ids used since one, but at most since another of later on. */
+/* Transaction ids used since that one was given out. */
 static int32
-xid_age(TransactionId next, TransactionId xid, TransactionId seen)
+xid_age(TransactionId next, TransactionId xid)
 {
-	if (!TransactionIdIsNormal(xid) || !TransactionIdIsValid(seen))
-		return 0;
-	return Max(Min((int32) (next - xid), (int32) (next - seen)), 0);
+	return TransactionIdIsNormal(xid) ? Max((int32) (next - xid), 0) : 0;
 }
 
 /*
- * A new snapshot takes over the oldest transaction id that is running, so it
- * is old at birth.  What the session can be blamed for is at most what has
- * been used since the snapshot was first seen.
+ * The age of its own transaction id is the session's doing.  But a new
+ * snapshot takes over the oldest transaction id that is running, so it is old
+ * at birth: what the session can be blamed for is at most what has been used
+ * since the snapshot was first seen.
  */
 static int64
 max_xmin_age(LgView *view, const LgSubject *subject, int value, int64 *measured)
@@ -240,8 +239,9 @@ max_xmin_age(LgView *view, const LgSubject *subject, int value, int64 *measured)
 	const LgTrack *track = subject->track;
 	TransactionId next = ReadNextTransactionId();
 
-	return passed_if(view, Max(xid_age(next, session->xid, track->xact_next_xid),
-							   xid_age(next, session->xmin, track->held_next_xid)),
+	return passed_if(view, Max(xid_age(next, session->xid),
+							   Min(xid_age(next, session->xmin),
+								   xid_age(next, track->held_next_xid))),
 					 value, measured);
 }
 

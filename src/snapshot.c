@@ -465,8 +465,7 @@ lg_read_texts(const LgSession *session, char *query, size_t query_size,
 }
 
 /*
- * Since when, in transaction ids, has a transaction been there, and held a
- * snapshot?  One of READ COMMITTED takes a new one with each statement; seen
+ * Since when, in transaction ids, has a transaction held a snapshot?  One of READ COMMITTED takes a new one with each statement; seen
  * with one between two statements, it has a cursor open, or is of a higher
  * isolation level.
  */
@@ -475,8 +474,6 @@ track_horizon(LgTrack *track, const LgSession *session)
 {
 	bool		snapshot = TransactionIdIsValid(session->xmin);
 
-	if (!TransactionIdIsValid(track->xact_next_xid))
-		track->xact_next_xid = ReadNextTransactionId();
 	if (lg_state_is_idle(session))
 		track->keeps_snapshot = snapshot;
 	if (!snapshot)
@@ -494,7 +491,7 @@ track_horizon(LgTrack *track, const LgSession *session)
 /*
  * Bring what is remembered of a process up to date: forget another process,
  * another transaction.  With want_next_xid, note where the transaction ids
- * stood when this transaction was first seen (takes XidGenLock, shared).
+ * stood when its snapshot was first seen (takes XidGenLock, shared).
  */
 void
 lg_track_session(LgTrack *track, const LgSession *session,
@@ -513,7 +510,7 @@ lg_track_session(LgTrack *track, const LgSession *session,
 	{
 		track->lxid = session->lxid;
 		track->xact_seen = 0;
-		track->xact_next_xid = track->held_next_xid = InvalidTransactionId;
+		track->held_next_xid = InvalidTransactionId;
 		track->keeps_snapshot = false;
 	}
 	if (track->xact_seen == 0)

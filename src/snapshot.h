@@ -113,8 +113,7 @@ typedef struct LgTrack
 	/* Its transaction. */
 	LocalTransactionId lxid;
 	int64		xact_seen;		/* when first seen */
-	TransactionId xact_next_xid;	/* next xid at that time */
-	TransactionId held_next_xid;	/* when its snapshot was; 0 = has none */
+	TransactionId held_next_xid;	/* next xid when its snapshot was; 0 = has none */
 	TransactionId held_xmin;	/* of that snapshot, */
 	TimestampTz held_stmt;		/* and the statement that had it first */
 	bool		keeps_snapshot; /* from one statement to the next */

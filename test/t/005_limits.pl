@@ -380,6 +380,13 @@ judge('idle_session_timeout',
 	$observer->value('SELECT pg_cancel_backend(' . $vacuum->pid . ')');
 	$vacuum->finish;
 	$vacuum->close;
+
+	# The age of a transaction id of its own is exact, also of what has been used
+	# before the worker has seen it.
+	my $burst = put(session($node, 'burst'), 'max_xmin_age', 100, 'BEGIN',
+		'DO $$ BEGIN FOR i IN 1..150 LOOP BEGIN INSERT INTO t VALUES (-10 - i);'
+		  . ' EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$');
+	is_terminated($burst, 'max_xmin_age');
 }
 
 # Priority: a waiter of higher priority has its blockers removed.

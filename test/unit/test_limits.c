@@ -684,6 +684,17 @@ xmin_age(void)
 	judge_ages(0);
 	CHECK_INT(verdicts.n, 0);
 
+	/* Its own id is its own, from the first look on. */
+	proc_of(0)->xmin = InvalidTransactionId;
+	proc_of(0)->xid = next_xid - 100;
+	judge_ages(0);
+	CHECK_INT(verdicts.n, 0);
+	next_xid++;
+	judge_ages(0);
+	only_verdict(0, LG_MAX_XMIN_AGE, LG_DO_CANCEL);
+	CHECK_INT(verdict_on(0)->measured, 101);
+	proc_of(0)->xid = InvalidTransactionId;
+
 	/* No age at all; and the largest value. */
 	*value(0, LG_MAX_XMIN_AGE) = 1;
 	proc_of(0)->xmin = InvalidTransactionId;
