@@ -54,6 +54,19 @@ is_queued_blocker(LgView *view, const LgNode *node)
 		!lg_in_cycle(view->graph, node->known->session.procno);
 }
 
+/*
+ * Since when is a node to blame as what it is now, a root or a queued blocker?
+ * An escalation that has begun goes on through a deadlock.
+ */
+static int64
+blamed_since(LgView *view, const LgSubject *subject)
+{
+	const LgNode *node = subject->node;
+	int64		since = node->waiting ? node->blocking_since : node->root_since;
+
+	return subject->again ? since : lg_blamed_since(view->graph, node, since);
+}
+
 static bool
 is_root(LgView *view, const LgNode *node)
 {
@@ -67,7 +80,7 @@ idle_blocker_timeout(LgView *view, const LgSubject *subject, int value, int64 *m
 
 	if (!is_root(view, node) || node->known->idle_since == LG_NEVER)
 		return LG_NEVER;
-	return passed_after(view, Max(node->root_since, node->known->idle_since),
+	return passed_after(view, Max(blamed_since(view, subject), node->known->idle_since),
 						value, measured);
 }
 
@@ -76,7 +89,7 @@ blocker_timeout(LgView *view, const LgSubject *subject, int value, int64 *measur
 {
 	if (!is_root(view, subject->node))
 		return LG_NEVER;
-	return passed_after(view, subject->node->root_since, value, measured);
+	return passed_after(view, blamed_since(view, subject), value, measured);
 }
 
 static int64
@@ -86,7 +99,7 @@ queued_blocker_timeout(LgView *view, const LgSubject *subject, int value, int64 
 
 	if (!is_queued_blocker(view, node))
 		return LG_NEVER;
-	return passed_after(view, Max(node->blocking_since,
+	return passed_after(view, Max(blamed_since(view, subject),
 								  lg_relation_wait(view->graph, node)->since),
 						value, measured);
 }
@@ -123,12 +136,9 @@ max_blocked_sessions(LgView *view, const LgSubject *subject, int value, int64 *m
 	int			blocked;
 	int			count = 0;
 
-	if (is_root(view, node))
-		own_time = node->root_since + old_enough;
-	else if (is_queued_blocker(view, node))
-		own_time = node->blocking_since + old_enough;
-	else
+	if (!is_root(view, node) && !is_queued_blocker(view, node))
 		return LG_NEVER;
+	own_time = blamed_since(view, subject) + old_enough;
 
 	blocked = lg_downstream(graph, node->known->session.procno);
 	for (int i = 0; i < blocked; i++)
@@ -572,6 +582,7 @@ subject_of_node(LgView *view, LgNode *node)
 	subject.values = &node->known->values;
 	subject.track = &view->tracks[node->known->session.procno];
 	subject.node = node;
+	subject.again = false;
 	return subject;
 }
 
@@ -668,14 +679,22 @@ is_busy(const LgTrack *track, int limit)
 		(track->open_action < 0 && track->open_limit == limit);
 }
 
-/* At the end of its transaction, or gone since it was seen in the way. */
+/*
+ * At the end of its transaction, or gone since it was seen in the way; or
+ * undoing a statement that the server has ended because of a deadlock.
+ */
 static bool
-is_leaving(const LgSession *session)
+is_leaving(LgView *view, const LgSession *session)
 {
-	return session->kind == LG_KIND_NONE || lg_in_transit(session);
+	return session->kind == LG_KIND_NONE || lg_in_transit(session) ||
+		lg_undoes_deadlock(view->graph, session->procno, session,
+						   view->clock.now, LG_UNDOING_MOST);
 }
 
-/* Is somebody of this tree signalled and not gone yet? */
+/*
+ * Is a session of this tree on its way out, signalled by us or ended by the
+ * server's detector of deadlocks, and not gone yet?
+ */
 static bool
 tree_is_busy(LgView *view, int tree)
 {
@@ -684,6 +703,12 @@ tree_is_busy(LgView *view, int tree)
 	for (int i = 0; i < graph->nactive; i++)
 	{
 		int			procno = graph->active[i];
+		LgNode	   *node = &graph->nodes[procno];
+
+		if (node->is_known && lg_tree(graph, procno) == tree &&
+			lg_undoes_deadlock(graph, procno, &node->known->session,
+							   view->clock.now, LG_UNDOING_MOST))
+			return true;
 
 		if (view->tracks[procno].open_action > 0 &&
 			view->tracks[procno].pid == graph->nodes[procno].pid &&
@@ -733,7 +758,7 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 			(node->waiting && lg_relation_wait(graph, node) == NULL))
 			continue;
 		subject = subject_of_node(view, node);
-		if (is_leaving(&node->known->session))
+		if (is_leaving(view, &node->known->session))
 			continue;
 
 		for (int l = 0; l < (int) lengthof(blocker_limits); l++)
@@ -849,7 +874,7 @@ preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 		LgVerdict	verdict;
 		const char *reason;
 
-		if (is_leaving(&node->known->session))
+		if (is_leaving(view, &node->known->session))
 			continue;
 		if (!lg_is_root(graph, node))
 		{
@@ -1018,6 +1043,7 @@ lg_judge_again(LgView *view, int procno, int limit, LgVerdict *verdict)
 		subject.track = &view->tracks[procno];
 		subject.node = NULL;
 	}
+	subject.again = true;
 	if (subject.values->value[limit] == 0)
 		return false;
 	at = lg_limits[limit].passed_at(view, &subject, subject.values->value[limit],
@@ -1060,6 +1086,7 @@ lg_judge_session(LgView *view, int procno, LgVerdicts *verdicts)
 	subject.values = &values;
 	subject.track = track;
 	subject.node = view->looked ? lg_node(view->graph, procno) : NULL;
+	subject.again = false;
 	for (int limit = 0; limit < LG_NUM_LIMITS; limit++)
 	{
 		int64		measured = 0;
@@ -1078,7 +1105,9 @@ lg_judge_session(LgView *view, int procno, LgVerdicts *verdicts)
 
 		/* If nothing comes of it now, something may at the next scan. */
 		due(verdicts, view->clock.now + lg_naptime * LG_NANOS_PER_MS);
-		if (is_busy(track, limit))
+		if (is_busy(track, limit) ||
+			lg_undoes_deadlock(view->graph, procno, &session, view->clock.now,
+							   LG_UNDOING_MOST))
 			continue;
 		decide(&verdict, &session, &values, limit);
 		complete(view, &verdict, subject.node, at, measured);

@@ -32,7 +32,12 @@ typedef struct LgSubject
 	const LgValues *values;
 	LgTrack    *track;
 	const LgNode *node;			/* NULL if it neither waits nor blocks */
+	bool		again;			/* it has been signalled for this before */
 } LgSubject;
+
+/* For how long a session that undoes its statement is left alone (ns). */
+#define LG_UNDOING_MOST	(10 * LG_NANOS_PER_SEC)
+
 
 /* What has to be proved again before the signal. */
 typedef enum LgProof

@@ -589,6 +589,7 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 		subject.values = &values;
 		subject.track = &view->tracks[procno];
 		subject.node = node;
+		subject.again = false;
 		limit_at = lg_next_limit(view, &subject, &limit);
 
 		put(&row, Int32GetDatum(session.pid));

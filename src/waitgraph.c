@@ -75,6 +75,10 @@ lg_graph_create(MemoryContext context)
 	graph->upstream = palloc_array(int, LG_TOTAL_PROCS);
 	graph->edges = palloc_array(LgEvidence, LG_TOTAL_PROCS);
 	graph->downward = palloc_array(int, LG_TOTAL_PROCS);
+	graph->searches = palloc_array(LgSearch, LG_TOTAL_PROCS);
+	graph->unassigned = palloc_array(int, LG_TOTAL_PROCS);
+	graph->order = palloc_array(int, LG_TOTAL_PROCS);
+	graph->low = palloc_array(int, LG_TOTAL_PROCS);
 	MemoryContextSwitchTo(old);
 	return graph;
 }
@@ -440,6 +444,7 @@ add_node(LgGraph *graph, int procno, int member, int pid)
 		node->pid = procno == member ? pid : ProcGlobal->allProcs[procno].pid;
 		node->waiting = false;
 		node->is_known = false;
+		node->in_cycle = false;
 		node->first_wait = -1;
 		node->first_hold = -1;
 		node->blocking_since = LG_NEVER;
@@ -766,6 +771,152 @@ root_since(LgWaitTrack *track, int64 blocking_since, int64 now)
 	return Min(now, blocking_since + waited - track->blame_waited);
 }
 
+/* Begin to search what a node waits for. */
+static void
+begin_search(LgGraph *graph, int node, int depth, int *nfound, int *nunassigned)
+{
+	LgSearch   *search = &graph->searches[depth];
+
+	search->node = node;
+	search->waiter = graph->nodes[node].first_wait;
+	search->blocker.position = 0;
+	graph->nodes[node].visit = graph->visit;
+	graph->order[node] = graph->low[node] = (*nfound)++;
+	graph->unassigned[(*nunassigned)++] = node;
+}
+
+/*
+ * Mark the nodes that wait for themselves: those in strongly connected
+ * components of more than one (R. Tarjan, "Depth-first search and linear graph
+ * algorithms", 1972, without recursion).
+ *
+ * Within one lock, waiters only wait for those ahead of them, so a cycle has
+ * to lead through nodes that wait and stand in others' way with another lock
+ * or by another member of their group.  The search begins with these, and
+ * there are few: the queue of a row or a table has none but its first.
+ */
+static void
+find_cycles(LgGraph *graph)
+{
+	int			nfound = 0;
+	int			nunassigned = 0;
+
+	graph->visit++;
+	for (int i = 0; i < graph->nactive; i++)
+	{
+		LgNode	   *start = &graph->nodes[graph->active[i]];
+		int			depth = 0;
+
+		if (start->first_wait < 0 || start->visit == graph->visit ||
+			(start->first_hold < 0 &&
+			 graph->waiters[start->first_wait].next_of_node < 0))
+			continue;
+		begin_search(graph, graph->active[i], depth++, &nfound, &nunassigned);
+		while (depth > 0)
+		{
+			LgSearch   *search = &graph->searches[depth - 1];
+			int			node = search->node;
+			int			other;
+
+			if (search->waiter >= 0 &&
+				lg_next_blocker(graph, &graph->waiters[search->waiter], &search->blocker))
+			{
+				other = search->blocker.node;
+				if (graph->nodes[other].first_wait < 0 || other == node)
+					continue;
+				if (graph->nodes[other].visit != graph->visit)
+					begin_search(graph, other, depth++, &nfound, &nunassigned);
+				else if (graph->order[other] >= 0)
+					graph->low[node] = Min(graph->low[node], graph->order[other]);
+				continue;
+			}
+			if (search->waiter >= 0)
+			{
+				search->waiter = graph->waiters[search->waiter].next_of_node;
+				search->blocker.position = 0;
+				continue;
+			}
+
+			/* All that it waits for has been searched. */
+			depth--;
+			if (depth > 0)
+			{
+				int			before = graph->searches[depth - 1].node;
+
+				graph->low[before] = Min(graph->low[before], graph->low[node]);
+			}
+			if (graph->low[node] == graph->order[node])
+			{
+				bool		cycle = graph->unassigned[nunassigned - 1] != node;
+
+				do
+				{
+					other = graph->unassigned[--nunassigned];
+					graph->nodes[other].in_cycle = cycle;
+					graph->order[other] = -1;
+				} while (other != node);
+			}
+		}
+	}
+}
+
+/*
+ * Time in a deadlock does not count: bring up to date since when a node is out
+ * of one.  If it got the server's error, its clock goes on, lest a session
+ * shield itself by provoking deadlocks.
+ */
+static void
+track_cycle(LgGraph *graph, LgNode *node, LgWaitTrack *track, int64 now)
+{
+	volatile PGPROC *proc = &ProcGlobal->allProcs[node - graph->nodes];
+
+	if (node->in_cycle)
+	{
+		lg_know(graph, node);
+		track->cycle_seen = now;
+		track->cycle_stmt = node->known->session.stmt_start;
+	}
+	else if (track->cycle_seen != 0)
+	{
+		/* If its wait is over, it came out when that ended. */
+		int64		left = node->waiting ? now :
+			Max(track->wait_ended, track->cycle_seen);
+
+		if (!node->waiting && proc->waitStatus == PROC_WAIT_STATUS_ERROR)
+			track->cycle_error = left;
+		else
+			track->cycle_left = left;
+		track->cycle_seen = 0;
+	}
+}
+
+/*
+ * From when on is a node to blame for what it has done since "since"?  Not for
+ * time before it came out of a deadlock.
+ */
+int64
+lg_blamed_since(const LgGraph *graph, const LgNode *node, int64 since)
+{
+	const LgWaitTrack *track = &graph->wait_tracks[node - graph->nodes];
+
+	return track->pid == node->pid ? Max(since, track->cycle_left) : since;
+}
+
+/*
+ * Has a session got the server's error about a deadlock, and is it still
+ * undoing its statement?  That is believed for "most" ns.
+ */
+bool
+lg_undoes_deadlock(const LgGraph *graph, int node, const LgSession *session,
+				   int64 now, int64 most)
+{
+	const LgWaitTrack *track = &graph->wait_tracks[node];
+
+	return track->cycle_error != 0 && track->pid == session->pid &&
+		!session->waiting && session->stmt_start == track->cycle_stmt &&
+		now - track->cycle_error < most && !lg_state_is_idle(session);
+}
+
 /*
  * Look at the lock manager: walk the locks of all waiters in "found" that
  * have waited at least min_age ns, and find out who blocks whom since when.
@@ -877,6 +1028,7 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 
 	for (int l = 0; l < graph->nlocks; l++)
 		blame_lock(graph, &graph->locks[l]);
+	find_cycles(graph);
 
 	now = lg_now();
 	for (int i = 0; i < graph->nactive; i++)
@@ -886,6 +1038,8 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 
 		if (!node->waiting)
 			end_wait(track, track->wait_seen < clock->now ? track->wait_seen : now);
+
+		track_cycle(graph, node, track, now);
 
 		/* Who only waits in a queue cannot become a root by that. */
 		node->root_since = node->blocking_since;
@@ -1226,24 +1380,11 @@ lg_upstream(LgGraph *graph, int start)
 	return n;
 }
 
-/*
- * Does a node wait for itself?  Runs a traversal, and leaves its steps.
- */
+/* Does a node wait for itself? */
 bool
-lg_in_cycle(LgGraph *graph, int node)
+lg_in_cycle(const LgGraph *graph, int node)
 {
-	lg_downstream(graph, node);
-	for (int w = graph->nodes[node].first_wait; w >= 0;
-		 w = graph->waiters[w].next_of_node)
-	{
-		LgBlocker	blocker = {0};
-
-		while (lg_next_blocker(graph, &graph->waiters[w], &blocker))
-			if (blocker.node != node &&
-				graph->nodes[blocker.node].visit == graph->visit)
-				return true;
-	}
-	return false;
+	return graph->nodes[node].in_cycle;
 }
 
 /*

@@ -47,6 +47,12 @@ typedef struct LgWaitTrack
 	/* What it had waited itself when it began to block; see root_since(). */
 	int64		blame_since;
 	int64		blame_waited;
+
+	/* Deadlocks; see track_cycle(). */
+	int64		cycle_seen;		/* last look that saw it in one; 0 = is in none */
+	TimestampTz cycle_stmt;		/* its statement then */
+	int64		cycle_left;		/* when it came out of one without an error; or 0 */
+	int64		cycle_error;	/* when it came out with the error; or 0 */
 }			LG_ON_CACHE_LINE LgWaitTrack;
 
 StaticAssertDecl(offsetof(LgWaitTrack, waited) <= LG_CACHE_LINE,
@@ -135,6 +141,7 @@ typedef struct LgNode
 	uint32		visit;
 	bool		waiting;		/* some member waits for a heavyweight lock */
 	bool		is_known;		/* lg_know() has filled "known" in this look */
+	bool		in_cycle;		/* waits for itself */
 	uint8		blame_kind;		/* LgBlockKind; see below */
 	int			blame_procno;
 	LgKnown    *known;			/* never NULL, but see is_known */
@@ -148,6 +155,24 @@ typedef struct LgNode
 
 StaticAssertDecl(sizeof(LgNode) <= LG_CACHE_LINE,
 				 "what is needed of everybody is one cache line");
+
+/* A blocker of a waiter; see lg_next_blocker(). */
+typedef struct LgBlocker
+{
+	int			position;		/* where the iteration stands; begin with 0 */
+	int			node;
+	int			procno;
+	int			pid;			/* of procno */
+	LgBlockKind kind;
+} LgBlocker;
+
+/* A node whose blockers are being searched for cycles; see find_cycles(). */
+typedef struct LgSearch
+{
+	int			node;
+	int			waiter;			/* the wait whose blockers are next; or -1 */
+	LgBlocker	blocker;		/* and how far that has come */
+} LgSearch;
 
 /* One step of a traversal downstream of a node. */
 typedef struct LgStep
@@ -196,6 +221,12 @@ typedef struct LgGraph
 	LgEvidence *edges;			/* by node: how it blocks another of them, */
 	int		   *downward;		/* and which, that was found before it */
 
+	/* For find_cycles(): one per PGPROC each; order and low by node. */
+	LgSearch   *searches;
+	int		   *unassigned;
+	int		   *order;			/* in which they were found; -1 = assigned */
+	int		   *low;
+
 	int64		max_lock_time;	/* longest a partition lock was held, ns */
 
 	/* The caller's, for lg_know(). */
@@ -210,16 +241,6 @@ typedef struct LgFound
 	int			procno;
 	int64		since;			/* monotonic ns */
 } LgFound;
-
-/* A blocker of a waiter; see lg_next_blocker(). */
-typedef struct LgBlocker
-{
-	int			position;		/* where the iteration stands; begin with 0 */
-	int			node;
-	int			procno;
-	int			pid;			/* of procno */
-	LgBlockKind kind;
-} LgBlocker;
 
 extern LgGraph *lg_graph_create(MemoryContext context);
 extern int	lg_find_waiters(LgGraph *graph, LgFound *found, int nbefore,
@@ -243,7 +264,10 @@ extern void lg_depth_first(LgGraph *graph);
 extern int	lg_upstream(LgGraph *graph, int start);
 extern void lg_describe_wait(const LgGraph *graph, const LgWaiter *wait,
 							 LgEvidence *evidence);
-extern bool lg_in_cycle(LgGraph *graph, int node);
+extern bool lg_in_cycle(const LgGraph *graph, int node);
+extern int64 lg_blamed_since(const LgGraph *graph, const LgNode *node, int64 since);
+extern bool lg_undoes_deadlock(const LgGraph *graph, int node, const LgSession *session,
+							   int64 now, int64 most);
 extern int	lg_find_roots(LgGraph *graph, int *roots);
 extern int	lg_tree(LgGraph *graph, int node);
 

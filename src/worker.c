@@ -243,7 +243,9 @@ publish_measures(LgWorker *worker)
 			continue;
 		slot->measured_pid = node->pid;
 		slot->measured_at = worker->view.clock.now;
-		slot->blocking_since = node->waiting ? node->blocking_since : node->root_since;
+		slot->blocking_since = node->blocking_since == LG_NEVER ? LG_NEVER :
+			lg_blamed_since(graph, node, node->waiting ?
+							node->blocking_since : node->root_since);
 		slot->idle_since = node->is_known ? node->known->idle_since : LG_NEVER;
 	}
 	LWLockRelease(lg_shared->lock);

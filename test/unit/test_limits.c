@@ -907,6 +907,95 @@ deadlock(void)
 	only_verdict(0, LG_LOCK_WAIT_TIMEOUT, LG_DO_CANCEL);
 }
 
+/* Sessions 0 and 1 in a deadlock, of 1 s by now; 2 waits behind 1. */
+static LOCK *
+deadlock_of_1s(int limit, int ms)
+{
+	LOCK	   *a;
+	LOCK	   *b;
+
+	start(10, 0);
+	sessions(3);
+	for (int i = 0; i < 3; i++)
+		*value(i, limit) = ms;
+	a = lock_on(LOCKTAG_RELATION, 1, 1);
+	b = lock_on(LOCKTAG_RELATION, 1, 2);
+	hold(a, 0, AccessExclusiveLock);
+	hold(b, 1, AccessExclusiveLock);
+	wait_for_lock(b, 0, AccessExclusiveLock);
+	wait_for_lock(a, 1, AccessExclusiveLock);
+	wait_for_lock(a, 2, AccessShareLock);
+	for (int i = 0; i < 10; i++)
+	{
+		judge();
+		CHECK_INT(verdicts.n, 0);
+		clock_ns += 100 * MS;
+	}
+	judge();
+	CHECK_INT(verdicts.n, 0);
+	return a;
+}
+
+/* Time in a deadlock does not count for the one that did not get the error. */
+static void
+after_deadlock(void)
+{
+	/* The other keeps its lock: it caught the error after a savepoint. */
+	deadlock_of_1s(LG_QUEUED_BLOCKER_TIMEOUT, 500);
+	stop_waiting(0);
+	proc_of(0)->waitStatus = PROC_WAIT_STATUS_ERROR;
+	session_state(0, STATE_IDLEINTRANSACTION);
+	for (int i = 0; i < 5; i++)
+	{
+		judge();
+		CHECK_INT(verdicts.n, 0);
+		clock_ns += 100 * MS;
+	}
+	judge();
+	only_verdict(1, LG_QUEUED_BLOCKER_TIMEOUT, LG_DO_CANCEL);
+	CHECK_INT(verdict_on(1)->measured, 500);
+
+	/* An escalation that had begun before goes on. */
+	{
+		LgVerdict	again;
+
+		deadlock_of_1s(LG_QUEUED_BLOCKER_TIMEOUT, 500);
+		stop_waiting(0);
+		proc_of(0)->waitStatus = PROC_WAIT_STATUS_ERROR;
+		judge();
+		CHECK_INT(verdicts.n, 0);
+		CHECK(lg_judge_again(&view, 1, LG_QUEUED_BLOCKER_TIMEOUT, &again));
+	}
+}
+
+/* The one that got the error is left alone, with its tree, while it undoes. */
+static void
+undoes_deadlock(void)
+{
+	for (int next_statement = 0; next_statement < 2; next_statement++)
+	{
+		deadlock_of_1s(LG_BLOCKER_TIMEOUT, 500);
+		*value(1, LG_BLOCKER_TIMEOUT) = 0;
+		stop_waiting(0);
+		proc_of(0)->waitStatus = PROC_WAIT_STATUS_ERROR;
+		judge();
+		CHECK_INT(verdicts.n, 0);
+		clock_ns += 9900 * MS;
+		judge();
+		CHECK_INT(verdicts.n, 0);
+		*value(0, LG_TRANSACTION_TIMEOUT) = 100;
+		judge_ages(0);
+		CHECK_INT(verdicts.n, 0);
+		*value(0, LG_TRANSACTION_TIMEOUT) = 0;
+		if (next_statement)
+			status_of(0)->st_activity_start_timestamp++;
+		else
+			clock_ns += 100 * MS;
+		judge();
+		only_verdict(0, LG_BLOCKER_TIMEOUT, LG_DO_CANCEL);
+	}
+}
+
 /* The order of removal: idle root, queued blocker, active root. */
 static void
 one_victim_per_tree(void)
@@ -1727,6 +1816,8 @@ const Test	limits_tests[] = {
 	{"limits: who is never signalled", protected},
 	{"limits: a parallel worker", parallel_worker},
 	{"limits: a deadlock", deadlock},
+	{"limits: out of a deadlock", after_deadlock},
+	{"limits: undoing a statement after a deadlock", undoes_deadlock},
 	{"limits: one victim per tree, in order", one_victim_per_tree},
 	{"limits: a tree with a signal on its way", busy_tree},
 	{"limits: verdicts in order", sorted},

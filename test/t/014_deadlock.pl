@@ -1,0 +1,92 @@
+# Time in a deadlock counts for nobody: when the server has ended one statement,
+# the others have not been in anybody's way for as long as it lasted.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../lib";
+use LockguardSession;
+use LockguardTest;
+use Test::More;
+
+my $node = lockguard_node('main', conf => <<'CONF');
+deadlock_timeout = '1h'
+CONF
+my $observer = LockguardTest::Session->new($node, 'observer');
+$observer->query_ok("CREATE TABLE $_ ()") foreach 'a', 'b';
+$observer->query_ok(<<'SQL');
+-- Wait for a lock, and catch the server's error.  Returns when that came, after
+-- so many seconds, by the clock of the server; what was locked before stays so.
+CREATE FUNCTION provoke(seconds float8) RETURNS float8 LANGUAGE plpgsql AS $$
+DECLARE
+	at timestamptz;
+BEGIN
+	BEGIN
+		LOCK b;
+	EXCEPTION WHEN deadlock_detected THEN
+		at := clock_timestamp();
+		PERFORM pg_sleep(seconds);
+	END;
+	RETURN extract(epoch FROM at);
+END $$
+SQL
+# Two in a deadlock of a second and a half, and a third behind the second.  The
+# first one gets the error.
+sub deadlock
+{
+	my ($seconds) = @_;
+	my @s = map { session($node, "S$_") } 1 .. 3;
+
+	$_->query_ok('BEGIN') foreach @s;
+	$s[0]->query_ok("SET deadlock_timeout = '1500ms'");
+	$s[0]->query_ok('LOCK a');
+	$s[1]->query_ok('LOCK b');
+	$s[1]->start('LOCK a');
+	is_waiting($observer, $s[1]);
+	$s[2]->start('SELECT count(*) FROM a');
+	is_waiting($observer, $s[2]);
+	$s[0]->start("SELECT provoke($seconds)");
+	return @s;
+}
+
+# Their locks stay, so that the second goes on to wait.
+{
+	configure($observer, queued_blocker_timeout => '800ms');
+	my @s = deadlock(0);
+	my $ended = $s[0]->finish->{rows}[0][0];
+
+	ok($ended, 'the first one gets the error');
+	is_cancelled($s[1], 'queued_blocker_timeout');
+	my ($acted_at) = map { $_->[0] } $observer->rows(
+		'SELECT extract(epoch FROM acted_at) FROM lockguard.actions WHERE pid = ' . $s[1]->pid);
+	note 'the second one was cancelled ', $acted_at - $ended, ' s later';
+	cmp_ok($acted_at - $ended, '>=', 0.8, 'the clock of the second one began anew');
+	cmp_ok($acted_at - $ended, '<', 5, 'and went on');
+	is_alive($s[0], 'T');
+	$s[0]->query_ok('ROLLBACK');
+	succeeds($s[2], 'SELECT');
+	$_->close foreach @s;
+	configure($observer, queued_blocker_timeout => undef);
+}
+
+# While the first one sees to its error, nobody in its tree is signalled.  Its
+# own clock goes on: it had been in the way before.
+{
+	configure($observer, blocker_timeout => '300ms', queued_blocker_timeout => '300ms');
+	my @s = deadlock(2);
+	my $result = $s[0]->finish;
+
+	ok(!$result->{error}, 'the first one is not cancelled meanwhile')
+	  || diag explain $result->{error};
+	$s[0]->query_ok('ROLLBACK');
+	succeeds($s[1], 'the second one');
+	$s[1]->query_ok('ROLLBACK');
+	succeeds($s[2], 'the third one');
+	is_deeply([ map { recorded($observer, $_) } @s ], [], 'nobody is signalled');
+	$_->close foreach @s;
+	configure($observer, blocker_timeout => undef, queued_blocker_timeout => undef);
+}
+
+$node->stop;
+done_testing();
