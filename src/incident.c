@@ -549,7 +549,7 @@ is_another(const LgIncident *incident, const LgNode *root, int64 last_scan)
 static void
 follow_clock(LgIncidents *incidents, const LgClock *clock)
 {
-	TimestampTz ahead = clock->wall - clock->now / 1000;
+	TimestampTz ahead = clock->wall - (clock->now + clock->frozen) / 1000;
 	TimestampTz step = ahead - incidents->ahead;
 
 	incidents->ahead = ahead;

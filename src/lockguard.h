@@ -203,6 +203,12 @@ typedef struct LgShared
 	pg_atomic_uint32 settings_changes;
 
 	/*
+	 * How long in all the server has stood still, in ns; lg_now() leaves it
+	 * out.  Written by the worker.
+	 */
+	pg_atomic_uint64 frozen;
+
+	/*
 	 * Set while nobody is in a transaction and the worker sleeps for longer
 	 * than the limits would allow otherwise.  Who begins a statement then
 	 * wakes it.
@@ -251,6 +257,7 @@ extern LgShared *lg_shared;
 extern PGDLLEXPORT void lg_worker_main(Datum main_arg);
 
 extern int64 lg_now(void);
+extern int64 lg_frozen_time(void);
 extern LgSlot *lg_slot(int procno);
 extern bool lg_wake_worker(void);
 extern void lg_end_doze(void);

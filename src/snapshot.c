@@ -46,14 +46,27 @@
 /* A wall clock that moved this much against the monotonic one has stepped. */
 #define CLOCK_STEP_NANOS	(5 * LG_NANOS_PER_MS)
 
-/* Monotonic time in nanoseconds, from an arbitrary start; never steps. */
+/*
+ * Monotonic time in nanoseconds, from an arbitrary start.  It never steps, but
+ * leaves out the time that the server has stood still, once the worker has
+ * found that out; see account_for_gap() in worker.c.  To the wall clock that
+ * looks like a step, and is treated like one: what began before it cannot be
+ * told to have lasted longer.
+ */
 int64
 lg_now(void)
 {
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64) ts.tv_sec * LG_NANOS_PER_SEC + ts.tv_nsec;
+	return (int64) ts.tv_sec * LG_NANOS_PER_SEC + ts.tv_nsec - lg_frozen_time();
+}
+
+/* How long the server has stood still in all, as far as is known, in ns. */
+int64
+lg_frozen_time(void)
+{
+	return lg_shared ? (int64) pg_atomic_read_u64(&lg_shared->frozen) : 0;
 }
 
 /*
@@ -102,6 +115,7 @@ lg_clock_read(LgClock *clock)
 	clock->started = true;
 	clock->now = now;
 	clock->wall = wall;
+	clock->frozen = lg_frozen_time();
 }
 
 /*

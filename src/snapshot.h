@@ -16,14 +16,16 @@
 #define LG_NEVER	PG_INT64_MAX
 
 /*
- * Two clocks read together.  Durations are measured on the monotonic one;
- * PostgreSQL's shared memory has moments of the wall clock only.
+ * Two clocks read together.  Durations are measured on the monotonic one, less
+ * the time that the server has stood still; PostgreSQL's shared memory has
+ * moments of the wall clock only.
  */
 typedef struct LgClock
 {
 	int64		now;			/* monotonic, ns */
 	TimestampTz wall;			/* wall clock, us */
 	int64		stepped;		/* when the wall clock was last seen to step */
+	int64		frozen;			/* of LgShared, at that moment */
 	bool		started;
 } LgClock;
 

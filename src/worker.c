@@ -17,6 +17,8 @@
  */
 #include "postgres.h"
 
+#include <time.h>
+
 #include "access/twophase.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
@@ -43,6 +45,9 @@
 /* The longest doze: not all that can be in somebody's way wakes us. */
 #define MAX_DOZE	LG_NANOS_PER_SEC
 
+/* A worker that is this late has been stopped, and not it alone. */
+#define FREEZE		LG_NANOS_PER_SEC
+
 /* Private state of the worker; all of it lives as long as the process. */
 typedef struct LgWorker
 {
@@ -63,6 +68,11 @@ typedef struct LgWorker
 	bool		incident_open;
 	bool		dozed;			/* it dozed after the last scan */
 	bool		exact;			/* the next scan is for a limit that is passed then */
+
+	/* To find out that the server has stood still; see account_for_gap(). */
+	int64		awake_since;	/* monotonic ns */
+	int64		cpu_read_at;
+	int64		cpu_time;		/* of this process then, ns */
 } LgWorker;
 
 static void
@@ -389,7 +399,10 @@ scan(LgWorker *worker, bool whole)
 	/* From which age on does a wait matter? */
 	min_age = smaller(tenth, smallest(worker, LG_LOCK_WAIT_TIMEOUT));
 	lg_follow_adopt(view, worker->follow);
+
+	/* After a step of the clock, waits look younger than they are. */
 	must_look = whole ||
+		(worker->incident_open && view->clock.stepped > start - min_age) ||
 		(worker->follow->n > 0 && lg_follow_needs_look(worker->follow)) ||
 		(max_prepared_xacts > 0 && lg_prepared_due(worker->prepared, start));
 	if (must_look)
@@ -486,6 +499,17 @@ scan(LgWorker *worker, bool whole)
 	return wake;
 }
 
+/* How long this process has used a processor, in ns; 0 if that cannot be told. */
+static int64
+read_cpu_time(void)
+{
+	struct timespec ts;
+
+	if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts) != 0)
+		return 0;
+	return (int64) ts.tv_sec * LG_NANOS_PER_SEC + ts.tv_nsec;
+}
+
 /* All memory that the worker needs, once and for all. */
 static LgWorker *
 worker_create(void)
@@ -505,9 +529,38 @@ worker_create(void)
 	worker->scan_context = AllocSetContextCreate(TopMemoryContext, "lockguard scan",
 												 ALLOCSET_DEFAULT_SIZES);
 	worker->settings_changes = pg_atomic_read_u32(&lg_shared->settings_changes) - 1;
-	worker->last_scan = lg_now();
+
+	/* Whether the clock has just stepped cannot be told: as if it had. */
+	lg_clock_read(&worker->view.clock);
+	worker->view.clock.stepped = worker->view.clock.now;
+	worker->last_scan = worker->awake_since = lg_now();
+	worker->cpu_time = read_cpu_time();
+	worker->cpu_read_at = worker->last_scan;
 	worker->incident_open = true;	/* of the worker before this one, perhaps */
 	return worker;
+}
+
+#ifdef LOCKGUARD_DEBUG
+/* How long the worker has stood at wait points since its last nap, ns. */
+static int64 debug_waited = 0;
+#endif
+
+/*
+ * The worker has not run for that long, although it meant to.  So a virtual
+ * machine was stopped, or a container frozen, or the machine has no processor
+ * to spare: sessions will not have run, either, and a client's COMMIT may be on
+ * its way.  That time counts for nobody.
+ */
+static void
+account_for_gap(int64 gap)
+{
+	if (gap <= FREEZE)
+		return;
+	pg_atomic_fetch_add_u64(&lg_shared->frozen, (uint64) gap);
+	ereport(LOG,
+			(errmsg("lockguard: the worker was not run for %.1f s",
+					(double) gap / LG_NANOS_PER_SEC),
+			 errdetail("That time counts towards no limit.")));
 }
 
 /*
@@ -517,23 +570,44 @@ worker_create(void)
  * time would be for nothing.
  */
 static void
-nap(int64 wake, bool exact)
+nap(LgWorker *worker, int64 wake)
 {
+	bool		exact = worker->exact;
 	int64		ms = lg_naptime;
+	int64		now = lg_now();
+	int64		awake = now - worker->awake_since;
 	int64		left;
+
+#ifdef LOCKGUARD_DEBUG
+	awake -= debug_waited;
+	debug_waited = 0;
+#endif
+	/* Stopped in the middle of a scan?  A long one may have been at work. */
+	if (awake > FREEZE)
+	{
+		account_for_gap(awake - (read_cpu_time() - worker->cpu_time));
+		now = lg_now();
+	}
+	if (now - worker->cpu_read_at >= LG_NANOS_PER_SEC)
+	{
+		worker->cpu_time = read_cpu_time();
+		worker->cpu_read_at = now;
+	}
 
 	if (wake != LG_NEVER)
 	{
-		left = Max(wake - lg_now(), 0);
+		left = Max(wake - now, 0);
 		ms = Min(ms, (left + (exact ? 0 : LG_NANOS_PER_MS - 1)) / LG_NANOS_PER_MS);
 	}
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 ms, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
+	account_for_gap(lg_now() - now - ms * LG_NANOS_PER_MS);
 
 	left = wake - lg_now();
 	if (exact && left > 0 && left < LG_NANOS_PER_MS)
 		pg_usleep(left / 1000 + 1);
+	worker->awake_since = lg_now();
 }
 
 #ifdef LOCKGUARD_DEBUG
@@ -544,10 +618,13 @@ nap(int64 wake, bool exact)
 void
 lg_debug_point(const char *name)
 {
+	int64		start;
+
 	if (lg_debug_error_at && strcmp(lg_debug_error_at, name) == 0)
 		elog(ERROR, "lockguard: made to fail at \"%s\"", name);
 	if (!lg_debug_wait_at || strcmp(lg_debug_wait_at, name) != 0 || MyProcPort != NULL)
 		return;
+	start = lg_now();
 	pgstat_report_activity(STATE_RUNNING, name);
 	while (lg_debug_wait_at && strcmp(lg_debug_wait_at, name) == 0)
 	{
@@ -563,6 +640,7 @@ lg_debug_point(const char *name)
 		}
 	}
 	pgstat_report_activity(STATE_IDLE, NULL);
+	debug_waited += lg_now() - start;
 }
 #endif
 
@@ -615,6 +693,6 @@ lg_worker_main(Datum main_arg)
 		}
 
 		MemoryContextReset(worker->scan_context);
-		nap(wake, worker->exact);
+		nap(worker, wake);
 	}
 }

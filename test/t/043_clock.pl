@@ -306,6 +306,26 @@ if (has_wait_points($observer))
 	}
 }
 
+# The clock is stepped while there is no worker: the next one cannot tell what was
+# before that, and takes nothing for older than itself.
+{
+	my ($s, $w) = blocked_pair($observer, 'blocks over the step', ++$key, idle_blocker_timeout => '30min');
+	my @idle = map { session($node, "idle over the step $_") } 0 .. 1;
+	my $old = worker_pid($observer);
+
+	$idle[0]->query_ok($_) foreach "SET lockguard.idle_in_transaction_timeout = '30min'", 'BEGIN';
+	$idle[1]->query_ok($_) foreach "SET lockguard.transaction_timeout = '30min'", 'BEGIN';
+	kill 'TERM', $old;
+	set_clock(3600);
+	new_worker($observer, $old);
+	scan($observer);
+	is_untouched($observer, $_, 'T') foreach $s, @idle;
+	$_->close foreach $s, @idle;
+	succeeds($w, 'the waiter');
+	$w->close;
+	step_to(0);
+}
+
 # What happened in times to come is read again by a server that starts earlier.
 {
 	my $history = 'SELECT string_agg(i::text, $$ $$ ORDER BY incident_id) FROM lockguard.incidents i';
