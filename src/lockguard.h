@@ -199,8 +199,13 @@ typedef struct LgShared
 {
 	LWLock	   *lock;
 
-	/* Written by whoever publishes a setting; tells the worker to look anew. */
+	/*
+	 * Written by whoever publishes a setting.  The first tells the worker to
+	 * look at all sessions anew; the second only that the smallest limit may
+	 * be another one: a session with limits of its own has come or gone.
+	 */
 	pg_atomic_uint32 settings_changes;
+	pg_atomic_uint32 smallest_changes;
 
 	/*
 	 * How long in all the server has stood still, in ns; lg_now() leaves it

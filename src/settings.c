@@ -15,8 +15,10 @@
  */
 #include "postgres.h"
 
+#include "access/parallel.h"
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
 #include "storage/proc.h"
 #include "utils/guc.h"
 
@@ -48,6 +50,9 @@ static int	own_value[LG_NUM_SETTINGS] = {
 };
 static LgSource own_source[LG_NUM_SETTINGS];
 static bool own_exempt = false;
+
+/* Has this process logged in?  What is set before that is set anew. */
+static bool logged_in = false;
 
 static const struct config_enum_entry action_options[] = {
 	{"log", LG_DO_LOG, false},
@@ -355,18 +360,39 @@ unpack(uint64 word, LgSource *source, int *value)
 }
 
 /*
+ * A session with values of its own has left; its locks are gone by now.  What
+ * it leaves behind must not bind anything: the worker would go by its limits
+ * until another process takes the slot.
+ */
+static void
+leave_slot(int code, Datum arg)
+{
+	LgSlot	   *slot = MyProc ? lg_slot(lg_proc_number(MyProc)) : NULL;
+
+	if (slot == NULL || slot->pid != MyProcPid)
+		return;
+	pg_atomic_write_u32(&slot->overrides, 0);
+	pg_atomic_fetch_add_u32(&lg_shared->smallest_changes, 1);
+}
+
+/*
  * Keep a new value of a setting, and publish it if this is a session.  Runs
- * in assign hooks: must not fail.
+ * in assign hooks: must not fail.  A parallel worker has its leader's values,
+ * and is judged by the leader's slot.
  */
 static void
 publish(LgSetting id, int value, const void *extra)
 {
+	static int	leaving = 0;	/* pid of the process that calls leave_slot() */
 	LgSource	source = *(const LgSource *) extra;
-	LgSlot	   *slot = own_slot();
+	LgSlot	   *slot;
 
 	own_value[id] = value;
 	own_source[id] = source;
 
+	if (IsParallelWorker())
+		return;
+	slot = own_slot();
 	if (slot == NULL)
 		return;
 
@@ -378,11 +404,19 @@ publish(LgSetting id, int value, const void *extra)
 	}
 	else
 	{
+		if (leaving != MyProcPid)
+		{
+			on_shmem_exit(leave_slot, (Datum) 0);
+			leaving = MyProcPid;
+		}
 		pg_atomic_write_u64(&slot->value[id], pack(source, value));
 		pg_write_barrier();
 		pg_atomic_fetch_or_u32(&slot->overrides, 1U << id);
 	}
-	pg_atomic_fetch_add_u32(&lg_shared->settings_changes, 1);
+
+	/* One that logs in has nothing yet that could be over a limit. */
+	if (logged_in)
+		pg_atomic_fetch_add_u32(&lg_shared->settings_changes, 1);
 
 	/* The worker may sleep for longer than a limit that is new to it. */
 	if (id < LG_NUM_LIMITS && value > 0)
@@ -390,7 +424,10 @@ publish(LgSetting id, int value, const void *extra)
 		uint32		smallest = pg_atomic_read_u32(&lg_shared->smallest[id]);
 
 		if (smallest == 0 || (uint32) value < smallest)
+		{
+			pg_atomic_fetch_add_u32(&lg_shared->smallest_changes, 1);
 			lg_wake_worker();
+		}
 	}
 }
 
@@ -403,6 +440,7 @@ lg_settings_login(void)
 {
 	LgSlot	   *slot = own_slot();
 
+	logged_in = true;
 	if (slot == NULL || MyProcPort == NULL)
 		return;
 	if (MyProcPort->user_name != NULL)
@@ -467,8 +505,8 @@ lg_settings_of_session(int procno, int pid, TimestampTz session_start,
 }
 
 /*
- * The smallest value of each limit that anybody may have now, 0 where it is
- * off for all.  Slots of processes that have left may make it smaller than
+ * The smallest value of each limit that any session may have now, 0 where it is
+ * off for all.  A slot whose process has just left may make it smaller than
  * need be, never larger.
  */
 void

@@ -61,6 +61,7 @@ typedef struct LgWorker
 	MemoryContext scan_context; /* emptied after each scan that used it */
 
 	uint32		settings_changes;	/* seen when view.smallest was computed */
+	uint32		smallest_changes;
 	int64		ages_due;		/* when a session that was seen passes a limit */
 	int64		ages_new;		/* when one that was not can do so at the earliest */
 	int64		quiet_since;	/* nobody in a transaction; 0 = somebody is */
@@ -196,20 +197,34 @@ smallest_age_limit(const LgWorker *worker)
 }
 
 /*
+ * How long after a pass over all sessions for the limits on ages the next one
+ * is due at the latest (ns): what begins after a pass cannot be over a limit
+ * before the smallest such limit has gone by, and counts are taken each
+ * naptime.  LG_NEVER if there is no such limit.
+ */
+static int64
+next_pass(const LgWorker *worker)
+{
+	int64		next = smallest_age_limit(worker);
+
+	if (worker->view.smallest[LG_MAX_LOCKS] > 0 ||
+		worker->view.smallest[LG_MAX_XMIN_AGE] > 0)
+		next = smaller(next, lg_naptime * LG_NANOS_PER_MS);
+	return next > 0 ? next : LG_NEVER;
+}
+
+/*
  * Pass over all sessions for the limits on ages, if any can have been passed
- * by now.  A session that begins something after this pass cannot be over a
- * limit before the smallest such limit has gone by.
+ * by now.
  */
 static void
 judge_ages(LgWorker *worker, bool now)
 {
 	LgView	   *view = &worker->view;
 	LgVerdicts *verdicts = &worker->verdicts;
-	int64		least = smallest_age_limit(worker);
-	bool		counts = worker->view.smallest[LG_MAX_LOCKS] > 0 ||
-		worker->view.smallest[LG_MAX_XMIN_AGE] > 0;
+	int64		next = next_pass(worker);
 
-	if (least == 0 && !counts)
+	if (next == LG_NEVER)
 	{
 		worker->ages_due = worker->ages_new = LG_NEVER;
 		return;
@@ -225,10 +240,7 @@ judge_ages(LgWorker *worker, bool now)
 				lg_judge_session(view, view->live.procno[i], verdicts);
 		worker->ages_due = verdicts->next_due;
 		verdicts->next_due = next_due;
-		worker->ages_new = least > 0 ? view->clock.now + least : LG_NEVER;
-		if (counts)
-			worker->ages_new = Min(worker->ages_new, view->clock.now +
-								   lg_naptime * LG_NANOS_PER_MS);
+		worker->ages_new = view->clock.now + next;
 	}
 	verdicts->next_due = Min(verdicts->next_due, worker->ages_due);
 }
@@ -353,6 +365,37 @@ may_doze(LgWorker *worker, int64 now, int64 pause)
 }
 
 /*
+ * Take over what has been published of settings since the last scan.  Returns
+ * true if the value of a session that was there before, or of the server, is
+ * another one now, so that any session may be over a limit.
+ */
+static bool
+take_settings(LgWorker *worker)
+{
+	LgView	   *view = &worker->view;
+	uint32		changes = pg_atomic_read_u32(&lg_shared->settings_changes);
+	uint32		smallest_changes = pg_atomic_read_u32(&lg_shared->smallest_changes);
+	bool		changed = changes != worker->settings_changes;
+	int64		next;
+
+	if (!changed && smallest_changes == worker->smallest_changes)
+		return false;
+	worker->settings_changes = changes;
+	worker->smallest_changes = smallest_changes;
+	pg_read_barrier();
+	lg_settings_server_values(&view->server);
+	lg_settings_smallest(&view->server, view->smallest);
+	for (int limit = 0; limit < LG_NUM_LIMITS; limit++)
+		pg_atomic_write_u32(&lg_shared->smallest[limit], view->smallest[limit]);
+
+	/* No session that has just logged in can be over its limit before. */
+	next = next_pass(worker);
+	if (next != LG_NEVER)
+		worker->ages_new = Min(worker->ages_new, view->clock.now + next);
+	return changed;
+}
+
+/*
  * One scan: look, judge, act.  With "whole", every waiter is looked at,
  * however short it has waited.  Returns when the next scan is due (monotonic
  * ns), naptime aside.
@@ -372,8 +415,7 @@ scan(LgWorker *worker, bool whole)
 	int64		stepped = view->clock.stepped;
 	int64		blocked_time = 0;
 	int			nfound;
-	uint32		changes = pg_atomic_read_u32(&lg_shared->settings_changes);
-	bool		settings_changed = changes != worker->settings_changes;
+	bool		settings_changed;
 	bool		must_look;
 	bool		dozes;
 
@@ -383,14 +425,7 @@ scan(LgWorker *worker, bool whole)
 		worker->quiet_since = 0;	/* somebody has woken us: it is not quiet */
 	lg_clock_read(&view->clock);
 	start = view->clock.now;
-	if (settings_changed)
-	{
-		worker->settings_changes = changes;
-		lg_settings_server_values(&view->server);
-		lg_settings_smallest(&view->server, worker->view.smallest);
-		for (int limit = 0; limit < LG_NUM_LIMITS; limit++)
-			pg_atomic_write_u32(&lg_shared->smallest[limit], worker->view.smallest[limit]);
-	}
+	settings_changed = take_settings(worker);
 	blocker_limit = smallest_blocker_limit(worker);
 	tenth = smaller(blocker_limit, lg_incident_threshold * LG_NANOS_PER_MS) / 10;
 	if (tenth > 0)
