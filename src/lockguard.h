@@ -215,8 +215,8 @@ typedef struct LgShared
 
 	/*
 	 * Set while nobody is in a transaction and the worker sleeps for longer
-	 * than the limits would allow otherwise.  Who begins a statement then
-	 * wakes it.
+	 * than the limits would allow otherwise.  A login and a utility statement
+	 * end that.
 	 */
 	pg_atomic_uint32 dozing;
 

@@ -40,9 +40,6 @@
 /* To pass over fewer PGPROCs than this costs less than to find the live ones. */
 #define MANY_PROCS		500
 
-/* Of a session with more locks than this, not all are looked at. */
-#define MANY_LOCKS		1000
-
 /* A wall clock that moved this much against the monotonic one has stepped. */
 #define CLOCK_STEP_NANOS	(5 * LG_NANOS_PER_MS)
 
@@ -741,40 +738,6 @@ lg_count_locks(int procno, int limit)
 			break;
 	}
 	return count;
-}
-
-/*
- * Does a process hold a lock for which another may have to wait before any
- * hook of ours is called there: on a relation that it wants to read or write,
- * or on an object?  One with very many locks is taken for such.  Takes
- * partition locks as lg_count_locks() does.
- */
-bool
-lg_holds_strong_lock(int procno)
-{
-	PGPROC	   *proc = &ProcGlobal->allProcs[procno];
-	bool		strong = false;
-	int			seen = 0;
-
-	for (int partition = 0; partition < NUM_LOCK_PARTITIONS && !strong; partition++)
-	{
-		PROCLOCK   *proclock;
-
-		if (lg_holds_none(proc, partition))
-			continue;
-		LWLockAcquire(LockHashPartitionLockByIndex(partition), LW_SHARED);
-		for (proclock = lg_first_held(proc, partition); proclock != NULL && !strong;
-			 proclock = lg_next_held(proc, partition, proclock))
-		{
-			LockTagType type = (LockTagType) proclock->tag.myLock->tag.locktag_type;
-
-			strong = ++seen > MANY_LOCKS ||
-				((type == LOCKTAG_RELATION || type == LOCKTAG_OBJECT) &&
-				 (proclock->holdMask >> ShareLock) != 0);
-		}
-		LWLockRelease(LockHashPartitionLockByIndex(partition));
-	}
-	return strong;
 }
 
 /* A session's state in the words of pg_stat_activity; NULL if unknown. */

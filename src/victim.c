@@ -18,7 +18,6 @@
 
 #include "access/parallel.h"
 #include "access/xact.h"
-#include "catalog/objectaccess.h"
 #include "executor/executor.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -37,7 +36,8 @@ static emit_log_hook_type next_emit_log = NULL;
 static ExecutorStart_hook_type next_executor_start = NULL;
 static ExecutorRun_hook_type next_executor_run = NULL;
 static ProcessUtility_hook_type next_process_utility = NULL;
-static object_access_hook_type next_object_access = NULL;
+
+static void watch_statements(void);
 
 /*
  * Put the reason for a signal where its target will find it, just before the
@@ -202,6 +202,15 @@ emit_log(ErrorData *edata)
 		next_emit_log(edata);
 }
 
+/* This process's slot, once it has one; else NULL. */
+static LgSlot *
+my_slot(void)
+{
+	LgSlot	   *slot = MyProc ? lg_slot(lg_proc_number(MyProc)) : NULL;
+
+	return slot != NULL && slot->pid == MyProcPid ? slot : NULL;
+}
+
 /*
  * Say that this transaction has begun to commit.  From here on lockguard
  * sends it no signal: a cancel that arrives while the commit waits for a
@@ -248,15 +257,16 @@ transaction_event(XactEvent event, void *arg)
 				lg_settings_login();
 				logged_in = true;
 			}
-			slot = MyProc ? lg_slot(lg_proc_number(MyProc)) : NULL;
-			if (slot != NULL && slot->pid == MyProcPid)
+			slot = my_slot();
+			if (slot != NULL)
 				commit_begins(slot);
+			watch_statements();
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
-			slot = MyProc ? lg_slot(lg_proc_number(MyProc)) : NULL;
-			if (slot != NULL && slot->pid == MyProcPid && slot->statement_start != 0)
+			slot = my_slot();
+			if (slot != NULL && slot->statement_start != 0)
 				slot->statement_start = 0;
 			break;
 		default:
@@ -265,21 +275,16 @@ transaction_event(XactEvent event, void *arg)
 }
 
 /*
- * A statement begins: see that the worker is awake, and stand in for a session
- * that does not report when its statements begin.
+ * A statement of a session that does not report when its statements begin:
+ * stand in for it.
  */
 static inline void
 note_statement(void)
 {
-	if (unlikely(pg_atomic_read_u32(&lg_shared->dozing) != 0))
-		lg_end_doze();
-	if (!pgstat_track_activities && MyProc != NULL)
-	{
-		LgSlot	   *slot = lg_slot(lg_proc_number(MyProc));
+	LgSlot	   *slot;
 
-		if (slot != NULL && slot->pid == MyProcPid)
-			slot->statement_start = GetCurrentStatementStartTimestamp();
-	}
+	if (unlikely(!pgstat_track_activities) && (slot = my_slot()) != NULL)
+		slot->statement_start = GetCurrentStatementStartTimestamp();
 }
 
 static void
@@ -303,14 +308,24 @@ executor_run(QueryDesc *query, ScanDirection direction, uint64 count LG_EXECUTE_
 		standard_ExecutorRun(query, direction, count LG_EXECUTE_ONCE);
 }
 
-/* A function is called by the fast-path protocol: there is no statement. */
+/*
+ * With track_activities off, nothing in shared memory tells one statement from
+ * the next.  Only a session that has turned it off pays for the hooks that
+ * note_statement() needs: it installs them for itself, at the end of the
+ * statement or transaction in which it was turned off.
+ */
 static void
-object_access(ObjectAccessType access, Oid class_id, Oid object, int column, void *arg)
+watch_statements(void)
 {
-	if (access == OAT_FUNCTION_EXECUTE)
-		note_statement();
-	if (next_object_access)
-		next_object_access(access, class_id, object, column, arg);
+	static bool watching = false;
+
+	if (likely(pgstat_track_activities) || watching || !IsUnderPostmaster)
+		return;
+	watching = true;
+	next_executor_start = ExecutorStart_hook;
+	ExecutorStart_hook = executor_start;
+	next_executor_run = ExecutorRun_hook;
+	ExecutorRun_hook = executor_run;
 }
 
 static void
@@ -319,6 +334,8 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 				QueryEnvironment *environment, DestReceiver *dest,
 				QueryCompletion *completion)
 {
+	if (unlikely(pg_atomic_read_u32(&lg_shared->dozing) != 0))
+		lg_end_doze();
 	note_statement();
 	if (next_process_utility)
 		next_process_utility(pstmt, query_string, read_only_tree, context, params,
@@ -326,6 +343,7 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 	else
 		standard_ProcessUtility(pstmt, query_string, read_only_tree, context, params,
 								environment, dest, completion);
+	watch_statements();
 }
 
 /* Install all of the above.  Called once, in the postmaster. */
@@ -334,12 +352,6 @@ lg_victim_install(void)
 {
 	next_emit_log = emit_log_hook;
 	emit_log_hook = emit_log;
-	next_executor_start = ExecutorStart_hook;
-	ExecutorStart_hook = executor_start;
-	next_executor_run = ExecutorRun_hook;
-	ExecutorRun_hook = executor_run;
-	next_object_access = object_access_hook;
-	object_access_hook = object_access;
 	next_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
 	RegisterXactCallback(transaction_event, NULL);

@@ -42,7 +42,7 @@
 #include "lockguard.h"
 #include "prepared.h"
 
-/* The longest doze: not all that can be in somebody's way wakes us. */
+/* The longest doze. */
 #define MAX_DOZE	LG_NANOS_PER_SEC
 
 /* A worker that is this late has been stopped, and not it alone. */
@@ -300,68 +300,53 @@ anybody_at_work(const LgView *view)
 }
 
 /*
- * Can anybody come to wait for a lock without our being woken?  A client that
- * is idle has to begin a statement first, and wakes us then, or reads a
- * relation; it has to wait for that only where a strong lock is held.  (Who
- * waits for its client need not be idle: COPY does so as well.)
- */
-static bool
-anybody_may_wait(const LgView *view)
-{
-	for (int i = 0; i < view->live.n; i++)
-	{
-		PGPROC	   *proc = &ProcGlobal->allProcs[view->live.procno[i]];
-		LgSession	session;
-
-		if (!LocalTransactionIdIsValid(lg_proc_lxid((volatile PGPROC *) proc)) ||
-			lg_proc_pid((volatile PGPROC *) proc) == 0)
-			continue;
-		lg_read_session(view->live.procno[i], &session);
-		if (session.kind != LG_KIND_CLIENT || !lg_state_is_idle(&session) ||
-			lg_holds_strong_lock(view->live.procno[i]))
-			return true;
-	}
-	return false;
-}
-
-/*
- * Limits shorter than naptime have to be looked after more often than that;
- * but not while nobody is at work, for nobody comes to wait then.  Returns
- * true if the worker may doze all the same, for naptime or MAX_DOZE: a client
- * that begins a statement wakes it; see victim.c.  "pause" is how long it
- * would sleep else, at most.
+ * While nothing is at work, nothing comes to wait, and there is no need to look
+ * as often as limits shorter than naptime want.  Returns how long the worker
+ * may doze, in ns; 0 = not at all.  "pause" is how long it would sleep else, at
+ * most, and "shortest" the smallest limit in force, or incident_threshold.
+ *
+ * Nothing tells the worker that a query begins: a hook for that would be called
+ * for each query of each session.  So it never dozes longer than the smallest
+ * limit: what begins to wait meanwhile is seen before it can be over one, and
+ * when the wait began stands in shared memory.  Only for a lock that is not a
+ * row's, and whose holder is active, the time counts from when it is seen.
+ * Such a lock is nearly always taken or wanted by a utility statement, and
+ * these end the doze; see victim.c.
  *
  * That is not done before all has been quiet for naptime, so that it is woken
  * at most once in that time.
  */
-static bool
-may_doze(LgWorker *worker, int64 now, int64 pause)
+static int64
+may_doze(LgWorker *worker, int64 now, int64 pause, int64 shortest)
 {
 	LgView	   *view = &worker->view;
 	int64		naptime = lg_naptime * LG_NANOS_PER_MS;
+	int64		doze = Min(naptime, MAX_DOZE);
 
-	if (pause == 0 || pause >= naptime)
-		return false;
+	if (shortest > 0)
+		doze = Min(doze, shortest);
+	if (pause == 0 || pause >= doze)
+		return 0;
 	if (worker->nfound > 0 || worker->follow->n > 0 || anybody_at_work(view) ||
 		lg_any_prepared() || RecoveryInProgress())
 	{
 		worker->quiet_since = 0;
-		return false;
+		return 0;
 	}
 	if (worker->quiet_since == 0)
 		worker->quiet_since = now;
 	if (now - worker->quiet_since < naptime)
-		return false;
+		return 0;
 
-	/* Whoever has begun before he could see that we sleep must be seen. */
+	/* A statement that began before it could see the flag has to be seen. */
 	pg_atomic_write_u32(&lg_shared->dozing, 1);
 	pg_memory_barrier();
 	lg_live_procs(&view->live);
-	if (!anybody_may_wait(view))
-		return true;
+	if (!anybody_at_work(view))
+		return doze;
 	pg_atomic_write_u32(&lg_shared->dozing, 0);
 	worker->quiet_since = 0;
-	return false;
+	return 0;
 }
 
 /*
@@ -408,7 +393,9 @@ scan(LgWorker *worker, bool whole)
 	int64		start;
 	int64		looked = 0;
 	int64		blocker_limit;
+	int64		threshold;
 	int64		tenth;
+	int64		doze;
 	int64		min_age;
 	int64		pause;
 	int64		wake = LG_NEVER;
@@ -417,7 +404,6 @@ scan(LgWorker *worker, bool whole)
 	int			nfound;
 	bool		settings_changed;
 	bool		must_look;
-	bool		dozes;
 
 	if (pg_atomic_read_u32(&lg_shared->dozing) != 0)
 		pg_atomic_write_u32(&lg_shared->dozing, 0);
@@ -427,7 +413,8 @@ scan(LgWorker *worker, bool whole)
 	start = view->clock.now;
 	settings_changed = take_settings(worker);
 	blocker_limit = smallest_blocker_limit(worker);
-	tenth = smaller(blocker_limit, lg_incident_threshold * LG_NANOS_PER_MS) / 10;
+	threshold = smaller(blocker_limit, lg_incident_threshold * LG_NANOS_PER_MS);
+	tenth = threshold / 10;
 	if (tenth > 0)
 		tenth = Max(tenth, LG_NANOS_PER_MS);
 
@@ -489,12 +476,14 @@ scan(LgWorker *worker, bool whole)
 	if (view->looked)
 		lg_judge_waits(view, &worker->verdicts);
 
-	/* Who begins anything now must be seen in time; unless he wakes us. */
+	/* What begins now must be seen before it can be over a limit. */
 	pause = smaller(blocker_limit > 0 ? tenth : 0,
 					smallest(worker, LG_LOCK_WAIT_TIMEOUT));
-	worker->dozed = dozes = may_doze(worker, start, smaller(pause, smallest_age_limit(worker)));
-	judge_ages(worker, whole || settings_changed || stepped != view->clock.stepped ||
-			   (dozes && worker->ages_new < start + MAX_DOZE));
+	doze = may_doze(worker, start, smaller(pause, smallest_age_limit(worker)),
+					smaller(smaller(threshold, smallest(worker, LG_LOCK_WAIT_TIMEOUT)),
+							smallest_age_limit(worker)));
+	worker->dozed = doze > 0;
+	judge_ages(worker, whole || settings_changed || stepped != view->clock.stepped);
 
 	LG_DEBUG_POINT("before_act");
 	if (worker->verdicts.n > 1)
@@ -511,10 +500,11 @@ scan(LgWorker *worker, bool whole)
 	if (worker->follow->n > 0)
 		wake = Min(wake, lg_follow_wake(worker->follow, lg_now()));
 
-	if (dozes)
-		wake = Min(wake, start + MAX_DOZE);
-	else
-		wake = Min(wake, Min(pause > 0 ? start + pause : LG_NEVER, worker->ages_new));
+	if (doze > 0)
+		wake = Min(wake, start + doze);
+	else if (pause > 0)
+		wake = Min(wake, start + pause);
+	wake = Min(wake, worker->ages_new);
 	worker->exact = wake == worker->verdicts.next_due;
 
 	if (view->looked)

@@ -80,7 +80,7 @@ throughput()
 	local workload rep name order worker before
 
 	worker=$(psql -X -A -t -p 5433 -d postgres -c "SELECT worker_pid FROM lockguard.stats")
-	for workload in read-only TPC-B 4-hot-rows; do
+	for workload in read-only TPC-B 4-hot-rows search-path; do
 		for rep in $(seq "$pairs"); do
 			case $((rep % 3)) in
 			1) order="A1 B A2" ;;
@@ -109,6 +109,7 @@ one_run()
 	read-only) arguments="-S -c 4" ;;
 	TPC-B) arguments="-c 4" ;;
 	4-hot-rows) arguments="-f $tmp/hot.sql -c 8" ;;
+	search-path) arguments="-f $tmp/path.sql -c 4" ;;
 	esac
 	case $2 in
 	A1) port=5431 ;;
@@ -135,6 +136,7 @@ cat >"$tmp/hot.sql" <<'SQL'
 \set id random(1, 4)
 UPDATE hot SET v = v + 1 WHERE id = :id;
 SQL
+echo "SELECT sum(pinned(i)) FROM generate_series(1, 200) i;" >"$tmp/path.sql"
 cat >"$tmp/churn.sql" <<'SQL'
 \set id random(1, 4)
 BEGIN;

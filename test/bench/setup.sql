@@ -7,6 +7,11 @@ INSERT INTO t SELECT i, 0 FROM generate_series(1, 1000) i;
 CREATE TABLE hot (id int PRIMARY KEY, v int) WITH (fillfactor = 10);
 INSERT INTO hot SELECT i, 0 FROM generate_series(1, 4) i;
 
+-- A function that sets its search_path, at each call: since 17, PostgreSQL keeps what it has looked
+-- up for that, unless a hook forbids it.
+CREATE FUNCTION pinned(i int) RETURNS int LANGUAGE plpgsql SET search_path = pg_catalog, public AS
+    'BEGIN RETURN i; END';
+
 CREATE VIEW blocking_pids AS
 SELECT pid, usename, application_name, state, wait_event_type, xact_start, query, pg_blocking_pids(pid)
 FROM pg_stat_activity;

@@ -326,25 +326,6 @@ live_procs(void)
 		}
 }
 
-/* A lock that somebody may have to wait for who has told nothing of itself yet. */
-static void
-strong_locks(void)
-{
-	static const LockTagType types[] = {LOCKTAG_RELATION, LOCKTAG_OBJECT, LOCKTAG_TUPLE, LOCKTAG_ADVISORY};
-
-	for (int i = 0; i < (int) lengthof(types); i++)
-		for (LOCKMODE mode = 1; mode <= MaxLockMode; mode++)
-		{
-			start();
-			session_begins(0, 100, B_BACKEND);
-			hold(lock_on(LOCKTAG_RELATION, 1, 1), 0, RowExclusiveLock);
-			hold(lock_on(types[i], 1, 2), 0, mode);
-			CHECK_INT(lg_holds_strong_lock(0), i < 2 && mode >= ShareLock);
-			CHECK_INT(lg_count_locks(0, 100), 2);
-			CHECK_INT(lwlocks_taken, 0);
-		}
-}
-
 /* What is remembered of a process is not that of another, or another transaction. */
 static void
 tracks(void)
@@ -483,7 +464,6 @@ const Test	snapshot_tests[] = {
 	{"snapshot: texts", texts},
 	{"snapshot: at the end of a transaction", in_transit},
 	{"snapshot: processes that are there", live_procs},
-	{"snapshot: strong locks", strong_locks},
 	{"snapshot: what is remembered", tracks},
 	{"snapshot: stalled clients", stalled},
 	{"snapshot: prepared transactions", prepared_transactions},
