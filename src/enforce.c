@@ -186,13 +186,44 @@ partition_of(const LgEvidence *evidence)
 }
 
 /*
+ * Take partition locks of the lock manager, shared, always in their order, as
+ * PostgreSQL does.  Returns when the first one was taken (monotonic ns).
+ */
+static int64
+lock_partitions(const bool *partitions)
+{
+	int64		start = 0;
+
+	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
+		if (partitions[i])
+		{
+			LWLockAcquire(LockHashPartitionLockByIndex(i), LW_SHARED);
+			if (start == 0)
+				start = lg_now();
+		}
+	return start;
+}
+
+/* Release them, and count how long they were held. */
+static void
+unlock_partitions(const bool *partitions, int64 start)
+{
+	int64		held = start == 0 ? 0 : lg_now() - start;
+
+	for (int i = NUM_LOCK_PARTITIONS - 1; i >= 0; i--)
+		if (partitions[i])
+			LWLockRelease(LockHashPartitionLockByIndex(i));
+	lg_note_partition_lock_time(held);
+}
+
+/*
  * Prove the verdict and, only then, leave the reason with the victim and send
  * the signal.  *acted_at is the time just before the signal.  "reason" may be
  * NULL, if it has been left with a signal that is repeated.
  *
- * Takes the partition locks of the locks concerned, in order, or
- * ProcArrayLock; shared; and LgShared->lock while it has these, which nobody
- * does the other way round.
+ * Takes LgShared->lock, exclusive; then the partition locks of the locks
+ * concerned, in order, shared.  For a limit that has nothing to do with a lock,
+ * ProcArrayLock instead, shared: either keeps the process there.
  */
 static Outcome
 prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
@@ -205,6 +236,10 @@ prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 		verdict->proof == LG_PROVE_WAITS;
 	Outcome		outcome = NOT_PROVED;
 	bool		proved;
+	int64		locked;
+
+	if (slot == NULL)
+		return NOT_PROVED;
 
 	if (by_lock)
 	{
@@ -213,13 +248,12 @@ prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 			partitions[partition_of(&verdict->wait)] = true;
 		for (int i = 0; i < verdict->nlinks; i++)
 			partitions[partition_of(&verdict->links[i].evidence)] = true;
-
-		/* Always in the order of partitions, as PostgreSQL does. */
-		for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
-			if (partitions[i])
-				LWLockAcquire(LockHashPartitionLockByIndex(i), LW_SHARED);
 	}
-	else
+
+	/* Nothing is waited for with a partition lock in hand but the next one. */
+	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
+	locked = lock_partitions(partitions);
+	if (!by_lock)
 		LWLockAcquire(ProcArrayLock, LW_SHARED);
 
 	switch (verdict->proof)
@@ -237,16 +271,14 @@ prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 			break;
 	}
 
-	if (proved && slot != NULL)
+	if (proved)
 	{
 		LocalTransactionId lxid;
-
-		/* For the reason; taken now so that nothing waits after the proof. */
-		LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
 
 		/* See commit_begins(): either we see it commit, or it waits for us. */
 		pg_atomic_fetch_add_u32(&slot->signalling, 1);
 		pg_memory_barrier();
+		LG_DEBUG_POINT("in_proof");
 		if (!is_same(verdict, &lxid))
 			outcome = NOT_PROVED;
 		else if (lg_is_committing(victim, lg_proc_lxid(victim)))
@@ -270,17 +302,13 @@ prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 #endif
 		}
 		pg_atomic_fetch_sub_u32(&slot->signalling, 1);
-		LWLockRelease(lg_shared->lock);
 	}
 
-	if (by_lock)
-	{
-		for (int i = NUM_LOCK_PARTITIONS - 1; i >= 0; i--)
-			if (partitions[i])
-				LWLockRelease(LockHashPartitionLockByIndex(i));
-	}
-	else
+	if (!by_lock)
 		LWLockRelease(ProcArrayLock);
+	else
+		unlock_partitions(partitions, locked);
+	LWLockRelease(lg_shared->lock);
 	return outcome;
 }
 

@@ -195,6 +195,11 @@ typedef struct LgScanStats
 	pg_atomic_uint64 blocked_time;
 } LgScanStats;
 
+/*
+ * Order of locks: LgShared->lock; then either partition locks of the lock
+ * manager, in their order, or ProcArrayLock.  With a partition lock in hand,
+ * nothing is waited for but the next partition lock.
+ */
 typedef struct LgShared
 {
 	LWLock	   *lock;

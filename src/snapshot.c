@@ -720,24 +720,46 @@ lg_count_locks(int procno, int limit)
 {
 	PGPROC	   *proc = &ProcGlobal->allProcs[procno];
 	int			count = 0;
+	int64		longest = 0;
 
 	for (int partition = 0; partition < NUM_LOCK_PARTITIONS; partition++)
 	{
 		PROCLOCK   *proclock;
 
+		int64		locked;
+
 		if (lg_holds_none(proc, partition))
 			continue;
 		LWLockAcquire(LockHashPartitionLockByIndex(partition), LW_SHARED);
+		locked = lg_now();
 		for (proclock = lg_first_held(proc, partition);
 			 proclock != NULL && count <= limit;
 			 proclock = lg_next_held(proc, partition, proclock))
 			if (proclock->holdMask != 0)
 				count++;
+		locked = lg_now() - locked;
 		LWLockRelease(LockHashPartitionLockByIndex(partition));
+		longest = Max(longest, locked);
 		if (count > limit)
 			break;
 	}
+	lg_note_partition_lock_time(longest);
 	return count;
+}
+
+/*
+ * Count how long this process has just held a partition lock of the lock
+ * manager (ns), for max_partition_lock_time.  Called with none held.
+ */
+void
+lg_note_partition_lock_time(int64 ns)
+{
+	pg_atomic_uint64 *maximum = &lg_shared->scan_stats.max_partition_lock_time;
+	uint64		before = pg_atomic_read_u64(maximum);
+
+	while (ns > (int64) before &&
+		   !pg_atomic_compare_exchange_u64(maximum, &before, (uint64) ns))
+		;
 }
 
 /* A session's state in the words of pg_stat_activity; NULL if unknown. */

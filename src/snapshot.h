@@ -171,6 +171,7 @@ extern int64 lg_transaction_start(LgTrack *track, const LgSession *session,
 extern int64 lg_statement_start(LgTrack *track, const LgSession *session,
 								const LgClock *clock);
 extern int	lg_count_locks(int procno, int limit);
+extern void lg_note_partition_lock_time(int64 ns);
 extern const char *lg_state_text(const LgSession *session);
 extern const char *lg_idle_text(BackendState state);
 extern const char *lg_backend_state_text(BackendState state);

@@ -251,16 +251,18 @@ look(void)
 				  found, nfound, 0);
 	view->looked = true;
 
+	for (int i = 0; i < view->graph->nactive; i++)
+		lg_know(view->graph, &view->graph->nodes[view->graph->active[i]]);
+
 	/* The worker may know that it has been so for longer. */
+	LWLockAcquire(lg_shared->lock, LW_SHARED);
 	for (int i = 0; i < view->graph->nactive; i++)
 	{
 		LgNode	   *node = &view->graph->nodes[view->graph->active[i]];
 		LgSlot	   *slot = lg_slot(view->graph->active[i]);
 
-		lg_know(view->graph, node);
 		if (slot == NULL || node->blocking_since == LG_NEVER)
 			continue;
-		LWLockAcquire(lg_shared->lock, LW_SHARED);
 		if (slot->measured_pid == node->pid &&
 			view->clock.now - slot->measured_at < MEASURE_IS_RECENT &&
 			slot->blocking_since != LG_NEVER)
@@ -269,8 +271,8 @@ look(void)
 			if (node->known->idle_since != LG_NEVER)
 				node->known->idle_since = Min(node->known->idle_since, slot->idle_since);
 		}
-		LWLockRelease(lg_shared->lock);
 	}
+	LWLockRelease(lg_shared->lock);
 	return view;
 }
 

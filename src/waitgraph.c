@@ -945,6 +945,8 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 			!graph->wait_tracks[found[i].procno].walked)
 			walk_lock(graph, &ProcGlobal->allProcs[found[i].procno]);
 
+	lg_note_partition_lock_time(graph->max_lock_time);
+
 	/* All that was seen was there by now at the latest. */
 	graph->looked_at = lg_now();
 

@@ -513,7 +513,6 @@ scan(LgWorker *worker, bool whole)
 		pg_atomic_fetch_add_u64(&stats->look_time, looked);
 		pg_atomic_fetch_add_u64(&stats->blocked_time, blocked_time);
 		keep_maximum(&stats->max_look_time, looked);
-		keep_maximum(&stats->max_partition_lock_time, view->graph->max_lock_time);
 		publish_measures(worker);
 	}
 	pg_atomic_write_u64(&lg_shared->last_scan, view->clock.wall);

@@ -196,5 +196,28 @@ SKIP:
 	$w->close;
 }
 
+# Locks of the lock manager are held for the proof: that is counted, too.
+SKIP:
+{
+	skip 'not a debug build', 1 unless has_wait_points($observer);
+	my ($s, $w) = blocked_pair($observer, 'slow proof', ++$key);
+
+	$observer->query_ok('SELECT lockguard.reset_stats()');
+	my $worker = $observer->value('SELECT worker_pid FROM lockguard.stats');
+	$observer->query_ok('ALTER SYSTEM SET lockguard.debug_wait_at = in_proof');
+	$s->query_ok("SET lockguard.idle_blocker_timeout = '100ms'");
+	$observer->query_ok('SELECT pg_reload_conf()');
+	ok($observer->poll("SELECT query FROM pg_stat_get_activity($worker)", 'in_proof'), 'the worker proves');
+	ok($observer->poll("SELECT state_change < clock_timestamp() - interval '100 ms' FROM pg_stat_get_activity($worker)"),
+		'that takes a while');
+	$observer->query_ok('ALTER SYSTEM RESET lockguard.debug_wait_at');
+	$observer->query_ok('SELECT pg_reload_conf()');
+	is_terminated($s, 'idle_blocker_timeout');
+	succeeds($w, 'the waiter');
+	ok($observer->poll('SELECT max_partition_lock_time >= 100 FROM lockguard.stats'),
+		'max_partition_lock_time shows it');
+	$w->close;
+}
+
 $node->stop;
 done_testing();
