@@ -11,7 +11,7 @@
  * that lock is released.  In between nothing is allocated or logged.
  *
  * For limits that have nothing to do with a lock, ProcArrayLock keeps the
- * process there, and commits wait for us (see commit_begins()).  No lock keeps
+ * process there, and commits wait for the signaller (see commit_begins()).  No lock keeps
  * a statement from ending, though: as with pg_cancel_backend(), the next one
  * of the session may be hit if it begins within the microseconds
  * between the proof and the signal.
@@ -48,6 +48,7 @@ typedef enum Outcome
 	SIGNALLED,
 	NOT_PROVED,
 	IS_COMMITTING,
+	IS_DROPPING,
 	IS_EXEMPT,
 	IS_PAUSED,
 	KILL_FAILED
@@ -143,39 +144,61 @@ links_hold(const LgVerdict *verdict)
 
 /*
  * Is it the same process, in the same transaction, doing the same as when it
- * was judged?  Reads without a lock; the caller holds one that keeps it there,
- * and has proved what is said of other processes.  *lxid is its transaction:
- * not the one that was judged, if it is to blame for a lock of the session.
+ * was judged?  "now" is the victim as it has just been read; the caller holds a
+ * lock that keeps the process there, and has proved what is said of others.
+ * Its transaction may be another one than was judged, if it is to blame for a
+ * lock of the session.
  */
 static bool
-is_same(const LgVerdict *verdict, LocalTransactionId *lxid)
+is_same(const LgVerdict *verdict, const LgSession *now)
 {
 	const LgSession *then = &verdict->session;
-	LgSession	now;
 
-	lg_read_session(then->procno, &now);
-	*lxid = now.lxid;
-	if (now.pid != then->pid || now.kind != then->kind ||
-		now.session_start != then->session_start || lg_in_transit(&now) ||
-		(now.lxid != then->lxid && held_against(verdict) == 0))
+	if (now->pid != then->pid || now->kind != then->kind ||
+		now->session_start != then->session_start || lg_in_transit(now) ||
+		(now->lxid != then->lxid && held_against(verdict) == 0))
 		return false;
 	if (verdict->limit == LG_MAX_XMIN_AGE &&
-		(now.xmin != then->xmin || now.xid != then->xid))
+		(now->xmin != then->xmin || now->xid != then->xid))
 		return false;
 	if (verdict->proof == LG_PROVE_STATEMENT)
-		return now.state == then->state && now.stmt_start == then->stmt_start &&
-			(now.state != STATE_DISABLED ||
-			 now.wait_event != WAIT_EVENT_CLIENT_READ);
+		return now->state == then->state && now->stmt_start == then->stmt_start &&
+			(now->state != STATE_DISABLED ||
+			 now->wait_event != WAIT_EVENT_CLIENT_READ);
 	if (verdict->by_hand || verdict->escalation)
 		return true;
 	if (verdict->idle)
-		return now.state == then->state && now.state_start == then->state_start &&
-			now.stmt_start == then->stmt_start &&
-			(lg_state_is_idle(&now) ||
-			 (now.wait_event == then->wait_event && now.progress == then->progress));
-	if (verdict->unreachable && lg_cancel_reaches(&now))
+		return now->state == then->state && now->state_start == then->state_start &&
+			now->stmt_start == then->stmt_start &&
+			(lg_state_is_idle(now) ||
+			 (now->wait_event == then->wait_event && now->progress == then->progress));
+	if (verdict->unreachable && lg_cancel_reaches(now))
 		return false;
-	return !verdict->root || !now.waiting;
+	return !verdict->root || !now->waiting;
+}
+
+/*
+ * The tag of the lock that a process waits for; false if it waits for none.
+ * Reads without a lock.  What is found may be over by now: the caller takes the
+ * tag's partition lock and asks waits_still().
+ */
+static bool
+read_wait(PGPROC *proc, LOCK **lock, LOCKTAG *tag)
+{
+	*lock = ((volatile PGPROC *) proc)->waitLock;
+	if (*lock == NULL)
+		return false;
+	/* Memory of the lock table is never unmapped. */
+	memcpy(tag, &(*lock)->tag, sizeof(LOCKTAG));
+	return true;
+}
+
+/* Does it wait for that lock still?  The caller holds the tag's partition lock. */
+static bool
+waits_still(PGPROC *proc, LOCK *lock, const LOCKTAG *tag)
+{
+	return ((volatile PGPROC *) proc)->waitLock == lock &&
+		memcmp(&lock->tag, tag, sizeof(LOCKTAG)) == 0;
 }
 
 /* The partition of the lock manager that some evidence is about. */
@@ -221,9 +244,15 @@ unlock_partitions(const bool *partitions, int64 start)
  * the signal.  *acted_at is the time just before the signal.  "reason" may be
  * NULL, if it has been left with a signal that is repeated.
  *
+ * A session that commits is not signalled, unless it waits for a heavyweight
+ * lock: NOTIFY takes one in the middle of COMMIT, and an error there still
+ * undoes the transaction.  While we have that lock's partition, the session
+ * can neither get the lock nor go on.
+ *
  * Takes LgShared->lock, exclusive; then the partition locks of the locks
  * concerned, in order, shared.  For a limit that has nothing to do with a lock,
- * ProcArrayLock instead, shared: either keeps the process there.
+ * and a victim that waits for none, ProcArrayLock instead, shared: either keeps
+ * the process there.
  */
 static Outcome
 prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
@@ -235,6 +264,9 @@ prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 	bool		by_lock = verdict->proof == LG_PROVE_BLOCKS ||
 		verdict->proof == LG_PROVE_WAITS;
 	Outcome		outcome = NOT_PROVED;
+	LOCK	   *awaited;
+	LOCKTAG		awaited_tag;
+	bool		waits;
 	bool		proved;
 	int64		locked;
 
@@ -249,12 +281,20 @@ prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 		for (int i = 0; i < verdict->nlinks; i++)
 			partitions[partition_of(&verdict->links[i].evidence)] = true;
 	}
+	waits = read_wait(victim, &awaited, &awaited_tag);
+	if (waits)
+		partitions[LockHashPartition(LockTagHashCode(&awaited_tag))] = true;
 
 	/* Nothing is waited for with a partition lock in hand but the next one. */
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
 	locked = lock_partitions(partitions);
-	if (!by_lock)
+	waits = waits && waits_still(victim, awaited, &awaited_tag);
+	if (!by_lock && !waits)
+	{
+		unlock_partitions(partitions, locked);
+		locked = 0;
 		LWLockAcquire(ProcArrayLock, LW_SHARED);
+	}
 
 	switch (verdict->proof)
 	{
@@ -273,16 +313,17 @@ prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 
 	if (proved)
 	{
-		LocalTransactionId lxid;
+		LgSession	now;
 
 		/* See commit_begins(): either we see it commit, or it waits for us. */
 		pg_atomic_fetch_add_u32(&slot->signalling, 1);
 		pg_memory_barrier();
+		lg_read_session(verdict->session.procno, &now);
 		LG_DEBUG_POINT("in_proof");
-		if (!is_same(verdict, &lxid))
+		if (!is_same(verdict, &now))
 			outcome = NOT_PROVED;
-		else if (lg_is_committing(victim, lg_proc_lxid(victim)))
-			outcome = IS_COMMITTING;
+		else if (now.committing && !waits)
+			outcome = now.dropping ? IS_DROPPING : IS_COMMITTING;
 		else if (!verdict->by_hand && lg_is_exempt(&verdict->session))
 			outcome = IS_EXEMPT;
 		else if (!verdict->by_hand && lg_shared->paused_until > lg_now())
@@ -291,7 +332,7 @@ prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 		{
 			if (reason != NULL)
 			{
-				reason->lxid = lxid;
+				reason->lxid = now.lxid;
 				lg_leave_reason(verdict->session.procno, reason);
 			}
 			*acted_at = GetCurrentTimestamp();
@@ -304,7 +345,7 @@ prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 		pg_atomic_fetch_sub_u32(&slot->signalling, 1);
 	}
 
-	if (!by_lock)
+	if (!by_lock && !waits)
 		LWLockRelease(ProcArrayLock);
 	else
 		unlock_partitions(partitions, locked);
@@ -720,10 +761,11 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 					"it was out of the way already" :
 					"it was doing something else already", sizeof(action.reason));
 		}
-		else if (outcome == IS_COMMITTING)
+		else if (outcome == IS_COMMITTING || outcome == IS_DROPPING)
 		{
 			action.result = LG_PROTECTED;
-			strlcpy(action.reason, "its commit cannot be undone any more", sizeof(action.reason));
+			strlcpy(action.reason, lg_committing_text(outcome == IS_DROPPING),
+					sizeof(action.reason));
 		}
 		else if (outcome == IS_EXEMPT)
 		{

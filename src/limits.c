@@ -476,6 +476,14 @@ lg_cancel_reaches(const LgSession *session)
 	return !lg_state_is_idle(session) && !lg_waits_for_client(session);
 }
 
+/* Why a session that commits, or drops a database, is not signalled. */
+const char *
+lg_committing_text(bool dropping)
+{
+	return dropping ? "it drops a database or a tablespace, which cannot be undone" :
+		"its commit cannot be undone any more";
+}
+
 /* Is it exempt for a time, by exempt()?  Reads without the lock. */
 bool
 lg_is_exempt(const LgSession *session)
@@ -512,10 +520,13 @@ lg_may_signal(const LgSession *session, const LgValues *values,
 		return LG_EXEMPTED;
 	}
 
-	/* Last, as it is over in a moment, and the others are not. */
-	if (session->committing)
+	/*
+	 * Last, as it is over in a moment, and the others are not.  One that waits
+	 * for a lock in the middle of its commit can still be undone.
+	 */
+	if (session->committing && !session->waiting)
 	{
-		*reason = "its commit cannot be undone any more";
+		*reason = lg_committing_text(session->dropping);
 		return LG_PROTECTED;
 	}
 	return LG_PENDING;

@@ -123,6 +123,7 @@ extern int64 lg_next_limit(LgView *view, const LgSubject *subject, int *limit);
 extern LgResult lg_may_signal(const LgSession *session, const LgValues *values,
 							  const char **reason);
 extern bool lg_cancel_reaches(const LgSession *session);
+extern const char *lg_committing_text(bool dropping);
 extern bool lg_is_exempt(const LgSession *session);
 extern bool lg_limit_is_age(int limit);
 extern void lg_link_to(LgGraph *graph, int victim, LgVerdict *verdict);

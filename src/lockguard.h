@@ -65,6 +65,7 @@ typedef struct LgSlot
 	NameData	usename;
 	TimestampTz statement_start;	/* only while track_activities is off */
 	volatile LocalTransactionId committing; /* past the point of no return */
+	volatile LocalTransactionId dropping;	/* a database or tablespace */
 
 	pg_atomic_uint32 signalling;	/* somebody is about to signal: wait */
 	pg_atomic_uint32 reason_changes;

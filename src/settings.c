@@ -338,7 +338,7 @@ own_slot(void)
 		slot->datname.data[0] = '\0';
 		slot->usename.data[0] = '\0';
 		slot->statement_start = 0;
-		slot->committing = InvalidLocalTransactionId;
+		slot->committing = slot->dropping = InvalidLocalTransactionId;
 		slot->session_start = MyStartTimestamp;
 		pg_write_barrier();
 		slot->pid = MyProcPid;

@@ -259,10 +259,11 @@ lg_status_entry(PGPROC *proc)
  * True if the session is past the point where its transaction could still be
  * undone, or waits for a synchronous standby: a cancel would make the client
  * believe that a commit failed, or that it is replicated when it is not.
- * "lxid" is that of its transaction.
+ * "lxid" is that of its transaction, read before: by the time that it is
+ * looked up again here, a session that has committed may have cleared it.
  */
-bool
-lg_is_committing(PGPROC *proc, LocalTransactionId lxid)
+static bool
+is_committing(PGPROC *proc, LocalTransactionId lxid)
 {
 	LgSlot	   *slot = lg_slot(lg_proc_number(proc));
 
@@ -309,7 +310,9 @@ lg_read_session(int procno, LgSession *session)
 	}
 
 	session->leader = lg_leader_number(vproc);
-	session->committing = lg_is_committing(proc, session->lxid);
+	session->committing = is_committing(proc, session->lxid);
+	session->dropping = session->committing && procno < MaxBackends &&
+		lg_slot(procno)->dropping == session->lxid;
 	session->kind = procno >= MaxBackends ? LG_KIND_OTHER :
 		lg_proc_is_regular(vproc) ? LG_KIND_STARTING : LG_KIND_BACKGROUND;
 

@@ -68,6 +68,7 @@ typedef struct LgSession
 	uint32		wait_event;
 	bool		waiting;		/* for a heavyweight lock */
 	bool		committing;		/* past the point of no return */
+	bool		dropping;		/* so is all of a DROP DATABASE */
 
 	/* From the backend status; zero if it has none. */
 	bool		has_status;
@@ -180,6 +181,5 @@ extern const char *lg_kind_text(LgKind kind);
 extern bool lg_any_prepared(void);
 extern bool lg_prepared_transaction(int procno, char *gid, TimestampTz *prepared_at,
 									bool *busy);
-extern bool lg_is_committing(PGPROC *proc, LocalTransactionId lxid);
 
 #endif							/* LOCKGUARD_SNAPSHOT_H */

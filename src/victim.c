@@ -216,9 +216,13 @@ my_slot(void)
  * sends it no signal: a cancel that arrives while the commit waits for a
  * synchronous standby would end that wait.
  *
- * Whoever signals raises "signalling" before he looks at "committing", and we
- * do it the other way round: so either he sees us, or we see him and wait (he
- * takes microseconds; should he never come to an end, we go on).
+ * A signaller raises "signalling" before it reads "committing", and this sets
+ * "committing" before it reads "signalling": so one of the two notices the
+ * other.  The signaller is never waited for in vain: while it has raised
+ * "signalling", it holds LWLocks and does nothing that can fail or wait.  If it
+ * is stopped then, the lock manager stands still as well, and a commit here
+ * would not come further; a signal that arrives meanwhile is still obeyed.
+ *
  * What was sent before that, to this transaction or to the one before it, is
  * taken care of here, while we can still abort; the system call has it
  * delivered.
@@ -226,12 +230,13 @@ my_slot(void)
 static void
 commit_begins(LgSlot *slot)
 {
-	LocalTransactionId lxid = lg_proc_lxid(MyProc);
-
-	slot->committing = lxid;
+	slot->committing = lg_proc_lxid(MyProc);
 	pg_memory_barrier();
-	for (int tries = 0; pg_atomic_read_u32(&slot->signalling) != 0 && tries < 10000; tries++)
+	while (pg_atomic_read_u32(&slot->signalling) != 0)
+	{
 		pg_usleep(10);
+		CHECK_FOR_INTERRUPTS();
+	}
 	pg_read_barrier();
 	if (slot->reason.pid == MyProcPid)
 	{
@@ -328,15 +333,46 @@ watch_statements(void)
 	ExecutorRun_hook = executor_run;
 }
 
+/*
+ * Does this statement pass its point of no return before transaction_event()
+ * hears of it?  COMMIT PREPARED and ROLLBACK PREPARED write the record of the
+ * prepared transaction on their own.  DROP DATABASE and DROP TABLESPACE remove
+ * files before they commit, which no abort brings back: interrupted there, the
+ * database is invalid from then on.
+ */
+static inline bool
+cannot_be_undone(Node *statement)
+{
+	switch (nodeTag(statement))
+	{
+		case T_TransactionStmt:
+			return ((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED ||
+				((TransactionStmt *) statement)->kind == TRANS_STMT_ROLLBACK_PREPARED;
+		case T_DropdbStmt:
+		case T_DropTableSpaceStmt:
+			return true;
+		default:
+			return false;
+	}
+}
+
 static void
 process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params,
 				QueryEnvironment *environment, DestReceiver *dest,
 				QueryCompletion *completion)
 {
+	LgSlot	   *slot;
+
 	if (unlikely(pg_atomic_read_u32(&lg_shared->dozing) != 0))
 		lg_end_doze();
 	note_statement();
+	if (cannot_be_undone(pstmt->utilityStmt) && (slot = my_slot()) != NULL)
+	{
+		if (!IsA(pstmt->utilityStmt, TransactionStmt))
+			slot->dropping = lg_proc_lxid(MyProc);
+		commit_begins(slot);
+	}
 	if (next_process_utility)
 		next_process_utility(pstmt, query_string, read_only_tree, context, params,
 							 environment, dest, completion);

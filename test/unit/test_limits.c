@@ -836,6 +836,27 @@ protected(void)
 		}
 	}
 
+	/* What waits for a lock in the middle of its commit has not passed it. */
+	start(10, 0);
+	sessions(2);
+	*value(1, LG_LOCK_WAIT_TIMEOUT) = 100;
+	slot_of(1)->committing = lg_proc_lxid(proc_of(1));
+	blocked_pair();
+	clock_ns += 200 * MS;
+	judge();
+	only_verdict(1, LG_LOCK_WAIT_TIMEOUT, LG_DO_CANCEL);
+
+	/* A DROP DATABASE says why. */
+	start(10, 0);
+	sessions(2);
+	*value(0, LG_BLOCKER_TIMEOUT) = 100;
+	slot_of(0)->committing = slot_of(0)->dropping = lg_proc_lxid(proc_of(0));
+	blocked_pair();
+	clock_ns += 200 * MS;
+	judge();
+	CHECK_INT(verdicts.n, 1);
+	CHECK(strstr(verdict_on(0)->reason, "drops a database") != NULL);
+
 	/* Another transaction was past the point of no return. */
 	start(10, 0);
 	sessions(2);
@@ -1432,7 +1453,8 @@ expect(int procno, int limit)
 		new->result = LG_PROTECTED;
 	else if (values->value[LG_EXEMPT])
 		new->result = LG_EXEMPTED;
-	else if (procno < MaxBackends && slot_of(procno)->committing != 0)
+	else if (procno < MaxBackends && slot_of(procno)->committing != 0 &&
+			 proc_of(procno)->waitLock == NULL)
 		new->result = LG_PROTECTED;
 	else if ((int) new->action > values->value[LG_ACTION])
 		new->result = LG_LOGGED;
