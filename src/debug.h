@@ -13,6 +13,7 @@
 
 #ifdef LOCKGUARD_DEBUG
 extern void lg_debug_point(const char *name);
+extern bool lg_debug_fails(const char *name);
 #define LG_DEBUG_POINT(name)	lg_debug_point(name)
 #else
 #define LG_DEBUG_POINT(name)	((void) 0)

@@ -201,6 +201,21 @@ waits_still(PGPROC *proc, LOCK *lock, const LOCKTAG *tag)
 		memcmp(&lock->tag, tag, sizeof(LOCKTAG)) == 0;
 }
 
+/* Send a signal as pg_terminate_backend() does; false if the system refuses. */
+static bool
+send_signal(int pid, int sig)
+{
+#ifdef LOCKGUARD_DEBUG
+	if (lg_debug_fails("kill"))
+		return false;
+#endif
+#ifdef HAVE_SETSID
+	return kill(-pid, sig) == 0;
+#else
+	return kill(pid, sig) == 0;
+#endif
+}
+
 /* The partition of the lock manager that some evidence is about. */
 static inline int
 partition_of(const LgEvidence *evidence)
@@ -330,17 +345,19 @@ prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 			outcome = IS_PAUSED;
 		else
 		{
+			LgReason	before = slot->reason;
+
 			if (reason != NULL)
 			{
 				reason->lxid = now.lxid;
 				lg_leave_reason(verdict->session.procno, reason);
 			}
 			*acted_at = GetCurrentTimestamp();
-#ifdef HAVE_SETSID
-			outcome = kill(-verdict->session.pid, sig) == 0 ? SIGNALLED : KILL_FAILED;
-#else
-			outcome = kill(verdict->session.pid, sig) == 0 ? SIGNALLED : KILL_FAILED;
-#endif
+			outcome = send_signal(verdict->session.pid, sig) ? SIGNALLED : KILL_FAILED;
+
+			/* A signal that another sends later must not be explained by this. */
+			if (outcome == KILL_FAILED && reason != NULL)
+				lg_put_reason(verdict->session.procno, &before);
 		}
 		pg_atomic_fetch_sub_u32(&slot->signalling, 1);
 	}

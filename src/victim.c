@@ -54,6 +54,15 @@ lg_leave_reason(int procno, const LgReason *reason)
 		slot->reason.pid == reason->pid &&
 		slot->reason.session_start == reason->session_start)
 		return;
+	lg_put_reason(procno, reason);
+}
+
+/* Set a process's reason, whatever it is now.  LgShared->lock, exclusive. */
+void
+lg_put_reason(int procno, const LgReason *reason)
+{
+	LgSlot	   *slot = lg_slot(procno);
+
 	pg_atomic_fetch_add_u32(&slot->reason_changes, 1);
 	slot->reason = *reason;
 	pg_write_barrier();

@@ -12,6 +12,7 @@
 
 extern void lg_victim_install(void);
 extern void lg_leave_reason(int procno, const LgReason *reason);
+extern void lg_put_reason(int procno, const LgReason *reason);
 extern void lg_describe_source(LgSource source, const char *role, const char *database,
 							   char *buf, size_t size);
 

@@ -635,6 +635,13 @@ nap(LgWorker *worker, int64 wake)
 }
 
 #ifdef LOCKGUARD_DEBUG
+/* Is what has this name to fail?  In any process. */
+bool
+lg_debug_fails(const char *name)
+{
+	return lg_debug_error_at && strcmp(lg_debug_error_at, name) == 0;
+}
+
 /*
  * Wait here as long as lockguard.debug_wait_at names this point; fail if
  * debug_error_at does.  The activity says where the worker waits.
@@ -644,7 +651,7 @@ lg_debug_point(const char *name)
 {
 	int64		start;
 
-	if (lg_debug_error_at && strcmp(lg_debug_error_at, name) == 0)
+	if (lg_debug_fails(name))
 		elog(ERROR, "lockguard: made to fail at \"%s\"", name);
 	if (!lg_debug_wait_at || strcmp(lg_debug_wait_at, name) != 0 || MyProcPort != NULL)
 		return;

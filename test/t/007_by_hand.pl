@@ -196,6 +196,26 @@ SKIP:
 	$w->close;
 }
 
+# A signal that the system refuses leaves nothing behind: what comes later from
+# elsewhere is not explained by it.
+SKIP:
+{
+	skip 'not a debug build', 1 unless has_wait_points($observer);
+	configure($observer, debug_error_at => 'kill');
+	my ($s, $w) = blocked_pair($observer, 'not to be signalled', ++$key, idle_blocker_timeout => '200ms');
+
+	is_recorded($observer, $s, 'idle_blocker_timeout log failed');
+	is(call($observer, 'terminate_blockers', $w), '{}', 'nor by hand');
+	$s->query_ok('SET lockguard.idle_blocker_timeout = 0');
+	configure($observer, debug_error_at => undef);
+	$observer->query_ok('SELECT pg_terminate_backend(' . $s->pid . ')');
+	$s->wait_closed;
+	is($s->error->{C}, '57P01', 'it is terminated by somebody else');
+	is($s->error->{D}, undef, 'and nobody says that it was lockguard');
+	succeeds($w, 'the waiter');
+	$w->close;
+}
+
 # Locks of the lock manager are held for the proof: that is counted, too.
 SKIP:
 {
