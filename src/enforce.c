@@ -23,6 +23,7 @@
 #include <signal.h>
 
 #include "miscadmin.h"
+#include "replication/syncrep.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "utils/timestamp.h"
@@ -368,6 +369,34 @@ prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 		unlock_partitions(partitions, locked);
 	LWLockRelease(lg_shared->lock);
 	return outcome;
+}
+
+/*
+ * Let what is just being done to any of these sessions, or by them to prepared
+ * transactions, be done: once this returns true, nothing is done that was
+ * judged before what the caller has just forbidden.  A rollback that waits for
+ * a standby has been written.  False if that takes longer than "most" ns.
+ */
+bool
+lg_wait_for_signals(LgSlot *slots, int n, int64 most)
+{
+	int64		start = lg_now();
+
+	pg_memory_barrier();
+	for (int i = 0; i < n; i++)
+	{
+		volatile PGPROC *proc = &ProcGlobal->allProcs[&slots[i] - lg_shared->slots];
+
+		while (pg_atomic_read_u32(&slots[i].signalling) != 0 &&
+			   proc->syncRepState == SYNC_REP_NOT_WAITING)
+		{
+			if (lg_now() - start > most)
+				return false;
+			CHECK_FOR_INTERRUPTS();
+			pg_usleep(10);
+		}
+	}
+	return true;
 }
 
 /*

@@ -37,6 +37,7 @@ extern void lg_describe(LgView *view, const LgVerdict *verdict,
 						const LgRequest *request, LgAction *action);
 extern void lg_log_action(LgView *view, const LgVerdict *verdict,
 						  const LgAction *action);
+extern bool lg_wait_for_signals(LgSlot *slots, int n, int64 most);
 extern bool lg_cap_allows(int64 now, int limit);
 extern void lg_cap_count(int64 now);
 extern int64 lg_follow_wake(const LgFollow *follow, int64 now);

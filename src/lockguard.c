@@ -89,6 +89,7 @@ shmem_startup(void)
 		pg_atomic_init_u64(&shared->last_scan, 0);
 		pg_atomic_init_u32(&shared->settings_changes, 0);
 		pg_atomic_init_u32(&shared->smallest_changes, 0);
+		pg_atomic_init_u32(&shared->rolls_back, 0);
 		pg_atomic_init_u64(&shared->frozen, 0);
 		pg_atomic_init_u32(&shared->dozing, 0);
 		pg_atomic_init_u64(&shared->scans_requested, 0);

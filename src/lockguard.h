@@ -54,6 +54,11 @@ typedef struct LgReason
  * worker, and sessions that call the functions that act.  The session reads
  * its reason without the lock (it may be in the middle of an error), between
  * two reads of "reason_changes", which is odd while the reason is written.
+ *
+ * "signalling" is raised by a process that is about to act and has yet to ask
+ * whether it may: on this slot's session, or as this slot's session, if that is
+ * the one that rolls a prepared transaction back.  A commit, and what forbids
+ * acting from now on (pause() and the like), waits until it is down.
  */
 typedef struct LgSlot
 {
@@ -67,7 +72,7 @@ typedef struct LgSlot
 	volatile LocalTransactionId committing; /* past the point of no return */
 	volatile LocalTransactionId dropping;	/* a database or tablespace */
 
-	pg_atomic_uint32 signalling;	/* somebody is about to signal: wait */
+	pg_atomic_uint32 signalling;	/* about to be signalled, or to roll back: wait */
 	pg_atomic_uint32 reason_changes;
 	LgReason	reason;
 	int			exempt_pid;		/* exempt() */
@@ -212,6 +217,12 @@ typedef struct LgShared
 	 */
 	pg_atomic_uint32 settings_changes;
 	pg_atomic_uint32 smallest_changes;
+
+	/*
+	 * May prepared transactions be rolled back, as far as the configuration is
+	 * concerned?  Published by the worker.
+	 */
+	pg_atomic_uint32 rolls_back;
 
 	/*
 	 * How long in all the server has stood still, in ns; lg_now() leaves it

@@ -120,13 +120,35 @@ start_rollback(Attempt *attempt, const LgSession *session)
 	return started;
 }
 
+/* Why nothing may be rolled back now; NULL if it may. */
+static const char *
+brake(int64 now)
+{
+	if (lg_prepared_action != LG_DO_ROLLBACK)
+		return "lockguard.prepared_transaction_action is log";
+	if (lg_dry_run)
+		return "lockguard.dry_run is on";
+	if (lg_shared->paused_until > now)
+		return "paused by lockguard.pause()";
+	return NULL;
+}
+
 /* An attempt has come to its end, or has been given up. */
 static void
 end_attempt(Attempt *attempt, bool gone, int64 now)
 {
-	lg_record_result(attempt->action_id, gone ? LG_RELEASED : LG_FAILED,
+	const char *why = gone ? NULL : brake(now);
+
+	lg_record_result(attempt->action_id,
+					 gone ? LG_RELEASED : why ? LG_LOGGED : LG_FAILED,
 					 gone ? (now - attempt->started) / 1000 : -1);
-	if (!gone && !attempt->warned)
+	if (why != NULL)
+	{
+		/* The other worker has stood back: see lg_rollback_main(). */
+		lg_record_reason(attempt->action_id, why);
+		attempt->told = true;
+	}
+	else if (!gone && !attempt->warned)
 	{
 		ereport(WARNING,
 				(errmsg("lockguard: prepared transaction \"%s\" could not be rolled back now",
@@ -149,7 +171,7 @@ act(LgView *view, Attempt *attempt, const LgSession *session, int64 age, bool bu
 	LgVerdict	verdict = {0};
 	LgAction	action;
 	bool		rollback = lg_prepared_action == LG_DO_ROLLBACK;
-	const char *why = NULL;
+	const char *why = brake(view->clock.now);
 
 	verdict.session = *session;
 	verdict.limit = LG_PREPARED_TRANSACTION_TIMEOUT;
@@ -159,13 +181,6 @@ act(LgView *view, Attempt *attempt, const LgSession *session, int64 age, bool bu
 	verdict.measured = age / LG_NANOS_PER_MS;
 	lg_count_blocked(view, session->procno, &verdict.blocked_sessions,
 					 &verdict.longest_wait);
-
-	if (!rollback)
-		why = "lockguard.prepared_transaction_action is log";
-	else if (lg_dry_run)
-		why = "lockguard.dry_run is on";
-	else if (lg_shared->paused_until > view->clock.now)
-		why = "paused by lockguard.pause()";
 
 	if (why != NULL)
 	{
@@ -349,7 +364,24 @@ lg_prepared_due(const LgPrepared *prepared, int64 now)
 	return now >= prepared->wake;
 }
 
-/* Entry point of the worker that rolls one prepared transaction back. */
+/* In the rollback worker: has it raised "signalling" in its slot? */
+static bool rolling_back = false;
+
+/* What lg_rollback_main() was about to do is done, or has failed. */
+static void
+end_rollback(int code, Datum arg)
+{
+	if (rolling_back)
+		pg_atomic_fetch_sub_u32(&lg_slot(lg_proc_number(MyProc))->signalling, 1);
+	rolling_back = false;
+}
+
+/*
+ * Entry point of the worker that rolls one prepared transaction back.  It was
+ * started some time ago, so it asks once more whether it may: by what the main
+ * worker has published, as its own settings are those of its start.  pause()
+ * and a reload wait until "signalling" is down.
+ */
 void
 lg_rollback_main(Datum main_arg)
 {
@@ -374,7 +406,14 @@ lg_rollback_main(Datum main_arg)
 	{
 		snprintf(activity, sizeof(activity), "ROLLBACK PREPARED '%s'", gid);
 		pgstat_report_activity(STATE_RUNNING, activity);
-		FinishPreparedTransaction(gid, false);
+		before_shmem_exit(end_rollback, (Datum) 0);
+		pg_atomic_fetch_add_u32(&lg_slot(lg_proc_number(MyProc))->signalling, 1);
+		rolling_back = true;
+		pg_memory_barrier();
+		if (pg_atomic_read_u32(&lg_shared->rolls_back) != 0 &&
+			lg_shared->paused_until <= lg_now())
+			FinishPreparedTransaction(gid, false);
+		end_rollback(0, (Datum) 0);
 	}
 	CommitTransactionCommand();
 	proc_exit(0);

@@ -192,6 +192,8 @@ lg_record_result(int64 action_id, LgResult result, int64 released_after)
 	{
 		action->result = result;
 		action->open.unresponsive = result == LG_UNRESPONSIVE;
+		if (result == LG_PENDING)
+			action->reason[0] = '\0';
 		if (released_after >= 0)
 			action->released_after = released_after;
 	}
@@ -199,6 +201,19 @@ lg_record_result(int64 action_id, LgResult result, int64 released_after)
 	lg_record_changed();
 	if (result != LG_PENDING)
 		count(action, result);
+}
+
+/* Say in a row why nothing was done after all.  Takes the lock. */
+void
+lg_record_reason(int64 action_id, const char *reason)
+{
+	LgAction   *action = action_row(action_id);
+
+	LWLockAcquire(record->lock, LW_EXCLUSIVE);
+	if (action_id >= record->first_action_id && action->action_id == action_id)
+		strlcpy(action->reason, reason, sizeof(action->reason));
+	LWLockRelease(record->lock);
+	lg_record_changed();
 }
 
 /* Copy a row; false if it is not kept any more.  Takes the lock, shared. */

@@ -460,6 +460,9 @@ lg_settings_publish_server(void)
 	for (int id = 0; id < LG_NUM_SETTINGS; id++)
 		pg_atomic_write_u64(&lg_shared->server_value[id],
 							pack(own_source[id], own_value[id]));
+	pg_atomic_write_u32(&lg_shared->rolls_back, lg_enabled && !lg_dry_run &&
+						lg_prepared_timeout > 0 &&
+						lg_prepared_action == LG_DO_ROLLBACK);
 	pg_atomic_fetch_add_u32(&lg_shared->settings_changes, 1);
 }
 

@@ -994,22 +994,6 @@ find_session(int pid, LgSession *session)
 	return -1;
 }
 
-/*
- * Let signals that are just being sent to any of these sessions go out: once
- * this returns, nobody is hit by what was judged before.
- */
-static void
-wait_for_signals(LgSlot *slots, int n)
-{
-	pg_memory_barrier();
-	for (int i = 0; i < n; i++)
-		while (pg_atomic_read_u32(&slots[i].signalling) != 0)
-		{
-			CHECK_FOR_INTERRUPTS();
-			pg_usleep(10);
-		}
-}
-
 PG_FUNCTION_INFO_V1(lockguard_exempt);
 
 /* exempt(pid, interval): leave a session alone for a time. */
@@ -1046,7 +1030,7 @@ lockguard_exempt(PG_FUNCTION_ARGS)
 	}
 	slot->exempt_until = duration == 0 ? 0 : lg_now() + duration;
 	LWLockRelease(lg_shared->lock);
-	wait_for_signals(slot, 1);
+	lg_wait_for_signals(slot, 1, LG_NEVER);
 	PG_RETURN_BOOL(true);
 }
 
@@ -1063,7 +1047,7 @@ lockguard_pause(PG_FUNCTION_ARGS)
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
 	lg_shared->paused_until = lg_now() + duration;
 	LWLockRelease(lg_shared->lock);
-	wait_for_signals(lg_shared->slots, MaxBackends);
+	lg_wait_for_signals(lg_shared->slots, MaxBackends, LG_NEVER);
 	ereport(LOG,
 			(errmsg("lockguard: paused for %lld s by user \"%s\"",
 					(long long) (duration / LG_NANOS_PER_SEC),

@@ -48,6 +48,9 @@
 /* A worker that is this late has been stopped, and not it alone. */
 #define FREEZE		LG_NANOS_PER_SEC
 
+/* How long a reload waits for a rollback that is just being written. */
+#define WAIT_FOR_ROLLBACK	LG_NANOS_PER_SEC
+
 /* Private state of the worker; all of it lives as long as the process. */
 typedef struct LgWorker
 {
@@ -149,6 +152,23 @@ log_limits(void)
 		ereport(LOG, (errmsg("lockguard: limits for the whole server: %s%s",
 							 buf.data, lg_dry_run ? " (dry run)" : "")));
 	pfree(buf.data);
+}
+
+/*
+ * Read the configuration anew, and say so.  If it does not let prepared
+ * transactions be rolled back any more, none is rolled back after that.
+ */
+static void
+reload(void)
+{
+	bool		rolled_back = pg_atomic_read_u32(&lg_shared->rolls_back) != 0;
+
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	lg_settings_publish_server();
+	if (rolled_back && pg_atomic_read_u32(&lg_shared->rolls_back) == 0)
+		(void) lg_wait_for_signals(lg_shared->slots, MaxBackends, WAIT_FOR_ROLLBACK);
+	log_limits();
 }
 
 /* The smaller of two times of which 0 means "off". */
@@ -664,11 +684,7 @@ lg_debug_point(const char *name)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-			lg_settings_publish_server();
-		}
+			reload();
 	}
 	pgstat_report_activity(STATE_IDLE, NULL);
 	debug_waited += lg_now() - start;
@@ -707,12 +723,7 @@ lg_worker_main(Datum main_arg)
 
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-			lg_settings_publish_server();
-			log_limits();
-		}
+			reload();
 
 		requested = pg_atomic_read_u64(&lg_shared->scans_requested);
 		if (lg_enabled)

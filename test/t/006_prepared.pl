@@ -7,6 +7,7 @@ use FindBin;
 use lib "$FindBin::RealBin/../lib";
 use LockguardSession;
 use LockguardTest;
+use PostgreSQL::Test::Utils;
 use Test::More;
 
 # Besides the two of lockguard, there is room for one background worker.
@@ -125,6 +126,68 @@ $observer->query_ok("COMMIT PREPARED 'twin'");
 	is_about('no slot', 'prepared_transaction_timeout rollback released');
 	ok(!exists_still('no slot'), 'it is rolled back at the next try');
 	$query->close;
+}
+
+# A pause, and a configuration, are for the process that rolls back, too: it has
+# been asked for, but the postmaster comes to start it only later.
+SKIP:
+{
+	skip 'needs signals', 1 if $PostgreSQL::Test::Utils::windows_os;
+	my ($postmaster) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+	my %stop = (
+		'paused by lockguard.pause()' => [
+			sub { $observer->query_ok("SELECT lockguard.pause('1 h')"); },
+			sub { $observer->query_ok('SELECT lockguard.resume()'); } ],
+		'lockguard.dry_run is on' => [ sub { worker_reads(dry_run => 'on'); }, sub { worker_reads(dry_run => 'off'); } ],
+		'lockguard.prepared_transaction_action is log' => [
+			sub { worker_reads(prepared_transaction_action => 'log'); },
+			sub { worker_reads(prepared_transaction_action => 'rollback'); } ],
+		'disabled' => [ sub { worker_reads(enabled => 'off'); }, sub { worker_reads(enabled => 'on'); } ]);
+
+	# The worker alone reads the configuration anew: the postmaster is stopped.
+	sub worker_reads
+	{
+		my (%set) = @_;
+		my $offset = -s $node->logfile;
+
+		$observer->query_ok("ALTER SYSTEM SET lockguard.$_ = '$set{$_}'") foreach keys %set;
+		kill 'HUP', $observer->value('SELECT worker_pid FROM lockguard.stats');
+		$node->wait_for_log(qr/lockguard: (limits for the whole server|no limit is set|disabled)/, $offset);
+		return;
+	}
+
+	foreach my $reason (sort keys %stop)
+	{
+		prepare($reason, 7);
+		kill 'STOP', $postmaster;
+		configure_worker('100ms');
+		is_about($reason, 'prepared_transaction_timeout rollback pending');
+		$stop{$reason}[0]->();
+		kill 'CONT', $postmaster;
+		if ($reason eq 'disabled')
+		{
+			# Nobody records what comes of it; it has been and gone by then.
+			my $offset = -s $node->logfile;
+
+			$node->reload;
+			$node->wait_for_log(qr/received SIGHUP/, $offset);
+			ok($observer->poll("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'lockguard rollback'", '0'),
+				'the rollback has ended');
+		}
+		else
+		{
+			is_about($reason, 'prepared_transaction_timeout rollback logged');
+			is($observer->value("SELECT reason FROM lockguard.actions WHERE gid = '$reason' AND action = 'rollback'"),
+				$reason, 'the reason is recorded');
+		}
+		ok(exists_still($reason), 'it is there still');
+		$stop{$reason}[1]->();
+		is_about($reason, 'prepared_transaction_timeout rollback released');
+		ok(!exists_still($reason), 'it is rolled back after that');
+		configure_worker('0');
+	}
+
+	sub configure_worker { worker_reads(prepared_transaction_timeout => $_[0]); return; }
 }
 
 # Somebody is finishing it at this moment: a commit that waits for a standby.
