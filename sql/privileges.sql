@@ -93,9 +93,12 @@ SET ROLE regress_lockguard_monitor;
 SELECT lockguard.scan();
 RESET ROLE;
 GRANT EXECUTE ON FUNCTION lockguard.pause(interval), lockguard.resume() TO regress_lockguard_user;
+-- What goes to the server log goes there alone.
 SET ROLE regress_lockguard_user;
+SET client_min_messages = log;
 SELECT lockguard.pause('1h');
 SELECT lockguard.resume();
+RESET client_min_messages;
 RESET ROLE;
 REVOKE EXECUTE ON FUNCTION lockguard.pause(interval), lockguard.resume() FROM regress_lockguard_user;
 

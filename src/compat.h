@@ -116,6 +116,16 @@ lg_leader_number(volatile PGPROC *proc)
 #define LG_ON_CACHE_LINE
 #endif
 
+/* Whom pg_signal_backend() lets signal an autovacuum worker. */
+#if PG_VERSION_NUM >= 180000
+#define lg_may_signal_autovacuum(role) \
+	has_privs_of_role(role, ROLE_PG_SIGNAL_AUTOVACUUM_WORKER)
+#define LG_SIGNALS_AUTOVACUUM	"a member of pg_signal_autovacuum_worker"
+#else
+#define lg_may_signal_autovacuum(role)	superuser_arg(role)
+#define LG_SIGNALS_AUTOVACUUM	"a superuser"
+#endif
+
 /* The last parameter of an ExecutorRun_hook is gone in 18. */
 #if PG_VERSION_NUM >= 180000
 #define LG_EXECUTE_ONCE_ARG

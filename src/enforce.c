@@ -589,17 +589,19 @@ whom(const LgAction *action)
 	return buf.data;
 }
 
-/* One log message for a row: what was done to whom, why, and the tree. */
+/*
+ * The texts of a log message about a row that lg_describe() has filled in: all
+ * but what has come of it.  Allocates in the current context.
+ */
 void
-lg_log_action(LgView *view, const LgVerdict *verdict, const LgAction *action)
+lg_log_texts(LgView *view, const LgVerdict *verdict, const LgAction *action,
+			 LgLogTexts *texts)
 {
 	char		story[256];
 	char		value[32];
 	char		source[2 * NAMEDATALEN + 64];
-	char	   *what;
 	char	   *why;
-	const char *did;
-	StringInfoData detail;
+	StringInfoData facts;
 	LgTreeStyle style = {0};
 
 	lg_tell(verdict->limit, verdict->blocked_sessions, verdict->measured,
@@ -622,10 +624,39 @@ lg_log_action(LgView *view, const LgVerdict *verdict, const LgAction *action)
 			why = psprintf("lockguard.%s is %s (%s)",
 						   lg_setting_name(verdict->limit), value, source);
 	}
+	texts->why = psprintf("which %s; %s", story, why);
 	if (action->gid[0])
-		what = psprintf("prepared transaction \"%s\"", lg_one_line(action->gid, LG_GID_SIZE));
+		texts->what = psprintf("prepared transaction \"%s\"", lg_one_line(action->gid, LG_GID_SIZE));
 	else
-		what = psprintf("process %d (%s)", action->pid, whom(action));
+		texts->what = psprintf("process %d (%s)", action->pid, whom(action));
+
+	initStringInfo(&facts);
+	if (action->query[0])
+		appendStringInfo(&facts, "Its query: %s", lg_one_line(action->query, 500));
+	if (view->looked && lg_node(view->graph, verdict->session.procno) != NULL)
+	{
+		int			top = verdict->session.procno;
+
+		/* It may be gone by now: what was read before has its texts. */
+		style.max_lines = LOG_TREE_LINES;
+		style.root_query = action->query;
+		style.root_application_name = action->application_name;
+		appendStringInfo(&facts, "%sLock tree:\n", facts.len ? "\n" : "");
+		lg_draw_tree(view, top, &style, &facts);
+	}
+	texts->facts = facts.data;
+}
+
+/*
+ * One log message for a row: what was done to whom, why, and the tree.  It goes
+ * to the server log only: in a session that calls a function that acts,
+ * client_min_messages would have the queries of others sent to its client.
+ */
+void
+lg_write_log(const LgLogTexts *texts, const LgAction *action)
+{
+	const char *did;
+	StringInfoData detail;
 
 	switch (action->result)
 	{
@@ -651,25 +682,23 @@ lg_log_action(LgView *view, const LgVerdict *verdict, const LgAction *action)
 						 action->action == LG_DO_ROLLBACK ? "rolled back" : "terminated");
 	else if (action->reason[0])
 		appendStringInfo(&detail, "Not signalled: %s.", action->reason);
-	if (action->query[0])
-		appendStringInfo(&detail, "%sIts query: %s", detail.len ? "\n" : "",
-						 lg_one_line(action->query, 500));
-	if (view->looked && lg_node(view->graph, verdict->session.procno) != NULL)
-	{
-		int			top = verdict->session.procno;
+	if (texts->facts[0])
+		appendStringInfo(&detail, "%s%s", detail.len ? "\n" : "", texts->facts);
 
-		/* It may be gone by now: what was read before has its texts. */
-		style.max_lines = LOG_TREE_LINES;
-		style.root_query = action->query;
-		style.root_application_name = action->application_name;
-		appendStringInfo(&detail, "%sLock tree:\n", detail.len ? "\n" : "");
-		lg_draw_tree(view, top, &style, &detail);
-	}
-
-	ereport(LOG,
-			(errmsg("lockguard: %s %s, which %s; %s", did, what, story, why),
+	ereport(LOG_SERVER_ONLY,
+			(errmsg("lockguard: %s %s, %s", did, texts->what, texts->why),
 			 detail.len > 0 ? errdetail_internal("%s", detail.data) : 0,
 			 errhidestmt(true), errhidecontext(true)));
+}
+
+/* Make the texts of a log message and write it. */
+void
+lg_log_action(LgView *view, const LgVerdict *verdict, const LgAction *action)
+{
+	LgLogTexts	texts;
+
+	lg_log_texts(view, verdict, action, &texts);
+	lg_write_log(&texts, action);
 }
 
 /* Add a signal to those whose outcome is followed; returns its entry. */
@@ -717,8 +746,13 @@ count_lateness(int64 lateness)
 
 /*
  * Carry out a verdict and record it.  "list" is the worker's list of open
- * signals, or NULL if somebody asked for this by hand ("request").  Returns
- * true if a signal was sent.
+ * signals, or NULL if this was asked for by hand ("request").  Returns true if
+ * a signal was sent.
+ *
+ * With a request, nothing is allocated or logged here, so that nothing can
+ * fail between the signals to several sessions.  The caller has filled the row
+ * in with lg_describe(); what has come of it is added, and the caller writes
+ * the log message.
  */
 bool
 lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
@@ -733,10 +767,16 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 	{
 		if (told_before(view, verdict, verdict->result))
 			return false;
-		lg_describe(view, verdict, request, &action);
+		if (request)
+			action = *request->action;
+		else
+			lg_describe(view, verdict, request, &action);
 		action.acted_at = GetCurrentTimestamp();
 		lg_record_action(&action);
-		lg_log_action(view, verdict, &action);
+		if (request)
+			*request->action = action;
+		else
+			lg_log_action(view, verdict, &action);
 		return false;
 	}
 
@@ -775,7 +815,10 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 		}
 	}
 
-	lg_describe(view, verdict, request, &action);
+	if (request)
+		action = *request->action;
+	else
+		lg_describe(view, verdict, request, &action);
 	LG_DEBUG_POINT("before_signal");
 
 	reason.pid = verdict->session.pid;
@@ -851,7 +894,10 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 		lg_cap_count(view->clock.now);
 		follow(view, list, &action.open);
 	}
-	lg_log_action(view, verdict, &action);
+	if (request)
+		*request->action = action;
+	else
+		lg_log_action(view, verdict, &action);
 	return outcome == SIGNALLED;
 }
 

@@ -25,7 +25,16 @@ typedef struct LgRequest
 {
 	const char *user_name;
 	int			pid;
+	LgAction   *action;			/* described before; then what came of it */
 } LgRequest;
+
+/* A log message about an action, but for what has come of it. */
+typedef struct LgLogTexts
+{
+	char	   *what;			/* whom it is about */
+	char	   *why;
+	char	   *facts;			/* its query and the lock tree; may be empty */
+} LgLogTexts;
 
 extern LgFollow *lg_follow_create(void);
 extern void lg_follow_adopt(LgView *view, LgFollow *follow);
@@ -35,6 +44,9 @@ extern bool lg_act(LgView *view, LgFollow *follow, const LgVerdict *verdict,
 				   const LgRequest *request);
 extern void lg_describe(LgView *view, const LgVerdict *verdict,
 						const LgRequest *request, LgAction *action);
+extern void lg_log_texts(LgView *view, const LgVerdict *verdict,
+						 const LgAction *action, LgLogTexts *texts);
+extern void lg_write_log(const LgLogTexts *texts, const LgAction *action);
 extern void lg_log_action(LgView *view, const LgVerdict *verdict,
 						  const LgAction *action);
 extern bool lg_wait_for_signals(LgSlot *slots, int n, int64 most);

@@ -1041,17 +1041,18 @@ Datum
 lockguard_pause(PG_FUNCTION_ARGS)
 {
 	int64		duration;
+	char	   *who;
 
 	lg_require_loaded();
 	duration = interval_to_ns(PG_GETARG_INTERVAL_P(0));
+	who = lg_one_line(GetUserNameFromId(GetUserId(), false), NAMEDATALEN);
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
 	lg_shared->paused_until = lg_now() + duration;
 	LWLockRelease(lg_shared->lock);
 	lg_wait_for_signals(lg_shared->slots, MaxBackends, LG_NEVER);
-	ereport(LOG,
+	ereport(LOG_SERVER_ONLY,
 			(errmsg("lockguard: paused for %lld s by user \"%s\"",
-					(long long) (duration / LG_NANOS_PER_SEC),
-					lg_one_line(GetUserNameFromId(GetUserId(), false), NAMEDATALEN))));
+					(long long) (duration / LG_NANOS_PER_SEC), who)));
 	lg_wake_worker();
 	PG_RETURN_VOID();
 }
@@ -1062,13 +1063,15 @@ PG_FUNCTION_INFO_V1(lockguard_resume);
 Datum
 lockguard_resume(PG_FUNCTION_ARGS)
 {
+	char	   *who;
+
 	lg_require_loaded();
+	who = lg_one_line(GetUserNameFromId(GetUserId(), false), NAMEDATALEN);
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
 	lg_shared->paused_until = 0;
 	LWLockRelease(lg_shared->lock);
-	ereport(LOG,
-			(errmsg("lockguard: resumed by user \"%s\"",
-					lg_one_line(GetUserNameFromId(GetUserId(), false), NAMEDATALEN))));
+	ereport(LOG_SERVER_ONLY,
+			(errmsg("lockguard: resumed by user \"%s\"", who)));
 	lg_wake_worker();
 	PG_RETURN_VOID();
 }
@@ -1108,11 +1111,30 @@ lockguard_reset_history(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* The rules of pg_terminate_backend(): errors out if they are not met. */
+/*
+ * The rules of pg_terminate_backend(), and of ROLLBACK PREPARED for a prepared
+ * transaction, in the way of process "waiter": errors out if they are not met.
+ */
 static void
-check_may_signal(const LgSession *session)
+check_may_signal(const LgSession *session, int waiter)
 {
-	if (!OidIsValid(session->userid) || superuser_arg(session->userid))
+	if (session->kind == LG_KIND_PREPARED)
+	{
+		if (!superuser() && session->userid != GetUserId())
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("must be a superuser or the owner of the prepared transaction that process %d waits for",
+							waiter)));
+	}
+	else if (session->kind == LG_KIND_AUTOVACUUM)
+	{
+		if (!lg_may_signal_autovacuum(GetUserId()))
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("must be " LG_SIGNALS_AUTOVACUUM " to signal autovacuum worker %d",
+							session->pid)));
+	}
+	else if (!OidIsValid(session->userid) || superuser_arg(session->userid))
 	{
 		if (!superuser())
 			ereport(ERROR,
@@ -1128,6 +1150,63 @@ check_may_signal(const LgSession *session)
 						session->pid)));
 }
 
+/*
+ * What ends a root blocker that lockguard does not signal, as a hint for a role
+ * that may see what it is.  Allocates in the current context.
+ */
+static char *
+way_out(const LgSession *session, const char *gid)
+{
+	switch (session->kind)
+	{
+		case LG_KIND_CLIENT:
+			return pstrdup(session->wait_event == WAIT_EVENT_SYNC_REP ?
+						   "Its commit waits for a synchronous standby; see synchronous_standby_names." :
+						   "It is about to end its transaction.");
+		case LG_KIND_PREPARED:
+
+			/*
+			 * If a gid could not be converted to the client's encoding, an
+			 * error would take the place of the warning.
+			 */
+			for (const char *p = gid; *p; p++)
+				if (IS_HIGHBIT_SET(*p) || lg_control_bytes(p) > 0)
+					return pstrdup("ROLLBACK PREPARED in its database ends it; pg_prepared_xacts has its gid.");
+			return psprintf("ROLLBACK PREPARED %s in its database ends it.",
+							quote_literal_cstr(gid));
+		case LG_KIND_STARTUP:
+			return pstrdup("It holds the locks of a transaction on the primary: end that transaction. "
+						   "If it waits itself, lockguard.lock_tree shows for what.");
+		default:
+			if (session->procno >= MaxBackends)
+				return pstrdup("No function can end it.");
+			return psprintf("pg_terminate_backend(%d) ends it; it may be started again.",
+							session->pid);
+	}
+}
+
+/* Say why a root blocker was not signalled, to a caller who may signal it. */
+static void
+warn_not_signalled(const LgSession *session, const LgAction *action)
+{
+	bool		visible = session->kind == LG_KIND_PREPARED || lg_may_see(session->userid);
+
+	ereport(WARNING,
+			(session->kind == LG_KIND_PREPARED ?
+			 errmsg("a prepared transaction was not signalled") :
+			 errmsg("process %d was not signalled", session->pid),
+			 action->result == LG_SELF_RESOLVED ?
+			 errdetail("It was out of the way already.") :
+			 action->result == LG_FAILED ?
+			 errdetail("The signal could not be sent.") :
+			 visible ?
+			 errdetail("It is protected: %s.", action->reason) :
+			 errdetail("It is protected."),
+			 action->result != LG_PROTECTED ? 0 :
+			 visible ? errhint("%s", way_out(session, action->gid)) :
+			 errhint("A member of pg_read_all_stats can see what it is and does.")));
+}
+
 /* Signal all root blockers that a session waits for; returns their pids. */
 static Datum
 signal_blockers(int pid, LgActionKind what)
@@ -1137,7 +1216,10 @@ signal_blockers(int pid, LgActionKind what)
 	LgSession	session;
 	LgNode	   *node;
 	LgVerdict  *verdicts;
+	LgAction   *actions;
+	LgLogTexts *texts;
 	LgRequest	request;
+	bool	   *signalled;
 	int		   *pids;
 	int			nupstream;
 	int			nroots = 0;
@@ -1163,7 +1245,10 @@ signal_blockers(int pid, LgActionKind what)
 		return array_of_pids(NULL, 0);
 	}
 
-	/* The right to signal them all is checked before one is hit. */
+	/*
+	 * The right to signal them all, also those that are protected, is checked
+	 * before anything is shown, recorded or done.
+	 */
 	nupstream = lg_upstream(graph, session.leader);
 	for (int i = 1; i < nupstream; i++)
 	{
@@ -1171,8 +1256,9 @@ signal_blockers(int pid, LgActionKind what)
 		LgValues	none;
 
 		node = &graph->nodes[graph->upstream[i]];
-		if (node->waiting)
+		if (node->waiting || node->known->session.kind == LG_KIND_NONE)
 			continue;
+		check_may_signal(&node->known->session, pid);
 		nroots++;
 		memset(verdict, 0, sizeof(*verdict));
 		memset(&none, 0, sizeof(none));
@@ -1192,27 +1278,43 @@ signal_blockers(int pid, LgActionKind what)
 		{
 			verdict->result = LG_PENDING;
 			verdict->reason = NULL;
-			check_may_signal(&node->known->session);
 		}
 	}
 
+	/*
+	 * All that can fail comes before the first signal.  Then none is sent
+	 * without the others, or without its row and its line in the log, whatever
+	 * happens; one of the sessions may be our own.
+	 */
 	request.user_name = GetUserNameFromId(GetUserId(), false);
 	request.pid = MyProcPid;
+	actions = palloc_array(LgAction, Max(nroots, 1));
+	texts = palloc_array(LgLogTexts, Max(nroots, 1));
+	signalled = palloc_array(bool, Max(nroots, 1));
 	for (int i = 0; i < nroots; i++)
 	{
 		lg_count_blocked(view, verdicts[i].session.procno,
 						 &verdicts[i].blocked_sessions, &verdicts[i].longest_wait);
-		if (lg_act(view, NULL, &verdicts[i], &request))
+		lg_describe(view, &verdicts[i], &request, &actions[i]);
+		lg_log_texts(view, &verdicts[i], &actions[i], &texts[i]);
+	}
+
+	HOLD_INTERRUPTS();
+	for (int i = 0; i < nroots; i++)
+	{
+		request.action = &actions[i];
+		signalled[i] = lg_act(view, NULL, &verdicts[i], &request);
+		if (signalled[i])
 			pids[n++] = verdicts[i].session.pid;
-		else
-			ereport(WARNING,
-					(verdicts[i].session.pid == 0 ?
-					 errmsg("a prepared transaction was not signalled") :
-					 errmsg("process %d was not signalled", verdicts[i].session.pid),
-					 verdicts[i].reason ? errdetail("It is protected: %s.", verdicts[i].reason) :
-					 errdetail("It was out of the way already.")));
 	}
 	lg_wake_worker();
+	for (int i = 0; i < nroots; i++)
+		lg_write_log(&texts[i], &actions[i]);
+	RESUME_INTERRUPTS();
+
+	for (int i = 0; i < nroots; i++)
+		if (!signalled[i])
+			warn_not_signalled(&verdicts[i].session, &actions[i]);
 	return array_of_pids(pids, n);
 }
 

@@ -80,6 +80,32 @@ is_actions(
 	],
 	'and nobody is signalled');
 
+# By hand, whom PostgreSQL lets signal it is told what to do, and nobody else.
+$observer->query_ok($_)
+  foreach 'CREATE ROLE signaller LOGIN IN ROLE pg_signal_backend',
+  'GRANT EXECUTE ON FUNCTION lockguard.terminate_blockers(int) TO signaller';
+my $signaller = LockguardTest::Session->new($node, 'signaller', user => 'signaller');
+my $by_hand = 'SELECT lockguard.terminate_blockers(' . $s2->pid . ')';
+my $role = $observer->value("SELECT rolname FROM pg_roles WHERE rolname = 'pg_signal_autovacuum_worker'");
+is($signaller->query($by_hand)->{error}{M},
+	'must be ' . ($role ? "a member of $role" : 'a superuser') . " to signal autovacuum worker $worker",
+	'a member of pg_signal_backend is refused');
+is_actions($observer, [], 'without a record');
+is($observer->value($by_hand), '{}', 'it is protected from a superuser, too');
+is_deeply([ map { @$_{qw(M D H)} } @{ $observer->{result}{notices} } ],
+	[ "process $worker was not signalled", 'It is protected: autovacuum worker.', "pg_terminate_backend($worker) ends it; it may be started again." ],
+	'who is told what to do');
+if ($role)
+{
+	$observer->query_ok("GRANT $role TO signaller");
+	is($signaller->value($by_hand), '{}', "a member of $role is told the same");
+	is_deeply([ map { @$_{qw(M D H)} } @{ $signaller->{result}{notices} } ],
+		[ "process $worker was not signalled", 'It is protected.', 'A member of pg_read_all_stats can see what it is and does.' ],
+		'but nothing that pg_stat_activity hides');
+}
+is($observer->value($start), $started, 'the worker goes on');
+forget_actions($observer);
+
 configure($observer, queued_blocker_timeout => '500ms');
 is_cancelled($s1, 'queued_blocker_timeout');
 succeeds($s2, 'SELECT');

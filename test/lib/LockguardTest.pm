@@ -429,8 +429,8 @@ sub start
 	return $self;
 }
 
-# Wait for the end of what is under way.  The result has the rows, and the
-# error if there was one.
+# Wait for the end of what is under way.  The result has the rows, the error
+# if there was one, and the notices if there were any.
 sub finish
 {
 	my ($self) = @_;
@@ -621,6 +621,10 @@ sub _message
 		$field{busy} = $self->{busy};
 		push @{ $self->{errors} }, \%field;
 		$self->{result}{error} = \%field;
+	}
+	elsif ($type eq 'N')
+	{
+		push @{ $self->{result}{notices} }, { map { substr($_, 0, 1) => substr($_, 1) } split /\0/, $body };
 	}
 	elsif ($type eq 'R' && unpack('N', $body) != 0)
 	{

@@ -45,6 +45,15 @@ sub is_protected
 	return;
 }
 
+# The WARNING that the observer has just got names the way out.
+sub is_hinted
+{
+	my ($what, $hint) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return is(($observer->{result}{notices} || [ {} ])->[0]{H}, $hint, "$what: the way out");
+}
+
 # The worker that applies changes of a publication, in a trigger that takes
 # its time.
 $observer->query_ok($_) foreach 'CREATE DATABASE subscriber',
@@ -119,8 +128,13 @@ is(
 # Asked for by hand, the answer is the same.
 my $error = $observer->query('SELECT lockguard.terminate_blockers(' . $waiters[-1]->pid . ')');
 is($error->{rows}[0][0], '{}', 'not even by hand is a commit signalled');
+is_hinted('a commit', 'Its commit waits for a synchronous standby; see synchronous_standby_names.');
 is($observer->value('SELECT lockguard.terminate_blockers(' . $waiters[1]->pid . ')'), '{}', 'nor a prepared transaction');
+is_hinted('a prepared transaction', "ROLLBACK PREPARED 'the gid' in its database ends it.");
 is($observer->value('SELECT lockguard.cancel_blockers(' . $waiters[2]->pid . ')'), '{}', 'nor a walsender');
+is_hinted('a walsender', 'pg_terminate_backend(' . $walsender->pid . ') ends it; it may be started again.');
+is($observer->value('SELECT lockguard.terminate_blockers(' . $waiters[0]->pid . ')'), '{}', 'nor a background worker');
+is_hinted('a background worker', "pg_terminate_backend($apply) ends it; it may be started again.");
 
 # All come to their end as they would without lockguard.
 configure($observer, map { $_ => undef } keys %limits);

@@ -8,6 +8,7 @@ use FindBin;
 use lib "$FindBin::RealBin/../lib";
 use LockguardSession;
 use LockguardTest;
+use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = lockguard_node('main', conf => "max_prepared_transactions = 5\n");
@@ -102,12 +103,35 @@ sub is_told
 	$_->close(silent => 1) foreach $w, $w2;
 }
 
+# All are signalled, recorded and logged before anything that could fail: the
+# caller itself may be one of them.
+{
+	my @roots = map { session($node, "one of three, $_") } 1 .. 3;
+	my $offset = -s $node->logfile;
+	++$key;
+	foreach (@roots)
+	{
+		$_->query_ok('BEGIN');
+		$_->query_ok("SELECT pg_advisory_xact_lock_shared($key)");
+	}
+	my $w = waiter($observer, 'behind all three', $key);
+
+	$roots[1]->query('SELECT lockguard.terminate_blockers(' . $w->pid . ')');
+	$_->wait_closed foreach @roots;
+	is_told($_, '57P01', $roots[1]) foreach @roots;
+	succeeds($w, 'the waiter');
+	is_recorded($observer, $_, 'terminate released') foreach @roots;
+	like(slurp_file($node->logfile, $offset), qr/LOG:  lockguard: terminated process @{[ $_->pid ]} /, 'and logged') foreach @roots;
+	$w->close;
+}
+
 # Cancel reaches who is at work; and no exemption stands against the DBA.
 {
 	my $s = session($node, 'exempt', exempt => 'on', action => 'log');
 	$s->query_ok('BEGIN');
 	$s->query_ok('UPDATE t SET v = 1 WHERE id = 1');
 	$s->start('SELECT pg_sleep(600)');
+	ok($observer->poll("SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = " . $s->pid), 'at work');
 	my $w = session($node, 'waiter')->start('UPDATE t SET v = 2 WHERE id = 1');
 	is_waiting($observer, $w);
 	$observer->query_ok("SELECT lockguard.pause('1h')");
@@ -153,12 +177,29 @@ sub is_told
 	$idle->query_ok('SELECT pg_advisory_xact_lock(' . ++$key . ')');
 	$idle->query_ok("PREPARE TRANSACTION 'the gid'");
 	my $w = waiter($observer, 'behind a prepared transaction', $key);
+	is(call($by{$_}, 'terminate_blockers', $w), '42501', "a prepared transaction is refused to $_") foreach qw(signaller owner other);
+	like($by{other}->error->{M}, qr/^must be a superuser or the owner of the prepared transaction that process @{[ $w->pid ]} waits for$/, 'and why');
+	is($observer->value("SELECT count(*) FROM lockguard.actions WHERE gid = 'the gid'"), '0', 'of which nothing is recorded');
 	is(call($observer, 'terminate_blockers', $w), '{}', 'a prepared transaction has no process');
+	is_deeply([ @{ $observer->{result}{notices}[0] }{qw(M D H)} ],
+		[ 'a prepared transaction was not signalled', 'It is protected: prepared transaction.', "ROLLBACK PREPARED 'the gid' in its database ends it." ],
+		'with the way out');
 	is($observer->value("SELECT concat_ws(' ', action, result, requested_by IS NOT NULL) FROM lockguard.actions WHERE gid = 'the gid'"),
 		'log protected t', 'which is recorded');
 	$observer->query_ok("ROLLBACK PREPARED 'the gid'");
 	succeeds($w, 'the waiter');
 	$_->close foreach $w, $idle;
+
+	# Its owner may ask, in an encoding that does not have its gid.
+	my $owner = session($node, 'other', user => 'other');
+	$owner->query_ok($_) foreach 'BEGIN', 'SELECT pg_advisory_xact_lock(' . ++$key . ')', "PREPARE TRANSACTION '\xd1\x8f'";
+	$w = waiter($observer, 'behind a prepared transaction', $key);
+	$owner->query_ok("SET client_encoding = 'LATIN1'");
+	is(call($owner, 'terminate_blockers', $w), '{}', 'its owner is told the same');
+	is($owner->{result}{notices}[0]{H}, 'ROLLBACK PREPARED in its database ends it; pg_prepared_xacts has its gid.', 'as far as it can be converted');
+	$owner->query_ok($_) foreach "SET client_encoding = 'UTF8'", "ROLLBACK PREPARED '\xd1\x8f'";
+	succeeds($w, 'the waiter');
+	$_->close foreach $w, $owner;
 }
 
 # A deadlock has no root; and one's own session can be in the way.
