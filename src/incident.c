@@ -727,7 +727,8 @@ lg_incident_tree(const LgIncident *incident, bool (*may_see) (Oid),
 							 clean(lg_one_line(incident->gid, 64)));
 		else
 			appendStringInfo(out, "%d", session->pid);
-		if (session->kind != LG_KIND_CLIENT && session->kind != LG_KIND_PREPARED)
+		if (session->kind != LG_KIND_CLIENT && session->kind != LG_KIND_PREPARED &&
+			may_see(session->userid))
 			appendStringInfo(out, " %s", lg_kind_text((LgKind) session->kind));
 		else if (usename[0])
 			appendStringInfo(out, " %s", clean(lg_one_line(usename, NAMEDATALEN)));

@@ -155,7 +155,10 @@ append_root(StringInfo out, const LgIncident *incident)
 	}
 	appendStringInfo(out, "process %d", incident->root_pid);
 	if (incident->kind != LG_KIND_CLIENT)
-		appendStringInfo(out, " (%s)", lg_kind_text((LgKind) incident->kind));
+	{
+		if (lg_may_see(incident->userid))
+			appendStringInfo(out, " (%s)", lg_kind_text((LgKind) incident->kind));
+	}
 	else
 	{
 		appendStringInfoString(out, " (role ");
@@ -258,7 +261,8 @@ append_actions(StringInfo out, const LgIncident *incident, StringInfo gantt)
 		appendStringInfo(out, "| %s | ", timestamptz_to_str(action->acted_at));
 		if (action->action == LG_DO_LOG || action->dry_run)
 			appendStringInfo(out, "lockguard left process %d alone (%s)", action->pid,
-							 action->reason[0] ? action->reason : lg_result_name(action->result));
+							 action->reason[0] && lg_may_see(action->userid) ?
+							 action->reason : lg_result_name(action->result));
 		else
 			appendStringInfo(out, "lockguard: %s %s, %s%s",
 							 lg_action_name(action->action),
@@ -445,7 +449,7 @@ lockguard_report(PG_FUNCTION_ARGS)
 			appendStringInfo(&out, "%d ", session->pid);
 		if (session->kind == LG_KIND_CLIENT)
 			append_label(&out, application_name[0] ? application_name : usename, 40);
-		else if (session->kind != LG_KIND_PREPARED)
+		else if (session->kind != LG_KIND_PREPARED && lg_may_see(session->userid))
 			append_label(&out, lg_kind_text((LgKind) session->kind), 40);
 		appendStringInfoString(&out, "\"]\n");
 		if (session->level > 0)

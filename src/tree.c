@@ -169,7 +169,8 @@ append_who(const LgSession *session, const LgTreeStyle *style,
 		return;
 	}
 	appendStringInfo(out, "%d", session->pid);
-	if (session->kind != LG_KIND_CLIENT)
+	if (session->kind != LG_KIND_CLIENT &&
+		(style->may_see == NULL || style->may_see(session->userid)))
 		appendStringInfo(out, " %s", lg_kind_text(session->kind));
 	else if (slot != NULL && slot->pid == session->pid && NameStr(slot->usename)[0])
 	{

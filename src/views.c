@@ -393,7 +393,8 @@ emit_step(ReturnSetInfo *rsinfo, Row *row, LgView *view, int index, int *path)
 	put_text(row, visible && session->has_status ?
 			 pgstat_get_wait_event(session->wait_event) : NULL);
 	put_time(row, visible ? session->xact_start : 0);
-	put_text(row, lg_backend_type(session->kind));
+	put_text(row, visible || session->kind == LG_KIND_PREPARED ?
+			 lg_backend_type(session->kind) : NULL);
 	put_database(row, named ? NameStr(slot->datname) : "", session->datid);
 	put_role(row, named ? NameStr(slot->usename) : "", session->userid);
 	put_text(row, application_name);
@@ -595,7 +596,7 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 		limit_at = lg_next_limit(view, &subject, &limit);
 
 		put(&row, Int32GetDatum(session.pid));
-		put_text(&row, lg_backend_type(session.kind));
+		put_text(&row, visible ? lg_backend_type(session.kind) : NULL);
 		put_database(&row, named ? NameStr(slot->datname) : "", session.datid);
 		put_role(&row, named ? NameStr(slot->usename) : "", session.userid);
 		put_text(&row, application_name);
@@ -682,7 +683,8 @@ lockguard_actions(PG_FUNCTION_ARGS)
 		put_text(&row, lg_action_name(action->action));
 		put(&row, BoolGetDatum(action->dry_run));
 		put_text(&row, lg_result_name(action->result));
-		put_text(&row, action->reason);
+		/* It may tell what kind of process it is, and what it does. */
+		put_text(&row, visible || action->pid == 0 ? action->reason : NULL);
 		put_if(&row, action->released_after >= 0, interval_of(action->released_after));
 		put(&row, Int32GetDatum(action->blocked_sessions));
 		put(&row, array_of_pids(action->blocked_pids, action->nblocked_pids));
@@ -738,7 +740,8 @@ lockguard_incidents(PG_FUNCTION_ARGS)
 		put_database(&row, NameStr(incident->datname), incident->datid);
 		put_text(&row, incident->application_name);
 		put_text(&row, visible ? incident->client_addr : NULL);
-		put_text(&row, lg_backend_type((LgKind) incident->kind));
+		put_text(&row, visible || incident->kind == LG_KIND_PREPARED ?
+				 lg_backend_type((LgKind) incident->kind) : NULL);
 		put_text(&row, visible ? incident->state : NULL);
 		put_text(&row, visible ? incident->query : "<insufficient privilege>");
 		put_if(&row, visible && incident->query_id != 0,
