@@ -161,7 +161,7 @@ max_blocked_sessions(LgView *view, const LgSubject *subject, int value, int64 *m
 }
 
 static int64
-lock_wait_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
+wait_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
 {
 	const LgWaiter *wait;
 
@@ -169,6 +169,15 @@ lock_wait_timeout(LgView *view, const LgSubject *subject, int value, int64 *meas
 		return LG_NEVER;
 	wait = lg_longest_wait(view->graph, subject->node);
 	return passed_after(view, wait ? wait->since : LG_NEVER, value, measured);
+}
+
+/* During a login, a cancel would not end a statement, but the session. */
+static int64
+lock_wait_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
+{
+	if (lg_runs_login_trigger(subject->session))
+		return LG_NEVER;
+	return wait_timeout(view, subject, value, measured);
 }
 
 static int64
@@ -259,7 +268,7 @@ max_xmin_age(LgView *view, const LgSubject *subject, int value, int64 *measured)
 static int64
 preempt_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
 {
-	return lock_wait_timeout(view, subject, value, measured);
+	return wait_timeout(view, subject, value, measured);
 }
 
 const LgLimit lg_limits[LG_NUM_LIMITS] = {

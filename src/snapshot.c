@@ -543,6 +543,16 @@ lg_state_is_idle(const LgSession *session)
 }
 
 /*
+ * Has it logged in, but not come to its first statement?  It runs login event
+ * triggers then (PostgreSQL 17 and later), and a cancel ends the session.
+ */
+bool
+lg_runs_login_trigger(const LgSession *session)
+{
+	return session->kind == LG_KIND_CLIENT && session->state == STATE_UNDEFINED;
+}
+
+/*
  * At the end of its transaction: a session clears its local transaction id
  * shortly before it lets go of its locks.  It is neither in that transaction
  * any more, nor out of anybody's way.  (Idle with session-level locks, or

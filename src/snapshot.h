@@ -163,6 +163,7 @@ extern void lg_track_session(LgTrack *track, const LgSession *session,
 							 const LgClock *clock, bool want_next_xid);
 
 extern bool lg_state_is_idle(const LgSession *session);
+extern bool lg_runs_login_trigger(const LgSession *session);
 extern bool lg_in_transit(const LgSession *session);
 extern bool lg_waits_for_client(const LgSession *session);
 extern int64 lg_idle_since(LgTrack *track, const LgSession *session,

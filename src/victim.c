@@ -195,7 +195,7 @@ emit_log(ErrorData *edata)
 			if (read_reason(&reason) && reason.action == LG_DO_TERMINATE)
 				explain(edata, &reason);
 		}
-		else if (edata->elevel == ERROR &&
+		else if (edata->elevel <= FATAL &&	/* FATAL in a login event trigger */
 				 edata->sqlerrcode == ERRCODE_QUERY_CANCELED &&
 				 strcmp(edata->message_id,
 						"canceling statement due to user request") == 0)

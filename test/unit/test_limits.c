@@ -426,6 +426,19 @@ lock_wait(void)
 	clock_ns += 1000 * MS;
 	judge();
 	CHECK_INT(verdicts.n, 0);
+
+	/* Nor one that runs event triggers on login: it has reported no state yet. */
+	start(10, 0);
+	sessions(2);
+	*value(1, LG_LOCK_WAIT_TIMEOUT) = 1;
+	blocked_pair();
+	status_of(1)->st_state = STATE_UNDEFINED;
+	clock_ns += 1000 * MS;
+	judge();
+	CHECK_INT(verdicts.n, 0);
+	status_of(1)->st_state = STATE_RUNNING;
+	judge();
+	CHECK_INT(verdicts.n, 1);
 }
 
 static void
