@@ -17,7 +17,6 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "utils/wait_event.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "utils/memutils.h"
@@ -685,17 +684,12 @@ lg_incident_of_root(int pid, TimestampTz session_start)
 const char *
 lg_kept_state(const LgIncidentSession *session, bool (*may_see) (Oid))
 {
-	const char *state = lg_backend_state_text((BackendState) session->state);
-	const char *type = pgstat_get_wait_event_type(session->wait_event);
-
 	if (session->kind == LG_KIND_PREPARED)
 		return "prepared";
 	if (!may_see(session->userid))
 		return "<insufficient privilege>";
-	if (state == NULL)
-		state = "active";		/* a process that has no states */
-	return type == NULL ? state :
-		psprintf("%s (%s: %s)", state, type, pgstat_get_wait_event(session->wait_event));
+	return lg_doing_text(lg_backend_state_text((BackendState) session->state),
+						 session->wait_event);
 }
 
 /*

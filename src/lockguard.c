@@ -37,7 +37,7 @@ static Size
 shared_size(void)
 {
 	return add_size(MAXALIGN(offsetof(LgShared, slots)),
-					mul_size(MaxBackends, sizeof(LgSlot)));
+					mul_size(LG_TOTAL_PROCS, sizeof(LgSlot)));
 }
 
 static void

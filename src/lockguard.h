@@ -79,8 +79,11 @@ typedef struct LgSlot
 	TimestampTz exempt_session_start;
 	int64		exempt_until;	/* monotonic ns */
 
-	/* What the worker measured at its last look, for the views. */
-	int			measured_pid;
+	/*
+	 * What the worker measured at its last look, for the views: of auxiliary
+	 * processes and prepared transactions, too.
+	 */
+	int			measured_pid;	/* lg_occupant() */
 	int64		measured_at;	/* monotonic ns */
 	int64		blocking_since; /* monotonic ns, PG_INT64_MAX = blocks nobody */
 	int64		idle_since;		/* the same; PG_INT64_MAX = not idle */
@@ -270,7 +273,8 @@ typedef struct LgShared
 	int64		paused_until;	/* monotonic ns */
 	LgStats		stats;
 
-	LgSlot		slots[FLEXIBLE_ARRAY_MEMBER];	/* MaxBackends of them */
+	/* One per PGPROC; from MaxBackends on, only for what is measured. */
+	LgSlot		slots[FLEXIBLE_ARRAY_MEMBER];
 } LgShared;
 
 /* NULL unless loaded by shared_preload_libraries. */
@@ -281,6 +285,7 @@ extern PGDLLEXPORT void lg_worker_main(Datum main_arg);
 extern int64 lg_now(void);
 extern int64 lg_frozen_time(void);
 extern LgSlot *lg_slot(int procno);
+extern int	lg_occupant(int procno, int pid);
 extern bool lg_wake_worker(void);
 extern void lg_end_doze(void);
 

@@ -319,6 +319,16 @@ lg_slot(int procno)
 }
 
 /*
+ * What tells one occupant of a PGPROC from the next: the pid, or the id of a
+ * prepared transaction, whose pid is 0.
+ */
+int
+lg_occupant(int procno, int pid)
+{
+	return pid != 0 ? pid : (int) ((volatile PGPROC *) &ProcGlobal->allProcs[procno])->xid;
+}
+
+/*
  * This process's slot, taken over from whoever had it before.  While it
  * changes hands its pid is 0, so that nobody reads a mixture.
  */

@@ -11,6 +11,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #include "compat.h"
 #include "snapshot.h"
@@ -94,6 +95,21 @@ lg_duration_text(int64 ns, char *buf, size_t size)
 		snprintf(buf, size, "%d min %d s", (int) (s / 60), (int) (s % 60));
 	else
 		snprintf(buf, size, "%lld h %d min", (long long) (s / 3600), (int) (s % 3600 / 60));
+}
+
+/*
+ * What a process does: "active (IPC: RecoveryConflictSnapshot)".  One without
+ * states (NULL) is active.
+ */
+const char *
+lg_doing_text(const char *state, uint32 wait_event)
+{
+	const char *type = pgstat_get_wait_event_type(wait_event);
+
+	if (state == NULL)
+		state = "active";
+	return type == NULL ? state :
+		psprintf("%s (%s: %s)", state, type, pgstat_get_wait_event(wait_event));
 }
 
 /* What a lock is on: 'relation "t"', "transaction 741". */
@@ -242,9 +258,16 @@ lg_draw_tree(LgView *view, int root, const LgTreeStyle *style, StringInfo out)
 		}
 		else
 		{
-			if (state && session->kind != LG_KIND_PREPARED &&
+			if (session->kind != LG_KIND_PREPARED &&
 				(style->may_see == NULL || style->may_see(session->userid)))
-				appendStringInfo(&line, ", %s", state);
+			{
+				/* What holds a process up that no limit can end. */
+				if (session->kind != LG_KIND_CLIENT)
+					appendStringInfo(&line, ", %s",
+									 lg_doing_text(state, session->wait_event));
+				else if (state)
+					appendStringInfo(&line, ", %s", state);
+			}
 			if (node->blocking_since != LG_NEVER)
 			{
 				lg_duration_text(view->clock.now - (node->waiting ? node->blocking_since :

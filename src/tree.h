@@ -37,5 +37,6 @@ extern void lg_lock_text(const LOCKTAG *tag, const LgTreeStyle *style,
 extern int	lg_control_bytes(const char *text);
 extern char *lg_one_line(const char *text, int max_bytes);
 extern void lg_duration_text(int64 ns, char *buf, size_t size);
+extern const char *lg_doing_text(const char *state, uint32 wait_event);
 
 #endif							/* LOCKGUARD_TREE_H */

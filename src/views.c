@@ -259,11 +259,11 @@ look(void)
 	for (int i = 0; i < view->graph->nactive; i++)
 	{
 		LgNode	   *node = &view->graph->nodes[view->graph->active[i]];
-		LgSlot	   *slot = lg_slot(view->graph->active[i]);
+		LgSlot	   *slot = &lg_shared->slots[view->graph->active[i]];
 
-		if (slot == NULL || node->blocking_since == LG_NEVER)
+		if (node->blocking_since == LG_NEVER)
 			continue;
-		if (slot->measured_pid == node->pid &&
+		if (slot->measured_pid == lg_occupant(view->graph->active[i], node->pid) &&
 			view->clock.now - slot->measured_at < MEASURE_IS_RECENT &&
 			slot->blocking_since != LG_NEVER)
 		{

@@ -279,11 +279,11 @@ publish_measures(LgWorker *worker)
 	for (int i = 0; i < graph->nactive; i++)
 	{
 		LgNode	   *node = &graph->nodes[graph->active[i]];
-		LgSlot	   *slot = lg_slot(graph->active[i]);
+		LgSlot	   *slot = &lg_shared->slots[graph->active[i]];
 
-		if (slot == NULL || (!node->is_known && node->first_hold < 0))
+		if (!node->is_known && node->first_hold < 0)
 			continue;
-		slot->measured_pid = node->pid;
+		slot->measured_pid = lg_occupant(graph->active[i], node->pid);
 		slot->measured_at = worker->view.clock.now;
 		slot->blocking_since = node->blocking_since == LG_NEVER ? LG_NEVER :
 			lg_blamed_since(graph, node, node->waiting ?
