@@ -24,6 +24,7 @@
 #include "storage/spin.h"
 #include "utils/backend_status.h"
 #include "utils/guc.h"
+#include "utils/wait_event.h"
 
 #if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
 #error "lockguard supports PostgreSQL 15 to 18"
@@ -91,6 +92,15 @@ lg_leader_number(volatile PGPROC *proc)
 
 	return lg_proc_number(leader != NULL ? leader : (PGPROC *) proc);
 }
+
+/* Does this wait event mean that replay waits for sessions of a standby? */
+#ifndef PG_WAIT_BUFFERPIN
+#define PG_WAIT_BUFFERPIN	PG_WAIT_BUFFER_PIN	/* before 17 */
+#endif
+#define lg_is_recovery_conflict(event) \
+	((event) == WAIT_EVENT_RECOVERY_CONFLICT_SNAPSHOT || \
+	 (event) == WAIT_EVENT_RECOVERY_CONFLICT_TABLESPACE || \
+	 ((event) & 0xFF000000U) == PG_WAIT_BUFFERPIN)
 
 /* Wait events that get their names at run time, since 17. */
 #ifdef PG_WAIT_INJECTIONPOINT

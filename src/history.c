@@ -292,7 +292,7 @@ load_incident(const char *data, size_t length)
 	TERMINATE(incident.client_addr);
 	if (incident.incident_id <= 0 || incident.incident_id >= PG_INT64_MAX / 2 ||
 		(unsigned) incident.resolution > LG_BY_RESTART ||
-		incident.kind > LG_KIND_OTHER ||
+		incident.kind > LG_KIND_OTHER || incident.judged > LG_FAILED ||
 		!sane_time(incident.started_at) || !sane_time(incident.updated_at) ||
 		!sane_time(incident.ended_at) || !sane_time(incident.backend_start) ||
 		!sane_time(incident.xact_start) || !sane_time(incident.peak_at) ||

@@ -288,6 +288,7 @@ follow(LgView *view, LgIncident *incident, const LgNode *root, int64 last_scan)
 	if (larger)
 	{
 		describe_root(incident, &root->known->session);
+		incident->judged = lg_judge_root(&root->known->session, &root->known->values);
 		incident->peak_blocked_sessions = blocked;
 		incident->peak_at = view->clock.wall;
 		keep_tree(view, incident, root);

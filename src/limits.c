@@ -574,6 +574,20 @@ decide(LgVerdict *verdict, const LgSession *session, const LgValues *values,
 		verdict->action = LG_DO_LOG;
 }
 
+/*
+ * What a limit on blockers would do to a root that passes it: LG_PENDING if it
+ * would be signalled, else the result that would be recorded.
+ */
+LgResult
+lg_judge_root(const LgSession *session, const LgValues *values)
+{
+	LgVerdict	verdict;
+
+	decide(&verdict, session, values, lg_state_is_idle(session) ?
+		   LG_IDLE_BLOCKER_TIMEOUT : LG_BLOCKER_TIMEOUT);
+	return verdict.result;
+}
+
 static void
 add_verdict(LgVerdicts *verdicts, const LgVerdict *verdict)
 {

@@ -122,6 +122,7 @@ extern void lg_sort_verdicts(LgVerdicts *verdicts);
 extern int64 lg_next_limit(LgView *view, const LgSubject *subject, int *limit);
 extern LgResult lg_may_signal(const LgSession *session, const LgValues *values,
 							  const char **reason);
+extern LgResult lg_judge_root(const LgSession *session, const LgValues *values);
 extern bool lg_cancel_reaches(const LgSession *session);
 extern const char *lg_committing_text(bool dropping);
 extern bool lg_is_exempt(const LgSession *session);

@@ -62,6 +62,7 @@ typedef struct LgIncident
 	LocalTransactionId lxid;
 	TransactionId xid;
 	uint8		kind;			/* LgKind */
+	uint8		judged;			/* LgResult of lg_judge_root() */
 	TimestampTz backend_start;
 	TimestampTz xact_start;
 	Oid			datid;

@@ -21,6 +21,7 @@
 
 #include "compat.h"
 #include "incident.h"
+#include "limits.h"
 #include "lockguard.h"
 #include "record.h"
 #include "tree.h"
@@ -188,14 +189,78 @@ has_queued_blocker(const LgIncident *incident)
 	return false;
 }
 
-/* The setting that would have ended it, and what it takes to prevent it. */
+/*
+ * Why no limit on blockers would have removed a root, and in *next what can be
+ * done instead (NULL: the same as about any other session).  Returns NULL if a
+ * limit would have: that is what the worker's own judge said of the root when
+ * most sessions were blocked.
+ */
+static const char *
+why_no_limit(const LgIncident *incident, const char **next)
+{
+	const char *usename;
+	const char *application_name;
+	const char *query;
+	const LgIncidentSession *root =
+		lg_next_session(incident, NULL, &usename, &application_name, &query);
+	uint32		wait_event = root != NULL ? root->wait_event : 0;
+
+	*next = NULL;
+	switch (incident->kind)
+	{
+		case LG_KIND_CLIENT:
+			break;
+		case LG_KIND_STARTUP:
+			*next = lg_is_recovery_conflict(wait_event) ?
+				"Replay waited for sessions on this standby: see `max_standby_streaming_delay`, and set `lockguard.idle_in_transaction_timeout` or `lockguard.max_xmin_age` here." :
+				"It held the locks of a transaction on the primary, which does not see the sessions that wait for them here: set `lockguard.idle_in_transaction_timeout` or `lockguard.transaction_timeout` there.";
+			return "the root was the startup process, which replays what the primary has done";
+		case LG_KIND_WALSENDER:
+			*next = "Find what its client does over the replication connection. `pg_terminate_backend()` ends it.";
+			return "the root was a walsender";
+		case LG_KIND_AUTOVACUUM:
+			*next = "An autovacuum gives way after `deadlock_timeout`, unless it has to prevent wraparound: run schema changes with a short lock_timeout, and try again when it is done.";
+			return "the root was an autovacuum worker";
+		case LG_KIND_STARTING:
+			*next = "Find what its login was busy with.";
+			return "the root was a session that was logging in";
+		default:
+			*next = "Find what it does for so long. `pg_terminate_backend()` ends a background worker, which may be started again.";
+			return psprintf("the root was a %s", lg_kind_text((LgKind) incident->kind));
+	}
+
+	switch (incident->judged)
+	{
+		case LG_PROTECTED:
+			*next = wait_event == WAIT_EVENT_SYNC_REP ?
+				"Its commit waited for a synchronous standby: see `synchronous_standby_names`, and `pg_stat_replication` for whether it is connected." :
+				"Find what its commit waited for.";
+			return "the root's commit could not be undone any more";
+		case LG_EXEMPTED:
+			return "the root was exempt, by `lockguard.exempt` or `lockguard.exempt()`";
+		case LG_LOGGED:
+			return "`lockguard.action` of the root did not allow it";
+		default:
+			return NULL;
+	}
+}
+
+/*
+ * The setting that would have ended it, and what it takes to prevent it.
+ * "spared" is the last time that the root was over a limit and left alone, or
+ * NULL.
+ */
 static void
-append_advice(StringInfo out, const LgIncident *incident, bool acted, bool visible)
+append_advice(StringInfo out, const LgIncident *incident, bool acted,
+			  const LgAction *spared, bool visible)
 {
 	const char *setting;
 	const char *why;
 	const char *next;
+	const char *instead;
+	const char *unable;
 	bool		idle = strncmp(incident->state, "idle", 4) == 0;
+	bool		queued = has_queued_blocker(incident);
 
 	if (!visible)
 	{
@@ -207,42 +272,81 @@ append_advice(StringInfo out, const LgIncident *incident, bool acted, bool visib
 		setting = "lockguard.prepared_transaction_timeout";
 		why = "the root was a prepared transaction that nobody finished";
 		next = "Find the transaction manager that prepared it, and why it did not commit or roll back.";
-	}
-	else if (has_queued_blocker(incident))
-	{
-		setting = idle ? "lockguard.idle_blocker_timeout" :
-			"lockguard.queued_blocker_timeout";
-		why = idle ? "the root was idle, with a lock request and a queue behind it" :
-			"the root was at work, and a lock request that waited for it held up all others";
-		next = "Run schema changes with a short lock_timeout, and try again when the table is less busy.";
-	}
-	else if (idle)
-	{
-		setting = "lockguard.idle_blocker_timeout";
-		why = "the root was idle and held its locks for nothing";
-		next = "Find where the application leaves a transaction open: an error path without ROLLBACK, or a wait for something outside the database.";
+		unable = NULL;
 	}
 	else
 	{
-		setting = "lockguard.blocker_timeout";
-		why = "the root was at work all the time";
-		next = "Do the work in smaller transactions, or when nobody else needs the same rows.";
+		if (queued)
+		{
+			setting = idle ? "lockguard.idle_blocker_timeout" :
+				"lockguard.queued_blocker_timeout";
+			why = idle ? "the root was idle, with a lock request and a queue behind it" :
+				"the root was at work, and a lock request that waited for it held up all others";
+			next = "Run schema changes with a short lock_timeout, and try again when the table is less busy.";
+		}
+		else if (idle)
+		{
+			setting = "lockguard.idle_blocker_timeout";
+			why = "the root was idle and held its locks for nothing";
+			next = "Find where the application leaves a transaction open: an error path without ROLLBACK, or a wait for something outside the database.";
+		}
+		else
+		{
+			setting = "lockguard.blocker_timeout";
+			why = "the root was at work all the time";
+			next = "Do the work in smaller transactions, or when nobody else needs the same rows.";
+		}
+		unable = why_no_limit(incident, &instead);
+		if (instead != NULL)
+			next = instead;
 	}
 
 	if (!acted)
-		appendStringInfo(out, "- Nothing was signalled. `%s` would have ended this: %s.\n",
-						 setting, why);
+	{
+		appendStringInfoString(out, "- Nothing was signalled");
+		if (spared != NULL)
+			appendStringInfo(out, ": the root was over `lockguard.%s`, but was left alone (%s)",
+							 lg_setting_name(spared->limit),
+							 spared->reason[0] ? spared->reason : lg_result_name(spared->result));
+		appendStringInfoString(out, ".");
+		if (incident->kind == LG_KIND_PREPARED)
+			appendStringInfo(out, " `%s` with `lockguard.prepared_transaction_action = 'rollback'` would have ended this: %s.",
+							 setting, why);
+		else if (spared == NULL && unable != NULL)
+			appendStringInfo(out, " No limit would have removed the root: %s.", unable);
+		else if (spared == NULL)
+			appendStringInfo(out, " `%s` would have ended this: %s.", setting, why);
+		appendStringInfoString(out, "\n");
+		if (unable != NULL && queued)
+			appendStringInfoString(out, "- `lockguard.queued_blocker_timeout` would have removed the lock request that waited for the root, and freed those who queued up behind that.\n");
+	}
 	appendStringInfo(out, "- %s\n", next);
 	if (incident->query_id != 0 && visible)
 		appendStringInfo(out, "- `SELECT * FROM lockguard.contention WHERE queryid = %lld` shows what this statement has cost so far.\n",
 						 (long long) incident->query_id);
-	if (!acted)
+	if (!acted && spared == NULL && (unable == NULL || queued))
 		appendStringInfo(out, "- With `lockguard.dry_run = on` a limit can be tried out: it is recorded who would have been hit.\n");
 }
 
-/* The signals in an incident's tree, each as a row of the timeline. */
+/*
+ * Was nobody signalled?  With dry_run, a pause or the action cap, "action" says
+ * what would have been done.
+ */
+static bool
+was_left_alone(const LgAction *action)
+{
+	return action->action == LG_DO_LOG || action->dry_run ||
+		action->result == LG_LOGGED || action->result == LG_SUPPRESSED;
+}
+
+/*
+ * The signals in an incident's tree, each as a row of the timeline.  Returns
+ * how many; *spared is the last row about the root that is none, or has no
+ * action_id.
+ */
 static int
-append_actions(StringInfo out, const LgIncident *incident, StringInfo gantt)
+append_actions(StringInfo out, const LgIncident *incident, StringInfo gantt,
+			   LgAction *spared)
 {
 	LgAction   *action = palloc(sizeof(LgAction));
 	int64		first;
@@ -259,7 +363,7 @@ append_actions(StringInfo out, const LgIncident *incident, StringInfo gantt)
 			action->incident_id != incident->incident_id)
 			continue;
 		appendStringInfo(out, "| %s | ", timestamptz_to_str(action->acted_at));
-		if (action->action == LG_DO_LOG || action->dry_run)
+		if (was_left_alone(action))
 			appendStringInfo(out, "lockguard left process %d alone (%s)", action->pid,
 							 action->reason[0] && lg_may_see(action->userid) ?
 							 action->reason : lg_result_name(action->result));
@@ -284,7 +388,13 @@ append_actions(StringInfo out, const LgIncident *incident, StringInfo gantt)
 							 lg_source_name(action->limit_source));
 		}
 		appendStringInfoString(out, " |\n");
-		if (action->action != LG_DO_LOG && !action->dry_run)
+		if (was_left_alone(action))
+		{
+			if (action->limit != LG_NO_LIMIT && action->pid == incident->root_pid &&
+				action->backend_start == incident->backend_start)
+				*spared = *action;
+		}
+		else
 		{
 			n++;
 			appendStringInfo(gantt, "    %s %d : milestone, %lld, 0d\n",
@@ -320,6 +430,7 @@ lockguard_report(PG_FUNCTION_ARGS)
 	StringInfoData out;
 	StringInfoData actions;
 	StringInfoData gantt;
+	LgAction	spared;
 	TimestampTz end;
 	bool		visible;
 	int			acted;
@@ -336,7 +447,8 @@ lockguard_report(PG_FUNCTION_ARGS)
 
 	initStringInfo(&actions);
 	initStringInfo(&gantt);
-	acted = append_actions(&actions, incident, &gantt);
+	spared.action_id = 0;
+	acted = append_actions(&actions, incident, &gantt, &spared);
 
 	initStringInfo(&out);
 	appendStringInfo(&out, "# Incident %lld: %s blocked for %s\n\n", (long long) id,
@@ -520,7 +632,8 @@ lockguard_report(PG_FUNCTION_ARGS)
 	}
 
 	appendStringInfoString(&out, "\n## What to do next\n\n");
-	append_advice(&out, incident, acted > 0, visible);
+	append_advice(&out, incident, acted > 0, spared.action_id != 0 ? &spared : NULL,
+				  visible);
 
 	PG_RETURN_TEXT_P(cstring_to_text_with_len(out.data, out.len));
 }

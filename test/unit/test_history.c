@@ -539,6 +539,7 @@ impossible_records(void)
 		INCIDENT(resolution, LG_BY_RESTART + 1),
 		INCIDENT(resolution, -1),
 		INCIDENT(kind, LG_KIND_OTHER + 1),
+		INCIDENT(judged, LG_FAILED + 1),
 		INCIDENT(tag.locktag_type, LOCKTAG_LAST_TYPE + 1),
 		INCIDENT(used, -1),
 		INCIDENT(used, 8),
