@@ -710,6 +710,7 @@ lg_history_main(Datum main_arg)
 	bool		ok = true;
 	int64		took = 0;		/* by the last write, ns */
 
+	lg_require_preloaded();
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	BackgroundWorkerUnblockSignals();

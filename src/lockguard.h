@@ -280,8 +280,13 @@ typedef struct LgShared
 /* NULL unless loaded by shared_preload_libraries. */
 extern LgShared *lg_shared;
 
+/* What background workers are to be started from; set at preload. */
+extern const char *lg_library_name;
+
 extern PGDLLEXPORT void lg_worker_main(Datum main_arg);
 
+extern const char *lg_preloaded_path(void);
+extern void lg_require_preloaded(void);
 extern int64 lg_now(void);
 extern int64 lg_frozen_time(void);
 extern LgSlot *lg_slot(int procno);

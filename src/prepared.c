@@ -104,7 +104,7 @@ start_rollback(Attempt *attempt, const LgSession *session)
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(worker.bgw_library_name, "lockguard", BGW_MAXLEN);
+	strlcpy(worker.bgw_library_name, lg_library_name, sizeof(worker.bgw_library_name));
 	strlcpy(worker.bgw_function_name, "lg_rollback_main", BGW_MAXLEN);
 	strlcpy(worker.bgw_name, "lockguard rollback", BGW_MAXLEN);
 	strlcpy(worker.bgw_type, "lockguard rollback", BGW_MAXLEN);
@@ -391,6 +391,7 @@ lg_rollback_main(Datum main_arg)
 	TimestampTz prepared_at;
 	bool		busy;
 
+	lg_require_preloaded();
 	memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();

@@ -44,10 +44,17 @@
 /* Characters in a line of tree(). */
 #define TREE_WIDTH			120
 
-/* Errors out unless lockguard runs in this server. */
+/* Errors out unless lockguard runs in this server, and from this library. */
 void
 lg_require_loaded(void)
 {
+	/* As SHOW shared_preload_libraries, the path is not for everybody. */
+	if (lg_shared == NULL && lg_preloaded_path() != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("lockguard runs in this server from another library than its functions"),
+				 errdetail_log("The server has preloaded \"%s\".", lg_preloaded_path()),
+				 errhint("Preload the library that the functions are in, or replace one of the two by a symbolic link to the other, and restart the server.")));
 	if (lg_shared == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -697,6 +697,7 @@ lg_worker_main(Datum main_arg)
 {
 	LgWorker   *worker;
 
+	lg_require_preloaded();
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGINT, SIG_IGN);	/* there is no statement to cancel */

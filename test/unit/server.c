@@ -376,6 +376,11 @@ slot_of(int procno)
 	return &lg_shared->slots[procno];
 }
 
+void
+lg_require_preloaded(void)
+{
+}
+
 LgSlot *
 lg_slot(int procno)
 {
