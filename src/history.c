@@ -6,7 +6,8 @@
  * The file is a header and then one record after the other, each with a mark,
  * its kind, its length and a checksum of its own.  If a part is damaged, the
  * reader goes on at the next mark, so that no intact record is lost.  Such a
- * file, or one of another version, is moved aside, never overwritten.
+ * file, or one of another version, is moved aside, never overwritten, and not
+ * before what was read of it has been written again.
  *
  * A background worker of its own writes it, a second after something has
  * changed: into a new file that replaces the old one durably.  If that fails,
@@ -352,40 +353,27 @@ load_record(const RecordHeader *header, const char *data, EndRecord *end)
 }
 
 /*
- * A file that we could not read is there still, for it could not be moved
- * aside: it must not be replaced.  Set in the postmaster, and so known to the
- * writer, which is forked from it.  Somebody may have removed it since, or a
- * writer before this one: hence which file it was (all 0 if unknown).
+ * A file that could not be read whole must not be replaced, but moved aside.
+ * Set in the postmaster, and so known to the writer, which is forked from it.
+ * It may have been removed since, or moved by a writer before this one: hence
+ * which file it was (all 0 if unknown).
  */
 static bool file_in_the_way = false;
+static bool file_was_read;		/* in part at least */
 static struct stat unread_file;
 
 /*
- * Move the file aside, under a name that no other has yet; false, with errno,
- * if that cannot be done.
+ * Do not replace the file as it is now.  It is not moved aside before there is
+ * another to replace it: the server may not get as far as that, or never write
+ * it (single-user mode), and the next one is to find all that this one has.
  */
-static bool
-move_aside(char *name, size_t size)
+static void
+keep_file(bool was_read)
 {
-	struct stat st;
-	int			i = 0;
-	int			save_errno;
-
-	strlcpy(name, HISTORY_DAMAGED, size);
-	while (++i < 100 && stat(name, &st) == 0)
-		snprintf(name, size, HISTORY_DAMAGED ".%d", i);
-	file_in_the_way = false;
-	if (i >= 100)
-		errno = EEXIST;
-	else if (rename(HISTORY_FILE, name) == 0)
-		return true;
-
-	save_errno = errno;
 	file_in_the_way = true;
-	if (stat(HISTORY_FILE, &unread_file) != 0)
+	file_was_read = was_read;
+	if (lstat(HISTORY_FILE, &unread_file) != 0)
 		memset(&unread_file, 0, sizeof(unread_file));
-	errno = save_errno;
-	return false;
 }
 
 /* Is that file, as far as can be told, where the history is to be written? */
@@ -396,12 +384,46 @@ is_in_the_way(void)
 
 	if (!file_in_the_way)
 		return false;
-	if (stat(HISTORY_FILE, &st) != 0)
+	if (lstat(HISTORY_FILE, &st) != 0)
 		file_in_the_way = errno != ENOENT;
 	else if (unread_file.st_ino != 0)
 		file_in_the_way = st.st_ino == unread_file.st_ino &&
 			st.st_dev == unread_file.st_dev;
 	return file_in_the_way;
+}
+
+/*
+ * Give the file a name that no other has yet, just before it is replaced; false,
+ * with errno, if that cannot be done.
+ */
+static bool
+move_aside(void)
+{
+	char		name[MAXPGPATH];
+	struct stat st;
+	int			i = 0;
+
+	strlcpy(name, HISTORY_DAMAGED, sizeof(name));
+	while (++i < 100 && lstat(name, &st) == 0)
+		snprintf(name, sizeof(name), HISTORY_DAMAGED ".%d", i);
+	if (i >= 100)
+	{
+		errno = EEXIST;
+		return false;
+	}
+
+	/*
+	 * A second name, so that what was read of it is in a history file at every
+	 * moment.  One that cannot be read, durable_rename() would not replace.
+	 */
+	if (!(file_was_read && link(HISTORY_FILE, name) == 0) &&
+		rename(HISTORY_FILE, name) != 0)
+		return false;
+	file_in_the_way = false;
+	ereport(LOG,
+			(errmsg("lockguard: history file \"%s\" was moved to \"%s\"",
+					HISTORY_FILE, name)));
+	return true;
 }
 
 /*
@@ -463,8 +485,6 @@ lg_history_load(void)
 	bool		damaged = false;
 	int			loaded = 0;
 	EndRecord	end = {0};
-	char		name[MAXPGPATH];
-	bool		moved;
 
 	file_in_the_way = false;
 	if (data == NULL)
@@ -474,7 +494,7 @@ lg_history_load(void)
 		if (missing)
 			return;
 		/* It may be good all the same: do not overwrite it. */
-		moved = move_aside(name, sizeof(name));
+		keep_file(false);
 		errno = save_errno;
 		ereport(WARNING,
 				(save_errno == 0 ? errcode(ERRCODE_WRONG_OBJECT_TYPE) : errcode_for_file_access(),
@@ -483,8 +503,7 @@ lg_history_load(void)
 						HISTORY_FILE) :
 				 errmsg("lockguard: could not read history file \"%s\": %m",
 						HISTORY_FILE),
-				 moved ? errdetail("It was moved to \"%s\".", name) :
-				 errdetail("It could not be moved aside, and is not replaced.")));
+				 errdetail("The file is moved aside when the history is next written.")));
 		return;
 	}
 
@@ -534,15 +553,12 @@ lg_history_load(void)
 	{
 		/* What was saved from it must not be lost again. */
 		lg_record_changed();
-		moved = move_aside(name, sizeof(name));
+		keep_file(true);
 		ereport(WARNING,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("lockguard: history file \"%s\" is damaged or of another version",
 						HISTORY_FILE),
-				 moved ?
-				 errdetail("It was moved to \"%s\"; %d intact records were taken from it.",
-						   name, loaded) :
-				 errdetail("It could not be moved aside, and is not replaced; %d intact records were taken from it.",
+				 errdetail("%d intact records were taken from it. The file is moved aside when the history is next written.",
 						   loaded)));
 	}
 }
@@ -612,10 +628,6 @@ write_history(void)
 {
 	FILE	   *file;
 	int			save_errno;
-	char		name[MAXPGPATH];
-
-	if (is_in_the_way() && !move_aside(name, sizeof(name)))
-		return false;
 
 	/* Whatever has that name, it is not to be followed or waited for. */
 	if (unlink(HISTORY_TEMP) != 0 && errno != ENOENT)
@@ -631,7 +643,7 @@ write_history(void)
 		errno = save_errno;
 		return false;
 	}
-	if (FreeFile(file) != 0)
+	if (FreeFile(file) != 0 || (is_in_the_way() && !move_aside()))
 	{
 		save_errno = errno;
 		unlink(HISTORY_TEMP);

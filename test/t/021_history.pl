@@ -281,20 +281,28 @@ CONF
 }
 
 # Damage.  The file is read at start only, also by a server in single-user
-# mode, which starts and ends quickly.
+# mode, which starts and ends quickly, and leaves the file alone.
 
-# Put these bytes in the place of the file, start, and return the ids of the
-# incidents and actions that were taken from it, whether the file was moved
-# aside, and what was said.
-sub load
+sub put_file
 {
 	my ($bytes) = @_;
-	my ($out, $err);
 
 	unlink $aside;
 	open my $handle, '>:raw', $file or die "cannot write $file: $!";
 	print $handle $bytes;
 	close $handle or die "cannot write $file: $!";
+	return;
+}
+
+# Put these bytes in the place of the file, start, and return the ids of the
+# incidents and actions that were taken from it, whether the file is as it was,
+# and what was said.
+sub load
+{
+	my ($bytes) = @_;
+	my ($out, $err);
+
+	put_file($bytes);
 	my $query = "SELECT (SELECT string_agg('i' || incident_id, ' ' ORDER BY incident_id)"
 	  . " FROM lockguard.incidents) AS i,"
 	  . " (SELECT string_agg('a' || action_id, ' ' ORDER BY action_id)"
@@ -312,7 +320,7 @@ sub load
 	return {
 		started => $ok,
 		found => join(' ', @found),
-		aside => -e $aside ? slurp_file($aside) : undef,
+		left => !-e $aside && slurp_file($file) eq $bytes,
 		warned => $err =~ /WARNING:  lockguard: history file/ ? 1 : 0,
 		said => $err,
 	};
@@ -354,7 +362,7 @@ sub load
 	my $whole = load($bytes);
 	is($whole->{found}, $expected->(@what), 'an intact file is read')
 	  or diag $whole->{said};
-	ok(!$whole->{warned} && !defined $whole->{aside}, 'and stays where it is');
+	ok(!$whole->{warned} && $whole->{left}, 'without a word');
 
 	# Truncation: in the header, at each record's end and around it, and
 	# anywhere else.
@@ -372,10 +380,9 @@ sub load
 		push @wrong, "$length: found $result->{found}, expected " . $expected->(@kept)
 		  if $result->{found} ne $expected->(@kept);
 		push @wrong, "$length: no warning" if !$result->{warned};
-		push @wrong, "$length: not moved aside"
-		  if !defined $result->{aside} || $result->{aside} ne substr $bytes, 0, $length;
+		push @wrong, "$length: not left alone" if !$result->{left};
 	}
-	is(join("\n", @wrong), '', 'truncated: what is intact is read, the file moved aside');
+	is(join("\n", @wrong), '', 'truncated: what is intact is read, the file left alone');
 
 	# Flipped bytes: in each field of the file's header and of each record's,
 	# and in what follows.
@@ -399,10 +406,9 @@ sub load
 		push @wrong, "$position: found $result->{found}, expected " . $expected->(@kept)
 		  if $result->{found} ne $expected->(@kept);
 		push @wrong, "$position: no warning" if !$result->{warned};
-		push @wrong, "$position: not moved aside"
-		  if !defined $result->{aside} || $result->{aside} ne $flipped;
+		push @wrong, "$position: not left alone" if !$result->{left};
 	}
-	is(join("\n", @wrong), '', 'flipped: what is intact is read, the file moved aside');
+	is(join("\n", @wrong), '', 'flipped: what is intact is read, the file left alone');
 
 	# A file of a later version, and something else altogether.
 	my $later = substr $bytes, 0, 24;
@@ -416,7 +422,13 @@ sub load
 		ok($result->{started}, 'a foreign file does not keep the server from starting');
 		is($result->{found}, 'c0', 'nothing is taken from it');
 		ok($result->{warned}, 'with a WARNING');
-		is($result->{aside}, $foreign, 'it is moved aside as it is');
+		ok($result->{left}, 'it is left alone');
+
+		# A server that writes moves it aside.
+		$node->start;
+		ok(wait_until(sub { -e $aside && -e $file && slurp_file($file) ne $foreign }), 'but not replaced');
+		is(slurp_file($aside), $foreign, 'it is moved aside as it is');
+		$node->stop;
 	}
 
 	# Something else in its place: the start of the server would wait for a pipe's writer.
@@ -429,15 +441,17 @@ sub load
 		ok($node->start(fail_ok => 1), "a $what instead of the file: the server starts");
 		observe();
 		like(slurp_file($node->logfile, $offset),
-			qr/could not read history file "[^"]*": not a regular file\n.*It was moved to "[^"]*\.damaged"/,
+			qr/could not read history file "[^"]*": not a regular file\n.*The file is moved aside when the history is next written/,
 			'with a WARNING');
-		ok($what eq 'pipe' ? -p $aside : -d $aside, 'it is moved aside');
-		$what eq 'pipe' ? unlink $aside : rmdir $aside;
 
 		# And one in the way of the file that is written first.
 		$what eq 'pipe' and (mkfifo("$file.tmp", 0600) or die "cannot make $file.tmp: $!");
 		make_incident();
 		ok(wait_until(sub { -f $file }), 'and the history is written');
+		ok($what eq 'pipe' ? -p $aside : -d $aside, 'it is moved aside');
+		like(slurp_file($node->logfile, $offset),
+			qr/LOG:  lockguard: history file "[^"]*" was moved to "[^"]*\.damaged"/, 'and the log says so');
+		$what eq 'pipe' ? unlink $aside : rmdir $aside;
 		$node->stop;
 	}
 
@@ -465,19 +479,30 @@ sub load
 	unlink @names;
 	$node->stop;
 
-	# What was taken from a damaged file is kept, even if nothing happens.
+	# What is intact in a damaged file is kept, even if nothing happens, and
+	# however often the server is started meanwhile without writing: in
+	# single-user mode, or as it cannot recover.
 	my $damaged = $bytes;
 	substr($damaged, $begin[1] + 20, 1) ^= "\x01";
-	open my $handle, '>:raw', $file or die "cannot write $file: $!";
-	print $handle $damaged;
-	close $handle;
+	my $single = load($damaged);
+	is($single->{found}, $expected->(@what[ 0, 2 .. $#what ]), 'intact records are taken from the damaged file');
+	ok($single->{left}, 'which is left alone in single-user mode');
+	append_to_file($node->data_dir . '/recovery.signal', '');
+	ok(!$node->start(fail_ok => 1), 'the server does not start');
+	unlink $node->data_dir . '/recovery.signal';
+	is(slurp_file($file), $damaged, 'the file is as it was');
 	$node->start;
 	observe();
 	my $before = history();
-	isnt($before, '', 'intact records are taken from the damaged file');
+	is( join(' ', map { $_->[0] } $observer->rows("SELECT 'a' || action_id FROM lockguard.actions ORDER BY action_id")),
+		join(' ', sort grep { /^a/ } @what[ 0, 2 .. $#what ]),
+		'intact records are there at the next start');
+	ok(wait_until(sub { -e $aside }), 'the file is moved aside');
+	is(slurp_file($aside), $damaged, 'as it was');
+	isnt($before, '', 'the history is not empty');
 	$node->restart;
 	observe();
-	is(history(), $before, 'and are there after the next restart');
+	is(history(), $before, 'and is there after the next restart');
 }
 
 $node->stop;

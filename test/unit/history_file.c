@@ -240,27 +240,24 @@ put_file(const char *bytes, size_t size)
 }
 
 /*
- * Start with this file.  Either it is read whole, without a word, and stays
- * where it is, or there is one WARNING, and it is moved aside as it is.
+ * Start with this file.  It is read whole without a word, or there is one
+ * WARNING; in either case it stays where it is, as it is.
  */
 void
 load_history(const char *bytes, size_t size)
 {
-	char	   *aside;
-	size_t		aside_size;
+	char	   *after;
+	size_t		after_size;
 
 	unlink(HISTORY_ASIDE);
 	put_file(bytes, size);
 	lg_history_load();
 	CHECK(reports[WARNING] <= 1);
-	aside = read_whole(HISTORY_ASIDE, &aside_size);
-	CHECK_INT(aside != NULL, reports[WARNING]);
-	CHECK_INT(access(HISTORY_FILE, F_OK) == 0, reports[WARNING] == 0);
-	if (aside)
-	{
-		CHECK(aside_size == size && memcmp(aside, bytes, size) == 0);
-		pfree(aside);
-	}
+	CHECK(access(HISTORY_ASIDE, F_OK) != 0);
+	after = read_whole(HISTORY_FILE, &after_size);
+	CHECK(after != NULL && after_size == size && memcmp(after, bytes, size) == 0);
+	if (after)
+		pfree(after);
 }
 
 /*
