@@ -227,6 +227,13 @@ _PG_init(void)
 
 	lg_settings_define();
 
+	/*
+	 * In a server that pg_upgrade has started, there are only the settings: it
+	 * reads the configuration, and restores the values of roles and databases.
+	 */
+	if (IsBinaryUpgrade)
+		return;
+
 	name_library();
 
 	next_shmem_request = shmem_request_hook;

@@ -48,6 +48,11 @@
 void
 lg_require_loaded(void)
 {
+	if (lg_shared == NULL && IsBinaryUpgrade)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("lockguard does not run in binary upgrade mode")));
+
 	/* As SHOW shared_preload_libraries, the path is not for everybody. */
 	if (lg_shared == NULL && lg_preloaded_path() != NULL)
 		ereport(ERROR,
