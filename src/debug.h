@@ -3,6 +3,9 @@
  * debug.h
  *		Points at which tests can make the worker wait or fail.
  *
+ * LG_DEBUG_POINT() makes it wait or raise an error there, LG_DEBUG_FAILS() is
+ * true if what it names is to fail.
+ *
  * Compiled in with LOCKGUARD_DEBUG only.  What tests need inside a session is in
  * debug.c.
  *
@@ -15,8 +18,11 @@
 extern void lg_debug_point(const char *name);
 extern bool lg_debug_fails(const char *name);
 #define LG_DEBUG_POINT(name)	lg_debug_point(name)
+#define LG_DEBUG_FAILS(name) \
+	(lg_debug_error_at && strcmp(lg_debug_error_at, name) == 0)
 #else
 #define LG_DEBUG_POINT(name)	((void) 0)
+#define LG_DEBUG_FAILS(name)	false
 #endif
 
 #endif							/* LOCKGUARD_DEBUG_H */

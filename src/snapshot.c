@@ -31,6 +31,7 @@
 #include "utils/wait_event.h"
 
 #include "compat.h"
+#include "debug.h"
 #include "lockguard.h"
 #include "snapshot.h"
 
@@ -171,7 +172,8 @@ lg_alloc_per_proc(Size size)
 
 /*
  * The server's own list of connected processes, or NULL if it does not have
- * the layout that we expect; see prepared_table().
+ * the layout that we expect; see prepared_table().  Without it, all PGPROCs are
+ * passed over, which takes longer but misses nothing: this is for DEBUG1 only.
  */
 static LgProcArray *
 proc_array(void)
@@ -866,6 +868,9 @@ lg_backend_type(LgKind kind)
  * The server's table of prepared transactions, or NULL if it does not have
  * the layout that we expect.  ShmemInitStruct() is PostgreSQL's own way to
  * find a structure by name; that the size fits is checked first.
+ *
+ * Called in client backends, too, so it logs nothing; the worker does, see
+ * log_limits().
  */
 static LgGxactTable *
 prepared_table(void)
@@ -881,20 +886,35 @@ prepared_table(void)
 		bool		found;
 
 		attached = true;
-		if (max_prepared_xacts > 0 && expected == TwoPhaseShmemSize())
+		if (max_prepared_xacts > 0 && expected == TwoPhaseShmemSize() &&
+			!LG_DEBUG_FAILS("twophase_layout"))
 			table = ShmemInitStruct("Prepared Transaction Table",
 									TwoPhaseShmemSize(), &found);
 	}
 	return table;
 }
 
-/* Is there any prepared transaction?  Reads without the lock. */
+/*
+ * Can prepared transactions be looked up?  False if the server may have some,
+ * but in a table of another layout.
+ */
+bool
+lg_can_find_prepared(void)
+{
+	return max_prepared_xacts == 0 || prepared_table() != NULL;
+}
+
+/*
+ * Is there any prepared transaction?  True, too, if that cannot be told.  Reads
+ * without the lock.
+ */
 bool
 lg_any_prepared(void)
 {
 	LgGxactTable *table = max_prepared_xacts > 0 ? prepared_table() : NULL;
 
-	return table != NULL && ((volatile LgGxactTable *) table)->numPrepXacts > 0;
+	return table != NULL ? ((volatile LgGxactTable *) table)->numPrepXacts > 0 :
+		max_prepared_xacts > 0;
 }
 
 /*

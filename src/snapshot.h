@@ -179,6 +179,7 @@ extern const char *lg_idle_text(BackendState state);
 extern const char *lg_backend_state_text(BackendState state);
 extern const char *lg_backend_type(LgKind kind);
 extern const char *lg_kind_text(LgKind kind);
+extern bool lg_can_find_prepared(void);
 extern bool lg_any_prepared(void);
 extern bool lg_prepared_transaction(int procno, char *gid, TimestampTz *prepared_at,
 									bool *busy);

@@ -113,11 +113,13 @@ lg_end_doze(void)
 
 /*
  * Say which limits are in force for the whole server, so that a value that
- * PostgreSQL has refused does not go unnoticed.
+ * PostgreSQL has refused does not go unnoticed; nor, said once, that one is
+ * without effect.
  */
 static void
 log_limits(void)
 {
+	static bool told = false;
 	LgValues	server;
 	StringInfoData buf;
 
@@ -133,7 +135,7 @@ log_limits(void)
 		appendStringInfo(&buf, "%s%s = %s", buf.len ? ", " : "",
 						 lg_setting_name(limit), value);
 	}
-	if (lg_prepared_timeout > 0)
+	if (lg_prepared_timeout > 0 && lg_can_find_prepared())
 	{
 		char		value[32];
 
@@ -152,6 +154,15 @@ log_limits(void)
 		ereport(LOG, (errmsg("lockguard: limits for the whole server: %s%s",
 							 buf.data, lg_dry_run ? " (dry run)" : "")));
 	pfree(buf.data);
+
+	if (lg_prepared_timeout > 0 && !lg_can_find_prepared() && !told)
+	{
+		ereport(LOG,
+				(errmsg("lockguard: prepared_transaction_timeout has no effect in this server"),
+				 errdetail("Its table of prepared transactions is not laid out as lockguard expects."),
+				 errhint("Look for old transactions in pg_prepared_xacts.")));
+		told = true;
+	}
 }
 
 /*

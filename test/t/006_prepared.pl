@@ -210,5 +210,42 @@ SKIP:
 	$commit->close;
 }
 
+# A server whose table of prepared transactions has another layout.  The limit is
+# without effect; the worker says so, once, and nobody else does.
+SKIP: {
+	skip 'built without wait points', 1 if !has_wait_points($observer);
+	my $said = sub { scalar(() = slurp_file($node->logfile, $_[0]) =~ /LOG:  lockguard: prepared_transaction_timeout has no effect in this server\n/g) };
+	my $offset = -s $node->logfile;
+
+	configure($observer, prepared_transaction_timeout => undef);
+	prepare('unknown', 7);
+	$observer->query_ok("ALTER SYSTEM SET lockguard.debug_error_at = 'twophase_layout'");
+	$observer->close;
+	$node->restart;
+	$observer = LockguardTest::Session->new($node, 'observer');
+	scan($observer);
+	is($said->($offset), 0, 'nothing is said while there is no limit');
+	configure($observer, prepared_transaction_timeout => '10ms');
+	ok(wait_until(sub { $said->($offset) > 0 }), 'that it is without effect is said');
+	configure($observer, idle_blocker_timeout => $_) foreach '1h', undef;
+	my $waiter = session($node, 'waiter')->start('UPDATE t SET v = 100 WHERE id = 7');
+	is_blocked_by($observer, $waiter, 0);
+	is($observer->value('SELECT count(*) FROM lockguard.lock_tree'), 2, 'a tree is shown');
+	is($observer->value("SELECT coalesce(max(gid), 'none') FROM lockguard.lock_tree"), 'none', 'without a gid');
+	scan($observer);
+	ok(exists_still('unknown'), 'nothing is done');
+	is_about('unknown', '');
+	is($said->($offset), 1, 'it is said once');
+	unlike(slurp_file($node->logfile, $offset), qr/lockguard: limits for the whole server:[^\n]*prepared_transaction_timeout/,
+		'and it is not named as a limit in force');
+	$observer->query_ok("ROLLBACK PREPARED 'unknown'");
+	succeeds($waiter, 'the waiter');
+	$waiter->close;
+	$observer->close;
+	$node->restart;
+	$observer = LockguardTest::Session->new($node, 'observer');
+	ok(wait_until(sub { $said->($offset) == 2 }), 'at the start, too');
+}
+
 $node->stop;
 done_testing();
