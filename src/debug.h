@@ -16,7 +16,6 @@
 
 #ifdef LOCKGUARD_DEBUG
 extern void lg_debug_point(const char *name);
-extern bool lg_debug_fails(const char *name);
 #define LG_DEBUG_POINT(name)	lg_debug_point(name)
 #define LG_DEBUG_FAILS(name) \
 	(lg_debug_error_at && strcmp(lg_debug_error_at, name) == 0)

@@ -206,10 +206,8 @@ waits_still(PGPROC *proc, LOCK *lock, const LOCKTAG *tag)
 static bool
 send_signal(int pid, int sig)
 {
-#ifdef LOCKGUARD_DEBUG
-	if (lg_debug_fails("kill"))
+	if (LG_DEBUG_FAILS("kill"))
 		return false;
-#endif
 #ifdef HAVE_SETSID
 	return kill(-pid, sig) == 0;
 #else

@@ -666,13 +666,6 @@ nap(LgWorker *worker, int64 wake)
 }
 
 #ifdef LOCKGUARD_DEBUG
-/* Is what has this name to fail?  In any process. */
-bool
-lg_debug_fails(const char *name)
-{
-	return lg_debug_error_at && strcmp(lg_debug_error_at, name) == 0;
-}
-
 /*
  * Wait here as long as lockguard.debug_wait_at names this point; fail if
  * debug_error_at does.  The activity says where the worker waits.
@@ -682,7 +675,7 @@ lg_debug_point(const char *name)
 {
 	int64		start;
 
-	if (lg_debug_fails(name))
+	if (LG_DEBUG_FAILS(name))
 		elog(ERROR, "lockguard: made to fail at \"%s\"", name);
 	if (!lg_debug_wait_at || strcmp(lg_debug_wait_at, name) != 0 || MyProcPort != NULL)
 		return;
