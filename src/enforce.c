@@ -11,9 +11,9 @@
  * that lock is released.  In between nothing is allocated or logged.
  *
  * For limits that have nothing to do with a lock, ProcArrayLock keeps the
- * process there, and commits wait for the signaller (see commit_begins()).  No lock keeps
- * a statement from ending, though: as with pg_cancel_backend(), the next one
- * of the session may be hit if it begins within the microseconds
+ * process there, and commits wait for the signaller (see commit_begins()).  No
+ * lock keeps a statement from ending, though: as with pg_cancel_backend(), the
+ * next one of the session may be hit if it begins within the microseconds
  * between the proof and the signal.
  *
  *-------------------------------------------------------------------------

@@ -38,7 +38,6 @@ typedef struct LgSubject
 /* For how long a session that undoes its statement is left alone (ns). */
 #define LG_UNDOING_MOST	(10 * LG_NANOS_PER_SEC)
 
-
 /* What has to be proved again before the signal. */
 typedef enum LgProof
 {

@@ -481,9 +481,9 @@ lg_read_texts(const LgSession *session, char *query, size_t query_size,
 }
 
 /*
- * Since when, in transaction ids, has a transaction held a snapshot?  One of READ COMMITTED takes a new one with each statement; seen
- * with one between two statements, it has a cursor open, or is of a higher
- * isolation level.
+ * Since when, in transaction ids, has a transaction held a snapshot?  One of
+ * READ COMMITTED takes a new one with each statement; seen with one between two
+ * statements, it has a cursor open, or is of a higher isolation level.
  */
 static void
 track_horizon(LgTrack *track, const LgSession *session)
@@ -740,7 +740,6 @@ lg_count_locks(int procno, int limit)
 	for (int partition = 0; partition < NUM_LOCK_PARTITIONS; partition++)
 	{
 		PROCLOCK   *proclock;
-
 		int64		locked;
 
 		if (lg_holds_none(proc, partition))
