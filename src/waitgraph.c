@@ -646,8 +646,10 @@ lg_evidence(const LgGraph *graph, const LgNode *node)
  * - a queue pair: when the later of the two began to wait; unless that is the
  *	 one ahead, which may be the deadlock detector's work of any time since:
  *	 the first look that saw it there;
- * - an idle holder took its lock before it went idle: the later of that and
- *	 of the wait's beginning, or the first look that saw both if earlier;
+ * - a holder that says it is idle took its lock before that: the later of when
+ *	 it went idle and of the wait's beginning, or the first look that saw both
+ *	 if earlier.  (One that waits for its client may have done so again and
+ *	 again, and have got its lock in between);
  * - any other holder: the first look that saw both.
  */
 static void
@@ -709,7 +711,8 @@ blame_lock(LgGraph *graph, const LgLock *lock)
 		if (!holder->blocks)
 			continue;
 		Assert(node->waiting || node->is_known);
-		idle_since = node->waiting ? LG_NEVER : node->known->idle_since;
+		idle_since = !node->waiting && lg_state_is_idle(&node->known->session) ?
+			node->known->idle_since : LG_NEVER;
 
 		for (int mode = 1; mode < LG_LOCKMODES; mode++)
 		{

@@ -384,6 +384,35 @@ pair_idle_holder(void)
 	CHECK_INT(blocking_since(0), began);
 }
 
+/* Whose client has stopped may have gone on meanwhile, and have got a lock. */
+static void
+pair_stalled_holder(void)
+{
+	LOCK	   *row;
+	LOCK	   *t;
+
+	start(10, 0);
+	sessions(4);
+	values_of(0)->value[LG_IDLE_BLOCKER_TIMEOUT] = 1000;
+	stalled_client(0);
+	row = lock_on(LOCKTAG_TRANSACTION, 1, 0);
+	hold(row, 0, ExclusiveLock);
+	wait_for_lock(row, 1, ShareLock);
+	look();
+	CHECK_INT(idle_since(node_at(0)), clock_ns);
+	stop_waiting(1);
+	clock_ns += 10 * MS;
+	t = lock_on(LOCKTAG_RELATION, 1, 2);
+	hold(t, 3, AccessShareLock);
+	wait_for_lock(t, 2, AccessExclusiveLock);
+	clock_ns += 10 * MS;
+	let_go(t, 3, AccessShareLock);
+	hold(t, 0, AccessShareLock);
+	clock_ns += 100 * MS;
+	look();
+	CHECK_INT(blocking_since(0), clock_ns);
+}
+
 /* Of an active holder, it can only be told when it was first seen. */
 static void
 pair_active_holder(void)
@@ -1631,6 +1660,7 @@ const Test	waitgraph_tests[] = {
 	{"waitgraph: a pair on a transaction id", pair_transaction_id},
 	{"waitgraph: a pair on each type of lock", pair_one_holder},
 	{"waitgraph: a pair with an idle holder", pair_idle_holder},
+	{"waitgraph: a pair whose holder waits for its client", pair_stalled_holder},
 	{"waitgraph: a pair with an active holder", pair_active_holder},
 	{"waitgraph: a pair in a queue", pair_queue},
 	{"waitgraph: a queue turned round", pair_queue_turned_round},
