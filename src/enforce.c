@@ -833,9 +833,14 @@ lg_act(LgView *view, LgFollow *list, const LgVerdict *verdict,
 	reason.other_pid = verdict->preempted_for;
 	reason.requested_by_pid = request ? request->pid : 0;
 
-	outcome = prove_and_signal(verdict,
-							   verdict->action == LG_DO_CANCEL ? SIGINT : SIGTERM,
-							   &reason, &action.acted_at);
+	/* Not under the locks: this asks the operating system. */
+	if (verdict->idle && !lg_state_is_idle(&verdict->session) &&
+		lg_client_has_moved(&view->tracks[verdict->session.procno], &verdict->session))
+		outcome = NOT_PROVED;
+	else
+		outcome = prove_and_signal(verdict,
+								   verdict->action == LG_DO_CANCEL ? SIGINT : SIGTERM,
+								   &reason, &action.acted_at);
 	action.open.acted_at = action.open.repeated_at = lg_now();
 	if (outcome != SIGNALLED)
 	{

@@ -16,6 +16,7 @@
 #include "storage/lwlock.h"
 #include "utils/backend_status.h"
 
+#include "clientio.h"
 #include "settings.h"
 
 #define LG_NANOS_PER_MS			INT64CONST(1000000)
@@ -68,6 +69,7 @@ typedef struct LgSlot
 	pg_atomic_uint64 value[LG_NUM_SETTINGS];	/* source << 32 | value */
 	NameData	datname;
 	NameData	usename;
+	LgSocket	client;			/* how it is connected */
 	TimestampTz statement_start;	/* only while track_activities is off */
 	volatile LocalTransactionId committing; /* past the point of no return */
 	volatile LocalTransactionId dropping;	/* a database or tablespace */

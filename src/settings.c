@@ -347,6 +347,7 @@ own_slot(void)
 		pg_atomic_write_u32(&slot->overrides, 0);
 		slot->datname.data[0] = '\0';
 		slot->usename.data[0] = '\0';
+		slot->client.family = 0;
 		slot->statement_start = 0;
 		slot->committing = slot->dropping = InvalidLocalTransactionId;
 		slot->session_start = MyStartTimestamp;
@@ -442,8 +443,8 @@ publish(LgSetting id, int value, const void *extra)
 }
 
 /*
- * Publish what the session is called: the worker reads no catalog.  Called
- * when a session has logged in.  Must not fail.
+ * Publish what the session is called, as the worker reads no catalog, and how
+ * its client is connected.  Called when a session has logged in.  Must not fail.
  */
 void
 lg_settings_login(void)
@@ -457,6 +458,8 @@ lg_settings_login(void)
 		strlcpy(NameStr(slot->usename), MyProcPort->user_name, NAMEDATALEN);
 	if (MyProcPort->database_name != NULL)
 		strlcpy(NameStr(slot->datname), MyProcPort->database_name, NAMEDATALEN);
+	lg_socket_describe(&slot->client, MyProcPort->sock, &MyProcPort->raddr,
+					   &MyProcPort->laddr);
 	lg_end_doze();
 }
 

@@ -12,8 +12,6 @@
  */
 #include "postgres.h"
 
-#include <sys/stat.h>
-#include <fcntl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,6 +19,7 @@
 #include "common/ip.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "postmaster/bgworker.h"
 #include "replication/syncrep.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
@@ -40,6 +39,10 @@
 
 /* To pass over fewer PGPROCs than this costs less than to find the live ones. */
 #define MANY_PROCS		500
+
+/* See lg_idle_since(). */
+#define DISTURBED_LOOK		(20 * LG_NANOS_PER_MS)
+#define DISTURBED_LIMITS	10
 
 /* A wall clock that moved this much against the monotonic one has stepped. */
 #define CLOCK_STEP_NANOS	(5 * LG_NANOS_PER_MS)
@@ -581,55 +584,81 @@ lg_waits_for_client(const LgSession *session)
 }
 
 /*
- * How often the operating system has scheduled a process; false if it cannot
- * be told.
+ * What has gone between a session and its client up to now; false if that
+ * cannot be told.
  */
 static bool
-read_context_switches(int pid, uint64 *switches)
+read_traffic(const LgSession *session, LgTraffic *traffic)
 {
-#ifdef __linux__
-	char		path[64];
-	char		buf[4096];
-	int			fd;
-	ssize_t		len;
-	char	   *voluntary;
-	char	   *involuntary;
+	LgSlot	   *slot = lg_slot(session->procno);
+	LgSocket	client;
 
-	snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
+	if (slot == NULL)
 		return false;
-	len = read(fd, buf, sizeof(buf) - 1);
-	close(fd);
-	if (len <= 0)
+	client = slot->client;
+	pg_read_barrier();
+	if (slot->pid != session->pid || slot->session_start != session->session_start ||
+		!lg_traffic_read(session->pid, &client, traffic))
 		return false;
-	buf[len] = '\0';
-	voluntary = strstr(buf, "\nvoluntary_ctxt_switches:");
-	involuntary = strstr(buf, "\nnonvoluntary_ctxt_switches:");
-	if (voluntary == NULL || involuntary == NULL)
-		return false;
-	*switches = strtou64(strchr(voluntary, ':') + 1, NULL, 10) +
-		strtou64(strchr(involuntary, ':') + 1, NULL, 10);
+
+	/*
+	 * Outside a transaction, notifications are passed on to the client: what
+	 * it takes can be somebody else's doing.
+	 */
+	if (!LocalTransactionIdIsValid(session->lxid))
+		traffic->taken = traffic->read = 0;
 	return true;
-#else
-	return false;
-#endif
+}
+
+/*
+ * That cannot be told: the session counts as not idle, and is not asked about
+ * again soon, as the kernel may look for a module each time.  The worker says
+ * so once.
+ */
+static void
+traffic_is_unknown(LgTrack *track, const LgSession *session, const LgClock *clock)
+{
+	static bool reported = false;
+	LgSession	now;
+
+	track->stalled = 0;
+	track->stall_unknown = clock->now;
+	if (reported || MyBgworkerEntry == NULL)
+		return;
+
+	/* Unless it was just about to end. */
+	lg_read_session(session->procno, &now);
+	if (now.pid != session->pid || !lg_waits_for_client(&now))
+		return;
+	reported = true;
+	ereport(LOG,
+			(errmsg("lockguard: the operating system does not tell what the client of process %d has taken and sent",
+					session->pid),
+			 errdetail("Active sessions that wait for such a client are not taken for idle.")));
 }
 
 /*
  * Since when a session has been idle (monotonic ns), or LG_NEVER if it is not.
  *
- * A session that waits for its client counts if it has made no progress at
- * all for "limit" ns.  The wait event alone cannot tell: a dump that is read
- * slowly shows the same event at every look.  So we compare how often the
- * operating system has scheduled it, but only twice per limit: when it is
- * first seen to wait, and when it would be over the limit.
+ * A session that waits for its client counts if the client has taken and sent
+ * nothing for "limit" ns.  The wait event alone cannot tell: a dump that is
+ * read slowly shows the same event at every look.  So the operating system is
+ * asked, but only twice per limit: when the session is first seen to wait, and
+ * when it would be over the limit.
+ *
+ * Where others wake the process, it may not be possible to tell of the time in
+ * which they do; see lg_traffic_compare().  Such time does not count, and
+ * neither does time when the process is seen not to wait.  The process is then
+ * looked at every 20 ms, and has to have stood still for ten limits of the time
+ * that counts: a client that is slow, but not as slow as the limit, can hide
+ * what it takes in the time between, but not every time.
  */
 int64
 lg_idle_since(LgTrack *track, const LgSession *session, const LgClock *clock,
 			  int64 limit)
 {
-	uint64		switches;
+	LgTraffic	traffic;
+	bool		same;
 
 	if (session->has_status && lg_state_is_idle(session))
 	{
@@ -637,37 +666,85 @@ lg_idle_since(LgTrack *track, const LgSession *session, const LgClock *clock,
 		return lg_moment(clock, &track->state, session->state_start);
 	}
 
+	same = track->stalled != 0 && session->has_status &&
+		track->stall_lxid == session->lxid &&
+		track->stall_stmt == session->stmt_start &&
+		track->stall_progress == session->progress;
+
 	if (!session->has_status || !lg_waits_for_client(session))
 	{
-		track->stalled = 0;
+		if (same)
+			track->stalled = Min(track->stalled + clock->now - track->stall_seen, clock->now);
+		else
+			track->stalled = 0;
+		track->stall_seen = clock->now;
 		return LG_NEVER;
 	}
 
-	if (track->stalled != 0 &&
-		track->stall_event == session->wait_event &&
-		track->stall_lxid == session->lxid &&
-		track->stall_stmt == session->stmt_start &&
-		track->stall_progress == session->progress)
+	if (track->stall_unknown != 0 &&
+		clock->now - track->stall_unknown < LG_NANOS_PER_SEC)
+		return LG_NEVER;
+
+	if (same && track->stall_event == session->wait_event)
 	{
-		if (clock->now - track->stalled < limit)
+		LgProgress	progress;
+
+		track->stall_seen = clock->now;
+		if (!track->stall_disturbed && clock->now - track->stalled < limit)
 			return track->stalled;
-		if (read_context_switches(session->pid, &switches) &&
-			switches == track->stall_switches)
-			return track->stalled;
+		if (!read_traffic(session, &traffic))
+		{
+			traffic_is_unknown(track, session, clock);
+			return LG_NEVER;
+		}
+		progress = lg_traffic_compare(&track->stall_traffic, &traffic);
+		if (progress != LG_MOVED)
+		{
+			if (progress == LG_DISTURBED)
+			{
+				track->stall_disturbed = true;
+				track->stalled = Min(track->stalled + clock->now - track->stall_read,
+									 clock->now);
+			}
+			track->stall_read = clock->now;
+			track->stall_traffic = traffic;
+			if (clock->now - track->stalled >=
+				(track->stall_disturbed ? limit * DISTURBED_LIMITS : limit))
+				return track->stalled;
+
+			/* Not yet: have it looked at again soon. */
+			return clock->now - limit + DISTURBED_LOOK;
+		}
+	}
+	else if (!read_traffic(session, &traffic))
+	{
+		traffic_is_unknown(track, session, clock);
+		return LG_NEVER;
 	}
 
 	/* Not stalled, or first seen: begin anew. */
-	if (!read_context_switches(session->pid, &track->stall_switches))
-	{
-		track->stalled = 0;
-		return LG_NEVER;
-	}
+	track->stall_traffic = traffic;
+	track->stall_disturbed = false;
 	track->stall_event = session->wait_event;
 	track->stall_lxid = session->lxid;
 	track->stall_stmt = session->stmt_start;
 	track->stall_progress = session->progress;
-	track->stalled = lg_now();
+	track->stall_seen = clock->now;
+	track->stalled = track->stall_read = lg_now();
 	return track->stalled;
+}
+
+/*
+ * Has the client of a session, which was taken for idle at this look because
+ * of that client, taken or sent anything since?
+ */
+bool
+lg_client_has_moved(const LgTrack *track, const LgSession *session)
+{
+	LgTraffic	traffic;
+
+	return !read_traffic(session, &traffic) ||
+		lg_traffic_compare(&track->stall_traffic, &traffic) == LG_MOVED;
 }
 
 /*

@@ -125,13 +125,20 @@ typedef struct LgTrack
 	LgMoment	stmt;
 	LgMoment	state;
 
-	/* A client that it waits for, without any progress since. */
+	/*
+	 * A client that it waits for, without any progress since; less the time
+	 * for which that cannot be told.
+	 */
 	int64		stalled;		/* 0 = not stalled */
+	int64		stall_seen;		/* by the last look */
+	int64		stall_read;		/* when stall_traffic was read */
+	int64		stall_unknown;	/* when it could not be read; 0 = never */
+	bool		stall_disturbed;	/* others have woken it since */
 	uint64		stall_progress;
 	TimestampTz stall_stmt;
 	LocalTransactionId stall_lxid;
 	uint32		stall_event;
-	uint64		stall_switches;
+	LgTraffic	stall_traffic;
 
 	/* A statement whose session does not report its activity. */
 	TimestampTz quiet_stmt;
@@ -168,6 +175,7 @@ extern bool lg_in_transit(const LgSession *session);
 extern bool lg_waits_for_client(const LgSession *session);
 extern int64 lg_idle_since(LgTrack *track, const LgSession *session,
 						   const LgClock *clock, int64 limit);
+extern bool lg_client_has_moved(const LgTrack *track, const LgSession *session);
 extern int64 lg_transaction_start(LgTrack *track, const LgSession *session,
 								  const LgClock *clock);
 extern int64 lg_statement_start(LgTrack *track, const LgSession *session,

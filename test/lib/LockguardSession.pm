@@ -18,11 +18,11 @@ our @EXPORT = qw(
 );
 
 # A session with settings of its own: session($node, 'S1', lockguard_setting
-# => value, ...).  The options of LockguardTest::Session are user and dbname.
+# => value, ...).  The options of LockguardTest::Session are user, dbname and tcp.
 sub session
 {
 	my ($node, $name, %set) = @_;
-	my %opt = map { exists $set{$_} ? ($_ => delete $set{$_}) : () } qw(user dbname);
+	my %opt = map { exists $set{$_} ? ($_ => delete $set{$_}) : () } qw(user dbname tcp);
 	my $session = LockguardTest::Session->new($node, $name, %opt);
 
 	$session->query_ok("SET lockguard.$_ = '$set{$_}'") foreach sort keys %set;

@@ -11,6 +11,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use IO::Select;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -22,6 +23,7 @@ our @EXPORT = qw(
   is_blocked_by is_root_of is_waiting
   is_terminated is_cancelled succeeds is_alive
   is_actions left_alone actions forget_actions scan wait_until start_pg_dump
+  kernel_tells_traffic
 );
 
 # Start a server with lockguard loaded, the extension created, and no limit.
@@ -335,6 +337,23 @@ sub start_pg_dump
 	return $pipe;
 }
 
+# Does the kernel tell what goes over sockets?  Asks for all Unix-domain sockets
+# of which it knows none: type 2 of an answer is an error.
+sub kernel_tells_traffic
+{
+	my $answer = '';
+
+	return 0 if $^O ne 'linux' || !socket(my $netlink, 16, 3, 4);
+	foreach my $question (pack('CCx2LLL LL', 1, 0, 0, 0, 0, 0, 0), pack('CCCx L x48', 2, 6, 0, 0))
+	{
+		send $netlink, pack('LSSLL', 16 + length $question, 20, 0x301, 1, 0) . $question, 0;
+		return 0 unless IO::Select->new($netlink)->can_read(1);
+		recv $netlink, $answer, 65536, 0;
+		return 0 if length $answer < 16 || unpack('x4 S', $answer) == 2;
+	}
+	return 1;
+}
+
 # Try until the condition is true; false when time is up.
 sub wait_until
 {
@@ -362,15 +381,16 @@ use Time::HiRes qw(usleep);
 
 # Open a session.  Options: user (default the bootstrap superuser), dbname
 # (default postgres), wait (default 1; 0 returns while the login is under
-# way).  The name is its application_name.
+# way), tcp (1: over TCP, where the node listens on 127.0.0.1).  The name is
+# its application_name.
 sub new
 {
 	my ($class, $node, $name, %opt) = @_;
 	my $socket =
-	  $PostgreSQL::Test::Utils::use_unix_sockets
+	  $PostgreSQL::Test::Utils::use_unix_sockets && !$opt{tcp}
 	  ? IO::Socket::UNIX->new(Peer => $node->host . '/.s.PGSQL.' . $node->port)
 	  : IO::Socket::INET->new(
-		PeerHost => $node->host,
+		PeerHost => $opt{tcp} ? '127.0.0.1' : $node->host,
 		PeerPort => $node->port);
 	croak "$name cannot connect: $!" unless $socket;
 

@@ -8,7 +8,6 @@
 #include "server.h"
 
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -52,6 +51,7 @@ volatile sig_atomic_t ConfigReloadPending;
 volatile sig_atomic_t ShutdownRequestPending;
 
 /* What other files of lockguard have. */
+BackgroundWorker *MyBgworkerEntry;
 LgShared   *lg_shared;
 int			lg_max_history = 1000;
 int			lg_incident_threshold = 1000;
@@ -62,7 +62,8 @@ int64		clock_ns;
 TimestampTz clock_offset;
 int64		clock_tick;
 void		(*on_wall_clock) (void);
-uint64		switches_of_process;
+LgTraffic	traffic;
+bool		traffic_known;
 TransactionId next_xid;
 void		(*on_lwlock) (LWLock *lock);
 int			lwlocks_taken;
@@ -84,7 +85,7 @@ static int	nlocks;
 static LWLock *taken[10];
 
 extern int	server_clock_gettime(clockid_t clock, struct timespec *ts);
-extern int	server_open(const char *path, int flags,...);
+extern bool server_traffic_read(int pid, const LgSocket *client, LgTraffic *result);
 
 static void __attribute__((noreturn))
 impossible(const char *what)
@@ -597,19 +598,12 @@ TransactionIdPrecedes(TransactionId a, TransactionId b)
 	return (int32) (a - b) < 0;
 }
 
-/* What /proc tells of a process: how often it has been scheduled. */
-int
-server_open(const char *path, int flags,...)
+/* What the operating system tells. */
+bool
+server_traffic_read(int pid, const LgSocket *client, LgTraffic *result)
 {
-	int			ends[2];
-
-	if (switches_of_process == PG_UINT64_MAX || pipe(ends) != 0)
-		return -1;
-	dprintf(ends[1], "Name:\tx\nvoluntary_ctxt_switches:\t%llu\n"
-			"nonvoluntary_ctxt_switches:\t1\n",
-			(unsigned long long) switches_of_process);
-	close(ends[1]);
-	return ends[0];
+	*result = traffic;
+	return traffic_known;
 }
 
 /*
@@ -925,7 +919,9 @@ server_start(int backends, int prepared)
 	on_error = NULL;
 	lwlocks_taken = 0;
 	latches_set = 0;
-	switches_of_process = 100;
+	memset(&traffic, 0, sizeof(traffic));
+	traffic.counted = true;
+	traffic_known = true;
 	next_xid = 1000;
 	files_open = true;
 	disk_full = false;

@@ -46,7 +46,8 @@ extern void ends_transaction(int procno);
 extern void stalled_client(int procno);
 extern void join_group(int procno, int leader);
 extern void prepare_transaction(int procno, TransactionId xid, const char *gid);
-extern uint64 switches_of_process;	/* by the operating system; -1 = not known */
+extern LgTraffic traffic;		/* of each client */
+extern bool traffic_known;
 extern TransactionId next_xid;
 
 /* Locks. */

@@ -202,12 +202,12 @@ idle_blocker_stalled(void)
 		for (int i = 0; i < 9; i++)
 		{
 			clock_ns += 10 * MS;
-			switches_of_process += moving;
+			traffic.taken += moving;
 			judge();
 			CHECK_INT(verdicts.n, 0);
 		}
 		clock_ns += 10 * MS;
-		switches_of_process += moving;
+		traffic.taken += moving;
 		judge();
 		if (moving)
 			CHECK_INT(verdicts.n, 0);
@@ -220,7 +220,7 @@ idle_blocker_stalled(void)
 	sessions(2);
 	*value(0, LG_IDLE_BLOCKER_TIMEOUT) = 100;
 	stalled_client(0);
-	switches_of_process = PG_UINT64_MAX;
+	traffic_known = false;
 	blocked_pair();
 	for (int i = 0; i < 50; i++)
 	{
@@ -256,6 +256,52 @@ moving_reader(void)
 		else
 			only_verdict(1, LG_MAX_BLOCKED_SESSIONS, LG_DO_CANCEL);
 	}
+}
+
+/*
+ * Others wake its process all the time: it is looked at often then, and goes
+ * when enough of the time is known.
+ */
+static void
+disturbed_client(void)
+{
+	int64		last = 0;
+	int64		began;
+	int			looks = 0;
+
+	start(10, 0);
+	sessions(2);
+	*value(0, LG_IDLE_BLOCKER_TIMEOUT) = 100;
+	stalled_client(0);
+	traffic.counted = false;
+	blocked_pair();
+	began = clock_ns;
+	judge();
+	for (int ms = 0; ms < 3000 && verdicts.n == 0; ms++)
+	{
+		clock_ns += MS;
+
+		/* Each 50 ms, and each time whoever waits for a latch has read it. */
+		if (ms % 50 == 49)
+		{
+			traffic.switches++;
+			traffic.sleeps++;
+			traffic.reads++;
+			traffic.read_bytes += 128;
+		}
+		if (clock_ns < verdicts.next_due)
+			continue;
+		CHECK(last == 0 || clock_ns - last >= 20 * MS);
+		last = clock_ns;
+		looks++;
+		judge();
+	}
+	only_verdict(0, LG_IDLE_BLOCKER_TIMEOUT, LG_DO_TERMINATE);
+
+	/* Ten limits in all, and not much more than what is not known. */
+	CHECK(clock_ns - began >= 1100 * MS);
+	CHECK(clock_ns - began <= 2500 * MS);
+	CHECK(looks < 150);
 }
 
 static void
@@ -1837,6 +1883,7 @@ const Test	limits_tests[] = {
 	{"limits: idle_blocker_timeout at its border", idle_blocker},
 	{"limits: idle_blocker_timeout and stalled clients", idle_blocker_stalled},
 	{"limits: a reader that moves goes after a queued blocker", moving_reader},
+	{"limits: a stalled client that others disturb", disturbed_client},
 	{"limits: blocker_timeout at its border", blocker},
 	{"limits: queued_blocker_timeout at its border", queued_blocker},
 	{"limits: max_blocked_sessions at its border", blocked_sessions},

@@ -7,6 +7,7 @@
  */
 #include "server.h"
 
+#include "postmaster/bgworker.h"
 #include "replication/syncrep.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
@@ -392,13 +393,15 @@ stalled(void)
 	lg_read_session(0, &session);
 	began = clock_ns;
 	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
-	switches_of_process++;		/* has moved, but nobody asks yet */
+	traffic.taken++;			/* has moved, but nobody asks yet */
 	clock_ns += 99 * MS;
 	lg_clock_read(&clocks);
 	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
+	CHECK(lg_client_has_moved(&track, &session));
 	clock_ns += MS;
 	lg_clock_read(&clocks);
 	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
+	CHECK(!lg_client_has_moved(&track, &session));
 	began = clock_ns;
 	clock_ns += 100 * MS;
 	lg_clock_read(&clocks);
@@ -419,12 +422,191 @@ stalled(void)
 	session.lxid++;
 	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
 
-	/* At work again; then it cannot be told. */
+	/* It cannot be told. */
+	clock_ns += 100 * MS;
+	lg_clock_read(&clocks);
+	traffic_known = false;
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
+	CHECK(lg_client_has_moved(&track, &session));
+	CHECK_INT(reports[LOG], 0);
+
+	/* It is not asked again soon. */
+	traffic_known = true;
+	clock_ns += 999 * MS;
+	lg_clock_read(&clocks);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
+	clock_ns += MS;
+	lg_clock_read(&clocks);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
+
+	/* Only the worker says so, once, and not of a session that goes on. */
+	traffic_known = false;
+	MyBgworkerEntry = palloc0(sizeof(BackgroundWorker));
+	for (int i = 0; i < 3; i++)
+	{
+		if (i == 0)
+			proc_of(0)->wait_event_info = 0;
+		else
+			stalled_client(0);
+		clock_ns += 1000 * MS;
+		lg_clock_read(&clocks);
+		CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
+		CHECK_INT(reports[LOG], i > 0);
+	}
+	MyBgworkerEntry = NULL;
+}
+
+/* For a moment it does not wait for its client: that time does not count. */
+static void
+stalled_with_breaks(void)
+{
+	LgTrack		track = {0};
+	int64		limit = 100 * MS;
+	int64		began;
+
+	start();
+	session_begins(0, 100, B_BACKEND);
+	session_state(0, STATE_RUNNING);
+	stalled_client(0);
+	lg_read_session(0, &session);
+	began = clock_ns;
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
+	for (int i = 0; i < 3; i++)
+	{
+		clock_ns += 10 * MS;
+		lg_clock_read(&clocks);
+		CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
+		clock_ns += 10 * MS;
+		lg_clock_read(&clocks);
+		session.wait_event = 0;
+		CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
+		began += 10 * MS;
+		session.wait_event = WAIT_EVENT_CLIENT_WRITE;
+	}
+	clock_ns = began + limit;
+	lg_clock_read(&clocks);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
+
+	/* Something else meanwhile: it begins anew. */
+	clock_ns += MS;
+	lg_clock_read(&clocks);
+	session.wait_event = 0;
+	session.stmt_start++;
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
+	session.wait_event = WAIT_EVENT_CLIENT_WRITE;
+	clock_ns += MS;
+	lg_clock_read(&clocks);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
+
+	/* Or the client has taken something. */
+	clock_ns += limit;
+	lg_clock_read(&clocks);
 	session.wait_event = 0;
 	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
-	session.wait_event = WAIT_EVENT_CLIENT_READ;
-	switches_of_process = PG_UINT64_MAX;
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
+	session.wait_event = WAIT_EVENT_CLIENT_WRITE;
+	traffic.taken++;
+	clock_ns += limit;
+	lg_clock_read(&clocks);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
+
+	/* It says that it is idle. */
+	session.state = STATE_IDLEINTRANSACTION;
+	session.state_start = wall_now();
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
+	CHECK_INT(track.stalled, 0);
+}
+
+/* Outside a transaction, a client may be sent what others want it to know. */
+static void
+notified(void)
+{
+	for (int in_transaction = 0; in_transaction < 2; in_transaction++)
+	{
+		LgTrack		track = {0};
+		int64		limit = 100 * MS;
+		int64		began;
+
+		start();
+		session_begins(0, 100, B_BACKEND);
+		session_state(0, STATE_RUNNING);
+		lg_read_session(0, &session);
+		session.state = STATE_DISABLED;
+		session.wait_event = WAIT_EVENT_CLIENT_READ;
+		if (!in_transaction)
+			session.lxid = InvalidLocalTransactionId;
+		began = clock_ns;
+		CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
+		traffic.taken++;
+		clock_ns += limit;
+		lg_clock_read(&clocks);
+		CHECK_INT(lg_idle_since(&track, &session, &clocks, limit),
+				  in_transaction ? clock_ns : began);
+		traffic.sent++;
+		clock_ns += limit;
+		lg_clock_read(&clocks);
+		CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
+	}
+}
+
+/*
+ * A client on a Unix-domain socket that takes something now and then, while
+ * others wake its session at random.  Whenever its session has not run, that
+ * shows; otherwise, we are never told.
+ */
+static void
+slow_and_disturbed(void)
+{
+	for (int round = 0; round < rounds; round++)
+	{
+		LgTrack		track = {0};
+		int64		limit = (1 + random_below(200)) * MS;
+		int64		pause = 1 + random_below(limit / MS);
+		int			noise = 1 + random_below(100);
+		int64		step = 1 + random_below(20);
+		int			left = 0;
+		int64		next_take = 0;
+
+		start();
+		traffic.counted = false;
+		session_begins(0, 100, B_BACKEND);
+		session_state(0, STATE_RUNNING);
+		stalled_client(0);
+		lg_read_session(0, &session);
+		traffic.unread = 1000;
+		for (int ms = 0; ms < 2000; ms++)
+		{
+			clock_ns += MS;
+
+			/* At random, but never with a longer pause than that. */
+			if (ms >= next_take)
+			{
+				left++;
+				next_take = ms + 1 + random_below(pause);
+			}
+			if (one_in(noise))
+			{
+				left = 0;
+				traffic.switches++;
+				traffic.sleeps++;
+				traffic.reads++;
+				traffic.read_bytes += 128;
+			}
+			traffic.unread = 1000 - left;
+			if (ms % step == 0)
+			{
+				int64		since;
+
+				lg_clock_read(&clocks);
+				since = lg_idle_since(&track, &session, &clocks, limit);
+				if (!CHECK(since == LG_NEVER || clocks.now - since < limit))
+				{
+					printf("    round %d: limit %lld ms, pause %lld ms, a wake-up in %d ms, looks each %lld ms\n",
+						   round, (long long) (limit / MS), (long long) pause, noise, (long long) step);
+					return;
+				}
+			}
+		}
+	}
 }
 
 static void
@@ -466,6 +648,9 @@ const Test	snapshot_tests[] = {
 	{"snapshot: processes that are there", live_procs},
 	{"snapshot: what is remembered", tracks},
 	{"snapshot: stalled clients", stalled},
+	{"snapshot: stalled clients, with breaks", stalled_with_breaks},
+	{"snapshot: clients that are notified", notified},
+	{"snapshot: slow clients that others disturb", slow_and_disturbed},
 	{"snapshot: prepared transactions", prepared_transactions},
 	{NULL, NULL}
 };

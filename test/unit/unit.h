@@ -35,6 +35,7 @@ typedef struct Test
 	void		(*run) (void);
 } Test;
 
+extern const Test clientio_tests[];
 extern const Test snapshot_tests[];
 extern const Test waitgraph_tests[];
 extern const Test limits_tests[];
