@@ -46,6 +46,13 @@
 #define lg_proc_lxid(proc)		((proc)->lxid)
 #endif
 
+/* The first part of its virtual transaction ids. */
+#if PG_VERSION_NUM >= 170000
+#define lg_vxid_number(proc)	((proc)->vxid.procNumber)
+#else
+#define lg_vxid_number(proc)	((proc)->backendId)
+#endif
+
 /*
  * Where a process keeps its entry of the backend status array, or -1 if it
  * has none (yet).  An auxiliary process of 15 and 16 is found by its type,

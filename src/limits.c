@@ -73,6 +73,21 @@ is_root(LgView *view, const LgNode *node)
 	return node != NULL && lg_is_root(view->graph, node);
 }
 
+/*
+ * A time limit on idleness since "since".  Whether others work on the session's
+ * behalf is asked only when it would be over the limit.
+ */
+static int64
+passed_idle(LgView *view, const LgSubject *subject, int64 since, int value,
+			int64 *measured)
+{
+	int64		at = passed_after(view, since, value, measured);
+
+	if (at <= view->clock.now && lg_works_for_others(subject->track, subject->session))
+		return LG_NEVER;
+	return at;
+}
+
 static int64
 idle_blocker_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
 {
@@ -80,8 +95,8 @@ idle_blocker_timeout(LgView *view, const LgSubject *subject, int value, int64 *m
 
 	if (!is_root(view, node) || node->known->idle_since == LG_NEVER)
 		return LG_NEVER;
-	return passed_after(view, Max(blamed_since(view, subject), node->known->idle_since),
-						value, measured);
+	return passed_idle(view, subject, Max(blamed_since(view, subject), node->known->idle_since),
+					   value, measured);
 }
 
 static int64
@@ -205,10 +220,10 @@ idle_timeout(LgView *view, const LgSubject *subject, bool in_transaction,
 	else
 		match = session->state == STATE_IDLE;
 
-	return passed_after(view, match ? lg_idle_since(subject->track, session,
-													&view->clock,
-													value * LG_NANOS_PER_MS) : LG_NEVER,
-						value, measured);
+	return passed_idle(view, subject,
+					   match ? lg_idle_since(subject->track, session, &view->clock,
+											 value * LG_NANOS_PER_MS) : LG_NEVER,
+					   value, measured);
 }
 
 static int64
@@ -628,15 +643,18 @@ subject_of_node(LgView *view, LgNode *node)
 static int
 removal_rank(LgView *view, const LgNode *node)
 {
+	const LgSession *session = &node->known->session;
 	int64		limit = node->known->values.value[LG_IDLE_BLOCKER_TIMEOUT] * LG_NANOS_PER_MS;
+	bool		idle;
 
 	if (node->waiting)
 		return 1;
 
 	/* That it makes no progress is known only after as long as that limit. */
-	return lg_state_is_idle(&node->known->session) ||
+	idle = lg_state_is_idle(session) ||
 		(node->known->idle_since != LG_NEVER &&
-		 view->clock.now - node->known->idle_since >= limit) ? 0 : 2;
+		 view->clock.now - node->known->idle_since >= limit);
+	return idle && !lg_works_for_others(&view->tracks[session->procno], session) ? 0 : 2;
 }
 
 /* The limits on blockers, strongest reason first. */
@@ -1151,6 +1169,13 @@ lg_judge_session(LgView *view, int procno, LgVerdicts *verdicts)
 	}
 }
 
+/* Only these terminate at once. */
+static inline bool
+asks_for_idleness(int limit)
+{
+	return lg_limits[limit].terminate;
+}
+
 /*
  * The limit that a session will pass next, and when (monotonic ns; LG_NEVER
  * with LG_NO_LIMIT if none can be told).
@@ -1170,7 +1195,8 @@ lg_next_limit(LgView *view, const LgSubject *subject, int *limit)
 			continue;
 		at = lg_limits[l].passed_at(view, subject, subject->values->value[l],
 									&measured);
-		if (at < next)
+		if (at < next &&
+			!(asks_for_idleness(l) && lg_works_for_others(subject->track, subject->session)))
 		{
 			next = at;
 			*limit = l;

@@ -748,6 +748,48 @@ lg_client_has_moved(const LgTrack *track, const LgSession *session)
 }
 
 /*
+ * Do others work on a session's behalf, so that it is not idle although it
+ * waits for its client?  So they do if it has exported a snapshot in this
+ * transaction: the leader of a parallel pg_dump holds the locks by which its
+ * workers dump one state of the tables.
+ *
+ * Asks the file system, once per transaction, or once for each time that the
+ * session is idle.  Where that gives no answer, it is taken for not idle.
+ */
+bool
+lg_works_for_others(LgTrack *track, const LgSession *session)
+{
+	PGPROC	   *proc = &ProcGlobal->allProcs[session->procno];
+	char		path[MAXPGPATH];
+
+	if (!LocalTransactionIdIsValid(session->lxid))
+		return false;
+	if (track->exported_lxid == session->lxid)
+		return true;
+	if (track->unexported_lxid == session->lxid && lg_state_is_idle(session) &&
+		track->unexported_state == session->state_start &&
+		track->unexported_stmt == session->stmt_start)
+		return false;
+
+	/* The first one, which stays as long as the transaction. */
+	snprintf(path, sizeof(path), "pg_snapshots/%08X-%08X-1",
+			 (unsigned int) lg_vxid_number(proc), (unsigned int) session->lxid);
+	if (access(path, F_OK) == 0)
+	{
+		track->exported_lxid = session->lxid;
+		return true;
+	}
+	if (errno != ENOENT)
+		return true;
+
+	/* As long as it is idle, it does not export one. */
+	track->unexported_lxid = session->lxid;
+	track->unexported_state = session->state_start;
+	track->unexported_stmt = session->stmt_start;
+	return false;
+}
+
+/*
  * When a session's transaction began (monotonic ns), or LG_NEVER if it has
  * none.  An aborted transaction has no start any more.  Of a session that
  * does not report its activity, the time when it was first seen.

@@ -140,6 +140,12 @@ typedef struct LgTrack
 	uint32		stall_event;
 	LgTraffic	stall_traffic;
 
+	/* Has it exported a snapshot?  For which transaction, or idle time, known. */
+	LocalTransactionId exported_lxid;
+	LocalTransactionId unexported_lxid;
+	TimestampTz unexported_state;
+	TimestampTz unexported_stmt;
+
 	/* A statement whose session does not report its activity. */
 	TimestampTz quiet_stmt;
 	int64		quiet_stmt_seen;
@@ -176,6 +182,7 @@ extern bool lg_waits_for_client(const LgSession *session);
 extern int64 lg_idle_since(LgTrack *track, const LgSession *session,
 						   const LgClock *clock, int64 limit);
 extern bool lg_client_has_moved(const LgTrack *track, const LgSession *session);
+extern bool lg_works_for_others(LgTrack *track, const LgSession *session);
 extern int64 lg_transaction_start(LgTrack *track, const LgSession *session,
 								  const LgClock *clock);
 extern int64 lg_statement_start(LgTrack *track, const LgSession *session,

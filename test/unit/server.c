@@ -64,6 +64,9 @@ int64		clock_tick;
 void		(*on_wall_clock) (void);
 LgTraffic	traffic;
 bool		traffic_known;
+char		exported_snapshot[MAXPGPATH];
+int			access_errno;
+int			files_asked_for;
 TransactionId next_xid;
 void		(*on_lwlock) (LWLock *lock);
 int			lwlocks_taken;
@@ -86,6 +89,7 @@ static LWLock *taken[10];
 
 extern int	server_clock_gettime(clockid_t clock, struct timespec *ts);
 extern bool server_traffic_read(int pid, const LgSocket *client, LgTraffic *result);
+extern int	server_access(const char *path, int mode);
 
 static void __attribute__((noreturn))
 impossible(const char *what)
@@ -514,6 +518,16 @@ stalled_client(int procno)
 	proc_of(procno)->wait_event_info = WAIT_EVENT_CLIENT_WRITE;
 }
 
+/* As a file in pg_snapshots, named by its virtual transaction. */
+void
+export_snapshot(int procno)
+{
+	PGPROC	   *proc = proc_of(procno);
+
+	snprintf(exported_snapshot, sizeof(exported_snapshot), "pg_snapshots/%08X-%08X-1",
+			 LG_STATUS_BY_PROC_NUMBER ? procno : procno + 1, lg_proc_lxid(proc));
+}
+
 /* As a parallel worker. */
 void
 join_group(int procno, int leader)
@@ -604,6 +618,16 @@ server_traffic_read(int pid, const LgSocket *client, LgTraffic *result)
 {
 	*result = traffic;
 	return traffic_known;
+}
+
+int
+server_access(const char *path, int mode)
+{
+	files_asked_for++;
+	if (exported_snapshot[0] && strcmp(path, exported_snapshot) == 0)
+		return 0;
+	errno = access_errno;
+	return -1;
 }
 
 /*
@@ -922,6 +946,9 @@ server_start(int backends, int prepared)
 	memset(&traffic, 0, sizeof(traffic));
 	traffic.counted = true;
 	traffic_known = true;
+	exported_snapshot[0] = '\0';
+	access_errno = ENOENT;
+	files_asked_for = 0;
 	next_xid = 1000;
 	files_open = true;
 	disk_full = false;
@@ -951,6 +978,8 @@ server_start(int backends, int prepared)
 #if PG_VERSION_NUM < 170000
 		proc->pgprocno = procno;
 		proc->backendId = procno < backends ? procno + 1 : InvalidBackendId;
+#else
+		proc->vxid.procNumber = procno;
 #endif
 		for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
 			list_init(&proc->myProcLocks[i]);

@@ -44,10 +44,14 @@ extern void session_ends(int procno);
 extern void session_state(int procno, BackendState state);
 extern void ends_transaction(int procno);
 extern void stalled_client(int procno);
+extern void export_snapshot(int procno);
 extern void join_group(int procno, int leader);
 extern void prepare_transaction(int procno, TransactionId xid, const char *gid);
 extern LgTraffic traffic;		/* of each client */
 extern bool traffic_known;
+extern char exported_snapshot[MAXPGPATH];	/* the only one; empty = none */
+extern int	access_errno;		/* of other files */
+extern int	files_asked_for;
 extern TransactionId next_xid;
 
 /* Locks. */

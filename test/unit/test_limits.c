@@ -304,6 +304,79 @@ disturbed_client(void)
 	CHECK(looks < 150);
 }
 
+/* Others work on the session's behalf. */
+static void
+exporter(void)
+{
+	for (int exports = 0; exports < 2; exports++)
+	{
+		LOCK	   *t;
+		LgSubject	subject;
+		LgNode	   *node;
+		int			limit;
+
+		DeadlockTimeout = 1000;
+		start(10, 0);
+		sessions(5);
+		session_state(0, STATE_IDLEINTRANSACTION);
+		if (exports)
+			export_snapshot(0);
+		t = lock_on(LOCKTAG_RELATION, 1, 2);
+		hold(t, 0, AccessShareLock);
+		wait_for_lock(t, 1, AccessExclusiveLock);
+		for (int i = 2; i < 5; i++)
+			wait_for_lock(t, i, AccessShareLock);
+		*value(0, LG_IDLE_BLOCKER_TIMEOUT) = 100;
+		judge();
+		clock_ns += 99 * MS;
+		judge();
+		CHECK_INT(verdicts.n, 0);
+		CHECK_INT(files_asked_for, 0);
+		look();
+		node = lg_node(view.graph, 0);
+		lg_know(view.graph, node);
+		subject = (LgSubject) {&node->known->session, &node->known->values, &view.tracks[0], node};
+		CHECK_INT(lg_next_limit(&view, &subject, &limit), exports ? LG_NEVER : clock_ns + MS);
+		clock_ns += MS;
+		judge();
+		if (exports)
+			CHECK_INT(verdicts.n, 0);
+		else
+			only_verdict(0, LG_IDLE_BLOCKER_TIMEOUT, LG_DO_TERMINATE);
+		for (int i = 0; i < 5; i++)
+		{
+			clock_ns += 10 * MS;
+			judge();
+		}
+		CHECK_INT(files_asked_for, 1);
+
+		/* It is in the way all the same; but the queue goes first then. */
+		clock_ns += 2 * DeadlockTimeout * MS;
+		*value(0, LG_IDLE_BLOCKER_TIMEOUT) = 0;
+		*value(0, LG_MAX_BLOCKED_SESSIONS) = *value(1, LG_MAX_BLOCKED_SESSIONS) = 1;
+		judge();
+		if (exports)
+			only_verdict(1, LG_MAX_BLOCKED_SESSIONS, LG_DO_CANCEL);
+		else
+			only_verdict(0, LG_MAX_BLOCKED_SESSIONS, LG_DO_TERMINATE);
+		*value(1, LG_MAX_BLOCKED_SESSIONS) = 0;
+		judge();
+		only_verdict(0, LG_MAX_BLOCKED_SESSIONS, LG_DO_TERMINATE);
+		*value(0, LG_MAX_BLOCKED_SESSIONS) = 0;
+		*value(0, LG_BLOCKER_TIMEOUT) = 1;
+		judge();
+		only_verdict(0, LG_BLOCKER_TIMEOUT, LG_DO_TERMINATE);
+
+		/* Idle in transaction, blocking or not. */
+		*value(0, LG_IDLE_IN_TRANSACTION_TIMEOUT) = 1;
+		judge_ages(0);
+		if (exports)
+			CHECK_INT(verdicts.n, 0);
+		else
+			only_verdict(0, LG_IDLE_IN_TRANSACTION_TIMEOUT, LG_DO_TERMINATE);
+	}
+}
+
 static void
 blocker(void)
 {
@@ -1884,6 +1957,7 @@ const Test	limits_tests[] = {
 	{"limits: idle_blocker_timeout and stalled clients", idle_blocker_stalled},
 	{"limits: a reader that moves goes after a queued blocker", moving_reader},
 	{"limits: a stalled client that others disturb", disturbed_client},
+	{"limits: a session that has exported a snapshot", exporter},
 	{"limits: blocker_timeout at its border", blocker},
 	{"limits: queued_blocker_timeout at its border", queued_blocker},
 	{"limits: max_blocked_sessions at its border", blocked_sessions},

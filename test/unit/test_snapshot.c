@@ -609,6 +609,62 @@ slow_and_disturbed(void)
 	}
 }
 
+/* Whether a session has exported a snapshot, and how often that is asked. */
+static void
+exported(void)
+{
+	LgTrack		track = {0};
+
+	start();
+	session_begins(0, 100, B_BACKEND);
+	lg_read_session(0, &session);
+	CHECK(!lg_works_for_others(&track, &session));
+	CHECK_INT(files_asked_for, 0);	/* is in no transaction */
+
+	session_state(0, STATE_RUNNING);
+	session_state(0, STATE_IDLEINTRANSACTION);
+	lg_read_session(0, &session);
+	CHECK(!lg_works_for_others(&track, &session));
+	CHECK(!lg_works_for_others(&track, &session));
+	CHECK_INT(files_asked_for, 1);
+
+	/* It has run another statement. */
+	clock_ns += MS;
+	session_state(0, STATE_RUNNING);
+	export_snapshot(0);
+	lg_read_session(0, &session);
+	CHECK(lg_works_for_others(&track, &session));
+	session_state(0, STATE_IDLEINTRANSACTION);
+	lg_read_session(0, &session);
+	CHECK(lg_works_for_others(&track, &session));
+	CHECK_INT(files_asked_for, 2);
+
+	/* Its next transaction; the file has been left behind. */
+	session_state(0, STATE_IDLE);
+	session_state(0, STATE_RUNNING);
+	session_state(0, STATE_IDLEINTRANSACTION);
+	lg_read_session(0, &session);
+	CHECK(!lg_works_for_others(&track, &session));
+	CHECK_INT(files_asked_for, 3);
+
+	/* As long as it is active, it may do so any time. */
+	session_state(0, STATE_RUNNING);
+	lg_read_session(0, &session);
+	CHECK(!lg_works_for_others(&track, &session));
+	export_snapshot(0);
+	CHECK(lg_works_for_others(&track, &session));
+
+	/* It cannot be seen, and then it can. */
+	session_state(0, STATE_IDLE);
+	session_state(0, STATE_RUNNING);
+	session_state(0, STATE_IDLEINTRANSACTION);
+	lg_read_session(0, &session);
+	access_errno = EACCES;
+	CHECK(lg_works_for_others(&track, &session));
+	access_errno = ENOENT;
+	CHECK(!lg_works_for_others(&track, &session));
+}
+
 static void
 prepared_transactions(void)
 {
@@ -651,6 +707,7 @@ const Test	snapshot_tests[] = {
 	{"snapshot: stalled clients, with breaks", stalled_with_breaks},
 	{"snapshot: clients that are notified", notified},
 	{"snapshot: slow clients that others disturb", slow_and_disturbed},
+	{"snapshot: exported snapshots", exported},
 	{"snapshot: prepared transactions", prepared_transactions},
 	{NULL, NULL}
 };
