@@ -280,28 +280,53 @@ get_number(const char *text, const char *label, uint64 *number)
 	return true;
 }
 
-/*
- * How often a process has run, and been woken by its latch.  Sleeps before
- * reads: a wake-up in between is then taken for the client's.
- */
+/* How often a process has run, and whether it is asleep. */
 static bool
-read_process(int pid, LgTraffic *traffic)
+read_switches(int pid, uint64 *switches, uint64 *sleeps, bool *asleep)
 {
 	char		buf[4096];
 	uint64		involuntary;
 
 	if (!read_proc(pid, "status", buf, sizeof(buf)) ||
-		!get_number(buf, "\nvoluntary_ctxt_switches:", &traffic->sleeps) ||
+		!get_number(buf, "\nvoluntary_ctxt_switches:", sleeps) ||
 		!get_number(buf, "\nnonvoluntary_ctxt_switches:", &involuntary))
 		return false;
-	traffic->switches = traffic->sleeps + involuntary;
+	*switches = *sleeps + involuntary;
+	*asleep = strstr(buf, "\nState:\tS") != NULL;
+	return true;
+}
 
-	/* Some kernels do not count these.  Then the latch explains nothing. */
-	buf[0] = '\n';
-	if (!read_proc(pid, "io", buf + 1, sizeof(buf) - 1) ||
-		!get_number(buf, "\nsyscr:", &traffic->reads) ||
-		!get_number(buf, "\nrchar:", &traffic->read_bytes))
-		traffic->reads = traffic->read_bytes = 0;
+/*
+ * How often a process has run, and been woken by its latch.  One that is just
+ * being woken has read its latch, but not gone to sleep again: then the numbers
+ * do not belong together.  Tries a few times to find it asleep.
+ */
+static bool
+read_process(int pid, LgTraffic *traffic)
+{
+	traffic->awake = true;
+	for (int tries = 0; tries < 5 && traffic->awake; tries++)
+	{
+		char		buf[1024];
+		uint64		switches;
+		uint64		sleeps;
+		bool		asleep;
+		bool		still_asleep;
+
+		if (!read_switches(pid, &traffic->switches, &traffic->sleeps, &asleep))
+			return false;
+
+		/* Some kernels do not count these.  Then the latch explains nothing. */
+		buf[0] = '\n';
+		if (!read_proc(pid, "io", buf + 1, sizeof(buf) - 1) ||
+			!get_number(buf, "\nsyscr:", &traffic->reads) ||
+			!get_number(buf, "\nrchar:", &traffic->read_bytes))
+			traffic->reads = traffic->read_bytes = 0;
+
+		if (!read_switches(pid, &switches, &sleeps, &still_asleep))
+			return false;
+		traffic->awake = !asleep || !still_asleep || switches != traffic->switches;
+	}
 	return true;
 }
 
@@ -364,6 +389,8 @@ lg_traffic_compare(const LgTraffic *before, const LgTraffic *now)
 
 	if (before->unread != now->unread || before->queued != now->queued)
 		return LG_MOVED;
+	if (before->awake || now->awake)
+		return LG_DISTURBED;
 	if (before->switches == now->switches)
 		return LG_STOOD_STILL;
 

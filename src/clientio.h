@@ -46,6 +46,7 @@ typedef struct LgTraffic
 	uint64		sleeps;			/* and how often to wait for something */
 	uint64		reads;			/* system calls to read a file or a latch */
 	uint64		read_bytes;		/* and what they have read */
+	bool		awake;			/* it runs now: these do not belong together */
 } LgTraffic;
 
 typedef enum LgProgress

@@ -706,8 +706,11 @@ lg_idle_since(LgTrack *track, const LgSession *session, const LgClock *clock,
 				track->stalled = Min(track->stalled + clock->now - track->stall_read,
 									 clock->now);
 			}
-			track->stall_read = clock->now;
-			track->stall_traffic = traffic;
+			if (!traffic.awake)
+			{
+				track->stall_read = clock->now;
+				track->stall_traffic = traffic;
+			}
 			if (clock->now - track->stalled >=
 				(track->stall_disturbed ? limit * DISTURBED_LIMITS : limit))
 				return track->stalled;
@@ -722,7 +725,12 @@ lg_idle_since(LgTrack *track, const LgSession *session, const LgClock *clock,
 		return LG_NEVER;
 	}
 
-	/* Not stalled, or first seen: begin anew. */
+	/* Not stalled, or first seen: begin anew, unless it is at work just now. */
+	if (traffic.awake)
+	{
+		track->stalled = 0;
+		return LG_NEVER;
+	}
 	track->stall_traffic = traffic;
 	track->stall_disturbed = false;
 	track->stall_event = session->wait_event;

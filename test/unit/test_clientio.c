@@ -176,6 +176,7 @@ unix_domain(void)
 	CHECK_INT(progress(), LG_MOVED);
 
 	/* It is full again, but for that the process has run. */
+	now.awake = before.awake = false;	/* this process is always */
 	now.unread = before.unread = full;
 	now.queued = before.queued;
 	now.switches = before.switches;
@@ -303,6 +304,12 @@ compared(void)
 		now.read_bytes += cases[i].bytes;
 		if (!CHECK_INT(lg_traffic_compare(&before, &now), cases[i].progress))
 			printf("    case %d\n", i);
+		for (int awake = 0; awake < 2; awake++)
+		{
+			now.awake = awake;
+			before.awake = !awake;
+			CHECK_INT(lg_traffic_compare(&before, &now), LG_DISTURBED);
+		}
 		now.queued--;
 		CHECK_INT(lg_traffic_compare(&before, &now), LG_MOVED);
 	}

@@ -516,6 +516,52 @@ stalled_with_breaks(void)
 	CHECK_INT(track.stalled, 0);
 }
 
+/* Its process is running when it is looked at. */
+static void
+stalled_but_awake(void)
+{
+	LgTrack		track = {0};
+	int64		limit = 100 * MS;
+	int64		began;
+
+	start();
+	traffic.counted = false;
+	session_begins(0, 100, B_BACKEND);
+	session_state(0, STATE_RUNNING);
+	stalled_client(0);
+	lg_read_session(0, &session);
+	traffic.awake = true;
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
+	traffic.awake = false;
+	began = clock_ns;
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
+	clock_ns += limit;
+	lg_clock_read(&clocks);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
+
+	/* It has read its latch, and goes to sleep only then: that is one wake-up. */
+	traffic.awake = true;
+	traffic.reads++;
+	traffic.read_bytes += 128;
+	clock_ns += MS;
+	lg_clock_read(&clocks);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns - limit + 20 * MS);
+	traffic.awake = false;
+	traffic.sleeps++;
+	traffic.switches++;
+	clock_ns += MS;
+	lg_clock_read(&clocks);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns - limit + 20 * MS);
+
+	/* What is known of the time since adds up to ten limits. */
+	clock_ns += 9 * limit;
+	lg_clock_read(&clocks);
+	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns - limit + 20 * MS);
+	clock_ns += limit;
+	lg_clock_read(&clocks);
+	CHECK(clock_ns - lg_idle_since(&track, &session, &clocks, limit) >= 10 * limit);
+}
+
 /* Outside a transaction, a client may be sent what others want it to know. */
 static void
 notified(void)
@@ -705,6 +751,7 @@ const Test	snapshot_tests[] = {
 	{"snapshot: what is remembered", tracks},
 	{"snapshot: stalled clients", stalled},
 	{"snapshot: stalled clients, with breaks", stalled_with_breaks},
+	{"snapshot: stalled clients whose process runs", stalled_but_awake},
 	{"snapshot: clients that are notified", notified},
 	{"snapshot: slow clients that others disturb", slow_and_disturbed},
 	{"snapshot: exported snapshots", exported},
