@@ -329,6 +329,8 @@ if (has_wait_points($observer))
 # What happened in times to come is read again by a server that starts earlier.
 {
 	my $history = 'SELECT string_agg(i::text, $$ $$ ORDER BY incident_id) FROM lockguard.incidents i';
+
+	$observer->poll('SELECT NOT EXISTS (SELECT FROM lockguard.incidents WHERE status = $$open$$)');
 	my $before = $observer->value($history);
 
 	step_to(3600);
