@@ -6,6 +6,7 @@
 
 mirror=${LOCKGUARD_MIRROR:-http://deb.debian.org/debian}
 chroots=${LOCKGUARD_CHROOTS:-$tmp}
+export PATH=$PATH:/usr/sbin:/sbin	# which "su" leaves out
 
 # The Debian release that has this PostgreSQL version.
 suite_of()
@@ -22,10 +23,10 @@ install_debootstrap()
 {
 	command -v debootstrap >/dev/null && return
 	echo "Installing debootstrap"
-	apt-get -qq -o DPkg::Lock::Timeout=300 update &&
-		DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
-			install --no-install-recommends debootstrap debian-archive-keyring </dev/null >"$tmp/apt.log" 2>&1 ||
-		{ cat "$tmp/apt.log"; return 1; }
+	apt-get -qq -o DPkg::Lock::Timeout=300 update >"$tmp/apt.log" 2>&1
+	DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
+		install --no-install-recommends debootstrap debian-archive-keyring </dev/null >>"$tmp/apt.log" 2>&1 ||
+		{ cat "$tmp/apt.log"; echo "cannot install debootstrap debian-archive-keyring"; return 1; }
 }
 
 # make_chroot SUITE: unless a complete one is there. Older debootstraps know every suite as sid.

@@ -25,7 +25,7 @@ failed=0
 
 version=${1:-}
 [ "$(id -u)" = 0 ] || die "test/upstream.sh must run as root"
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/lockguard.XXXXXX") || exit 1
+make_tmp
 bindir=$tmp					# of the server to be stopped; see build_postgres()
 trap cleanup EXIT
 trap 'exit 1' INT TERM HUP
@@ -86,7 +86,7 @@ install_needed()
 	done
 	[ -z "$packages" ] && return
 	echo "Installing$packages"
-	apt-get -qq -o DPkg::Lock::Timeout=300 update || die "apt-get update failed"
+	apt_update
 	apt_install $packages
 }
 

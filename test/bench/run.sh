@@ -122,7 +122,7 @@ one_run()
 
 prepare
 load=$(cut -d' ' -f1 /proc/loadavg)
-perl -MTest::More -MIO::Socket::UNIX -MTime::HiRes -e 1 2>/dev/null || apt_install perl
+perl -MTest::More -MIO::Socket::UNIX -MTime::HiRes -e 1 2>/dev/null || { apt_update; apt_install perl; }
 ulimit -Sn "$(ulimit -Hn)"
 
 say "building lockguard for $pg_version"

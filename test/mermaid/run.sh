@@ -47,7 +47,7 @@ hostile=(
 
 prepare
 command -v npm >/dev/null || die "missing: npm"
-command -v chromium >/dev/null || { apt-get -qq update && apt_install chromium; }
+command -v chromium >/dev/null || { apt_update; apt_install chromium; }
 as_user mkdir -p "$tmp/page"
 (cd "$tmp/page" && as_user npm install --no-audit --no-fund --silent mermaid >"$tmp/npm.log" 2>&1) ||
 	{ cat "$tmp/npm.log"; die "cannot install mermaid"; }

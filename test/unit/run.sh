@@ -27,7 +27,8 @@ install_fuzzer()
 	version=$("$clang" -dumpversion)
 	[ "$(id -u)" = 0 ] || die "missing; install as root: apt-get install libclang-rt-${version%%.*}-dev"
 	echo "Installing libclang-rt-${version%%.*}-dev"
-	apt-get -qq -o DPkg::Lock::Timeout=300 update && apt_install "libclang-rt-${version%%.*}-dev"
+	apt_update
+	apt_install "libclang-rt-${version%%.*}-dev"
 }
 
 make_unit()
