@@ -2,6 +2,9 @@
 # lockguard against what the observer saw.
 #
 #   LockguardFuzz/Load.pm       roles, tables and the sessions
+#   LockguardFuzz/Duel.pm       deadlocks
+#   LockguardFuzz/Freeze.pm     freezes of the whole server
+#   LockguardFuzz/Ledger.pm     slow and two-phase commits, and what clients were told
 #   LockguardFuzz/Observer.pm   takes samples, and reads them
 #   LockguardFuzz/Check.pm      compares them with lockguard.actions
 #
@@ -12,13 +15,17 @@ package LockguardFuzz;
 use strict;
 use warnings;
 
-use parent -norequire, 'LockguardFuzz::Check';
+use parent -norequire, 'LockguardFuzz::Check', 'LockguardFuzz::Load';
 
 use LockguardFuzz::Check;
+use LockguardFuzz::Ledger qw(fetch_ledger);
 use LockguardFuzz::Load qw(make_tables make_roles run_load PREPARED_TIMEOUT);
 use LockguardFuzz::Observer qw(start_observer stop_observer);
 use LockguardTest;
 use Test::More;
+
+# Parts of the load that can be left out.
+our @parts = qw(deadlocks freezes commits);
 
 # What the server needs in postgresql.conf.
 sub configuration
@@ -32,7 +39,11 @@ parallel_setup_cost = 0
 parallel_tuple_cost = 0
 min_parallel_table_scan_size = 0
 deadlock_timeout = '100ms'
-fsync = off
+# For commit_delay, and for waits for a standby.
+fsync = on
+synchronous_commit = off
+wal_level = replica
+max_wal_senders = 2
 lockguard.max_actions_per_minute = 10000
 lockguard.max_history = 100000
 lockguard.prepared_transaction_timeout = '@{[ 1000 * PREPARED_TIMEOUT ]}ms'
@@ -40,11 +51,17 @@ lockguard.prepared_transaction_action = rollback
 CONF
 }
 
-# Options: node, seconds, seed, sessions.
+# Options: node, seconds, seed, sessions, without (parts, separated by commas).
 sub new
 {
 	my ($class, %opt) = @_;
 	my $self = bless {%opt}, $class;
+
+	$self->{parts} = { map { $_ => 1 } @parts };
+	foreach my $part (split /[, ]+/, $opt{without} || '')
+	{
+		delete $self->{parts}{$part} or die "no part of the load is named \"$part\"";
+	}
 
 	srand($opt{seed});
 	return $self;
@@ -66,7 +83,7 @@ sub run
 
 	note "SEED=$self->{seed}, $self->{seconds} s, $self->{sessions} sessions";
 	make_tables($admin);
-	$self->{roles} = make_roles($admin);
+	$self->{roles} = make_roles($self, $admin);
 	my $observer = start_observer($node, $admin, map { $_->{oid} } grep { $_->{max_locks} } @{ $self->{roles} });
 	$self->{file} = $observer->{file};
 	run_load($self, $admin);
@@ -78,6 +95,7 @@ sub run
 		});
 	ok(stop_observer($observer), 'the observer has seen it all');
 	$self->fetch_actions($admin);
+	fetch_ledger($self, $admin);
 	$self->check;
 
 	$results{"$_->{action}, $_->{result}"}++ foreach @{ $self->{actions} };
@@ -85,6 +103,9 @@ sub run
 	note sprintf '%d escalations, %d signals felt, %d deadlocks, %d pauses, parallel queries waited in %d samples, order compared %d times, %d blocked pids',
 	  (map { $self->{$_} || 0 } qw(escalations felt deadlocks)), scalar @{ $self->{pauses} },
 	  map { $self->{$_} || 0 } qw(groups order_checked pids_checked);
+	note sprintf '%d freezes, %d sessions seen in deadlocks for long, %d numbers committed of %d, %d prepared transactions, commits waited for a standby in %d samples',
+	  scalar @{ $self->{freezes} }, $self->{long_deadlocks} || 0, scalar keys %{ $self->{entered} }, $self->{entries} || 0,
+	  $self->{gids} || 0, $self->{standby_waits} || 0;
 	note 'not judged: ' . _figures($self->{not_judged_why});
 	note 'complaints: ' . _figures($self->{complaints});
 	$self->{total} = 0;

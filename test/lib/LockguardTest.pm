@@ -402,6 +402,7 @@ sub new
 		buffer => '',
 		busy => 1,
 		errors => [],
+		notices => [],
 		result => { rows => [] },
 	}, $class;
 
@@ -449,8 +450,8 @@ sub start
 	return $self;
 }
 
-# Wait for the end of what is under way.  The result has the rows, the error
-# if there was one, and the notices if there were any.
+# Wait for the end of what is under way.  The result has the rows, the tags of
+# the commands that were done, the error if there was one, and the notices.
 sub finish
 {
 	my ($self) = @_;
@@ -632,6 +633,14 @@ sub _message
 			$at += $length if $length > 0;
 		}
 		push @{ $self->{result}{rows} }, \@row;
+	}
+	elsif ($type eq 'C')
+	{
+		push @{ $self->{result}{tags} }, unpack 'Z*', $body;
+	}
+	elsif ($type eq 'N')
+	{
+		push @{ $self->{notices} }, { map { substr($_, 0, 1) => substr($_, 1) } split /\0/, $body };
 	}
 	elsif ($type eq 'E')
 	{

@@ -10,6 +10,10 @@
 #   that does not show it, but no earlier.
 # - Who is in one wait in two samples has let go of nothing in between; who is
 #   idle and has begun nothing since has done nothing in between.
+# - A deadlock that two samples show in the same waits was there all the time
+#   between them; and if it lasted long enough, lockguard has seen it, too.
+#
+# All times are of a clock that stands still while the server is frozen.
 #
 # What cannot be told, because something came and went between two samples, is
 # counted as not judged, with the reason.
@@ -21,10 +25,12 @@ use warnings;
 
 use Exporter 'import';
 use List::Util qw(max min);
+use LockguardFuzz::Freeze qw(unfrozen thawed_before freeze_within);
+use LockguardFuzz::Ledger qw(compare_ledger ends_a_transaction is_done has_many_transactions);
 use LockguardFuzz::Load
   qw(%priority @time_limits DEADLOCK_TIMEOUT PREPARED_TIMEOUT NAPTIME);
 use LockguardFuzz::Observer
-  qw(read_sample downstream upstream component is_idle in_one_wait idle_all_along blocks);
+  qw(read_sample downstream upstream component cyclic is_idle in_one_wait idle_all_along blocks);
 use LockguardFuzz::Scene;
 use Test::More;
 
@@ -37,6 +43,10 @@ use constant TOLERANCE => 0.004;
 use constant MARGIN => 1;
 # What is only recorded may have been seen by so much before.
 use constant RECORDED_LATE => 0.5;
+# A deadlock that has lasted so long, and the worst gap, has been seen.
+use constant SEEN => 0.1;
+# Whoever undoes its statement is left alone for so long.
+use constant UNDOING => 10;
 # For how long actions are kept, and samples.
 use constant MEMORY => 4;
 use constant SAMPLES_KEPT => 2;
@@ -105,6 +115,16 @@ sub _ago
 {
 	my ($at, $then) = @_;
 	return defined $then ? sprintf '%.0f ms before', 1000 * ($at - $then) : 'never';
+}
+
+# The last statement that a session was sent by then: when, what, when it was
+# answered, and with which tags.
+sub _statement_at
+{
+	my ($self, $pid, $at) = @_;
+	my ($statement) = grep { $_->[0] <= $at } reverse @{ $self->{by_pid}{$pid}{statements} || [] };
+
+	return $statement;
 }
 
 # What is certain around an action, from "first" on.
@@ -191,6 +211,7 @@ sub _check_action
 	$action->{working_on} = $s->{query}
 	  if $s->{state} eq 'active' && ($s->{event} || '') !~ /^Client/;
 	$self->_check_escalation($action, $s, $last) if $action->{signalled} && $action->{action} eq 'terminate';
+	return if $action->{signalled} && $self->_is_hit_in_commit($action, $s, $next);
 
 	my ($verdict, $problem) = $self->_over($action, $value, $since, $s, $last, $next);
 
@@ -201,15 +222,20 @@ sub _check_action
 	}
 	if ($limit =~ $on_blockers)
 	{
-		($action->{look}, $action->{or_later}) = $self->_time_of_look($action);
+		# It is not known how a freeze counts in what is said of the longest wait.
+		my @waits = grep { defined } map { $_->{wait} } grep { $_ } map { $last->{session}{$_} } @{ $action->{blocked} };
+		my $is_known = @waits && !freeze_within($self->{freezes}, min(@waits), $at);
+
+		($action->{look}, $action->{or_later}) = $self->_time_of_look($action) if $is_known;
 		$self->_complain('wrong wait', 'the longest was another', $action)
-		  if @{ $action->{blocked} } && $last->{before} > $action->{acted_at} - RECORDED_LATE
+		  if $is_known && $last->{before} > $action->{acted_at} - RECORDED_LATE
 		  && !defined $action->{look};
 		$self->_check_blocked_pids($action, $last, $next);
 		if ($action->{signalled} && !$action->{escalates})
 		{
 			$self->_check_order($action, $s, $last, $next);
 			$self->_check_alone($action, $last, $next);
+			$self->_check_undoing($action, $last, $next);
 		}
 	}
 	return $self->_not_judged($problem) if $verdict eq 'unknown';
@@ -342,10 +368,12 @@ sub _check_repeated
 		$episode{$one}++;
 	}
 	my ($episode) = keys %episode == 1 ? keys %episode : '';
+	my $statement = $self->_statement_at($action->{pid}, $action->{acted_at});
 	my $old = $self->{told}{$key};
 
 	$self->_complain('recorded again', 'nothing has changed since ' . _row($old->{action}), $action)
-	  if $old && $old->{row} eq $row && $episode ne '' && $old->{episode} eq $episode;
+	  if $old && $old->{row} eq $row && $episode ne '' && $old->{episode} eq $episode
+	  && !($statement && has_many_transactions($statement->[1]));
 	$self->{told}{$key} = { row => $row, action => $action, episode => $episode };
 	return;
 }
@@ -402,9 +430,10 @@ sub _over
 	{
 		return ('wrong', 'it waits for no relation lock') unless $s->{relation};
 		return ('wrong', 'it has waited since ' . _ago($at, $s->{wait})) unless defined $s->{wait} && $s->{wait} <= $since;
-		return ('wrong', 'it is part of a cycle')
-		  if in_one_wait($pid, $last, $next)
-		  && downstream([$pid], $last)->{$pid} && downstream([$pid], $next)->{$pid};
+	}
+	if (my $problem = $self->_clock_of_deadlock($action, $since, $s, $last, $next))
+	{
+		return ('wrong', $problem);
 	}
 	if ($limit eq 'idle_blocker_timeout')
 	{
@@ -495,6 +524,10 @@ sub _over_blocked
 
 	return ('wrong', 'it has blocked others since ' . _ago($action->{acted_at}, $from))
 	  unless defined $from && $from <= $since;
+	if (my $problem = $self->_clock_of_deadlock($action, $since, $s, $last, $next))
+	{
+		return ('wrong', $problem);
+	}
 	return 'right' if $count->(@$seen) > $value;
 	return ('unknown', 'the queue changed between two samples') if $count->(@$possible) > $value;
 	return ('wrong', 'only ' . $count->(@$seen) . ' sessions are behind it');
@@ -549,6 +582,176 @@ sub _surely_in_vain
 		}
 	}
 	return 0;
+}
+
+# ----------------------------------------------- deadlocks and commits
+
+# Who is in a deadlock?  Notes in "in_cycle" when a session was last in one by
+# any sign, and in "deadlock" from when to when it was for certain.
+sub _note_cycles
+{
+	my ($self, $sample, $previous) = @_;
+	my $session = $sample->{session};
+	my (%edges, %certain);
+
+	foreach my $s (grep { $_->{locktype} } values %$session)
+	{
+		$edges{ $s->{pid} } = [ grep { $_ != $s->{pid} && $session->{$_} && $session->{$_}{locktype} } @{ $s->{blockers} } ];
+	}
+	foreach my $pid (keys %{ cyclic(\%edges) })
+	{
+		$self->{in_cycle}{$pid} = { at => $sample->{after}, query => $session->{$pid}{query} };
+		$certain{$pid} = [ grep { blocks($_, $pid, $previous) && in_one_wait($_, $previous, $sample) } @{ $edges{$pid} } ]
+		  if in_one_wait($pid, $previous, $sample);
+	}
+	my $cycles = cyclic(\%certain);
+
+	foreach my $pid (keys %$cycles)
+	{
+		my $wait_id = $session->{$pid}{wait_id};
+		my $deadlock = $self->{deadlock}{$pid};
+
+		$deadlock = $self->{deadlock}{$pid} = { from => $previous->{after}, wait_id => $wait_id }
+		  unless $deadlock && $deadlock->{wait_id} eq $wait_id && $deadlock->{to} >= $previous->{before};
+		@{$deadlock}{qw(to members)} = ($sample->{before}, $cycles->{$pid});
+		$self->{long_deadlocks}++ if !$deadlock->{long} && $deadlock->{to} - $deadlock->{from} >= SEEN + $self->{worst};
+		$deadlock->{long} ||= $deadlock->{to} - $deadlock->{from} >= SEEN + $self->{worst};
+	}
+
+	# Who has caught the error, though no sample may show what it was about.
+	foreach my $s (grep { $self->{by_pid}{ $_->{pid} } } values %$session)
+	{
+		foreach my $at (@{ $self->{by_pid}{ $s->{pid} }{caught} || [] })
+		{
+			$self->{in_cycle}{ $s->{pid} } = { at => $at, query => $s->{query} }
+			  if $at <= $sample->{after} && $at >= $s->{query} && $at > ($self->{in_cycle}{ $s->{pid} }{at} || 0);
+		}
+	}
+	return;
+}
+
+# Whoever was in a deadlock, waits no more, and is at work on the same statement
+# may be undoing it: it and its tree may be left alone meanwhile.
+sub _note_undoing
+{
+	my ($self, $sample) = @_;
+
+	foreach my $pid (keys %{ $self->{in_cycle} })
+	{
+		my $cycle = $self->{in_cycle}{$pid};
+		my $s = $sample->{session}{$pid};
+
+		if (!$s || $s->{query} != $cycle->{query} || is_idle($s) || $sample->{after} > $cycle->{at} + UNDOING)
+		{
+			delete $cycle->{undoing};
+		}
+		elsif (!$s->{locktype})
+		{
+			push @{ $self->{undoings} }, $cycle->{undoing} = { start => $cycle->{at} } if !$cycle->{undoing};
+			$cycle->{undoing}{end} = $sample->{after};
+			$cycle->{undoing}{tree}{$_} = 1 foreach keys %{ component($pid, $sample) };
+		}
+	}
+	return;
+}
+
+# Has the session gone on without an error since then, in which its wait may
+# have ended?
+sub _has_gone_on
+{
+	my ($self, $pid, $since) = @_;
+	return !grep { $_ >= $since } @{ $self->{by_pid}{$pid}{gave_up} || [] };
+}
+
+# Nobody is hit in a deadlock; and who comes out of one, without the error,
+# begins with a new clock.  Returns what speaks against it, if anything.
+sub _clock_of_deadlock
+{
+	my ($self, $action, $since, $s, $last, $next) = @_;
+	my $deadlock = $self->{deadlock}{ $s->{pid} };
+	my $waits = $s->{locktype} ? 1 : 0;
+
+	return if !$deadlock || !$deadlock->{long} || $deadlock->{from} >= $action->{acted_at} || $action->{escalates};
+	return if $waits ? ($s->{wait_id} || '') ne $deadlock->{wait_id} : !$self->_has_gone_on($s->{pid}, $deadlock->{from});
+	if ($action->{limit_name} eq 'max_blocked_sessions')
+	{
+		# It has no clock of its own: but are the others of the cycle in it still?
+		return unless $waits && $deadlock->{to} >= $last->{before} && $self->_has_gone_on($s->{pid}, $deadlock->{from});
+		return if grep { $_ != $s->{pid} && !in_one_wait($_, $last, $next) } @{ $deadlock->{members} };
+		return 'it is part of a cycle';
+	}
+	return if $deadlock->{to} <= $since;
+	return 'it was in a deadlock until ' . _ago($action->{acted_at}, $deadlock->{to});
+}
+
+# Has it caught the error of a long deadlock, is it at work on that statement
+# still, and in the way of somebody who was there before?
+sub _undoes_its_statement
+{
+	my ($self, $pid, $action, $last, $next) = @_;
+	my $deadlock = $self->{deadlock}{$pid};
+	my ($s, $then) = map { $_->{session}{$pid} } $last, $next;
+	my $hit = $pid == $action->{pid};
+	my ($at) = grep { $deadlock && $deadlock->{long} && $_ >= $deadlock->{to} && $_ < $last->{before} - 0.05 - $self->{worst} }
+	  reverse @{ $self->{by_pid}{$pid} && $self->{by_pid}{$pid}{caught} || [] };
+
+	return 0 unless $at && $s && $s->{query} <= $at && $s->{state} eq 'active' && !$s->{locktype};
+	return 0 unless $hit || $then && $then->{query} == $s->{query} && $then->{state} eq 'active';
+	return scalar grep {
+		     $last->{session}{$_}{wait} <= $deadlock->{from}
+		  && blocks($pid, $_, $last)
+		  && ($_ == $action->{pid} || in_one_wait($_, $last, $next) && ($hit || blocks($pid, $_, $next)))
+	} grep { in_one_wait($_, $last) } @{ $last->{behind}{$pid} || [] };
+}
+
+# Whoever has got the error of a deadlock is left alone, with its tree, while it
+# undoes its statement.
+sub _check_undoing
+{
+	my ($self, $action, $last, $next) = @_;
+
+	foreach my $pid (keys %{ $self->_scene($action, $last, $last, $next)->tree })
+	{
+		next unless $self->_undoes_its_statement($pid, $action, $last, $next);
+		$self->_complain('wrongly hit', "$pid undoes its statement after a deadlock", $action);
+		return;
+	}
+	return;
+}
+
+# Was the statement that it was at one that ends a transaction, and which has
+# done so?  A signal that comes before the point of no return makes it fail.
+sub _is_hit_in_commit
+{
+	my ($self, $action, $s, $next) = @_;
+	my $statement = $self->_statement_at($s->{pid}, $action->{acted_at});
+	my $then = $next->{session}{ $s->{pid} };
+
+	return 0 unless $statement && ends_a_transaction($statement->[1]);
+	my ($sent, $sql, $answered, @tags) = @$statement;
+
+	return 0
+	  unless is_done($sql, @tags)
+	  && $s->{state} eq 'active' && $s->{query} >= $sent - TOLERANCE
+	  && $then && $then->{query} == $s->{query} && ($then->{state} eq 'active' || $then->{change} > $action->{acted_at});
+	$self->_complain('hit in its commit', "$sql was under way, and was done", $action);
+	return 1;
+}
+
+# What it is doing cannot be undone any more, or nearly so.
+sub _commits
+{
+	my ($self, $s, $sample) = @_;
+	my $session = $self->{by_pid}{ $s->{pid} };
+
+	return 0 if $s->{state} ne 'active' || $s->{locktype};
+	return 1 if ($s->{event} || '') =~ /^(?:SyncRep|WALWrite|WALSync)$/;
+	my $statements = $session->{statements} || [];
+	my $i = $session->{reached} || 0;
+
+	$i++ while $i < $#$statements && $statements->[ $i + 1 ][0] <= $sample->{before};
+	$session->{reached} = $i;
+	return $statements->[$i] && ends_a_transaction($statements->[$i][1]);
 }
 
 # Are those recorded as blocked the right ones?
@@ -618,6 +821,8 @@ sub _check_order
 		next if !$role || $pid == $action->{pid} || $role->{exempt} || $role->{action} ne 'terminate';
 		# Has it been signalled before, and is still there?
 		next if grep { $_->{signalled} && $_->{acted_at} > $at - MEMORY && $_->{acted_at} <= $at } @{ $self->{actions_of}{$pid} || [] };
+		# Has it come out of a deadlock?
+		next if $self->{in_cycle}{$pid} && $self->{in_cycle}{$pid}{at} > $at - MEMORY;
 
 		if ($scene->waits($pid))
 		{
@@ -652,8 +857,9 @@ sub _check_alone
 	{
 		next if $other->{pid} == $action->{pid} || $other->{limit_name} !~ $on_blockers || $other->{escalates};
 
-		# In one look, with somebody behind both.
+		# In one look, with somebody behind both.  (A look that has seen what came of the other is a later one.)
 		if (!(grep { !defined $_->{look} || defined $_->{or_later} } $action, $other) && abs($action->{look} - $other->{look}) < 0.0002
+			&& !(defined $other->{released_after} && $other->{acted_at} + $other->{released_after} < $at)
 			&& grep { my $p = $_; grep { $_ == $p } $other->{pid}, @{ $other->{blocked} } } $action->{pid}, @{ $action->{blocked} })
 		{
 			$self->_complain('second victim', "another of the same tree has been signalled in this scan (" . _row($other) . ')', $action);
@@ -693,6 +899,8 @@ sub _check_prepared
 	return $self->_complain('wrong value', 'not the server\'s', $action)
 	  unless abs(_value($action->{limit_value}) - PREPARED_TIMEOUT) < 0.0005 && $action->{limit_source} eq 'configuration';
 	return $self->_not_judged('no sample in time') if !$last || $last->{before} < $at - PREPARED_TIMEOUT + TOLERANCE;
+	# Its time begins with PREPARE TRANSACTION; it is there for others at the end of that.
+	return $self->_not_judged('being prepared') if !$prepared && $self->_is_being_prepared($action);
 	return $self->_complain('wrongly hit', 'there is no such prepared transaction', $action)
 	  unless $prepared;
 	return $self->_complain('wrongly hit', 'it was prepared ' . _ago($at, $prepared), $action)
@@ -702,7 +910,28 @@ sub _check_prepared
 	return;
 }
 
-# None is rolled back without a row, and none is left standing.
+# Had PREPARE TRANSACTION no answer yet?
+sub _is_being_prepared
+{
+	my ($self, $action) = @_;
+	my $prepared = $self->{prepared}{ $action->{gid} } || {};
+
+	return !defined $prepared->{at} || $action->{acted_at} <= $prepared->{at} + TOLERANCE;
+}
+
+# Was somebody at work on it when it was to be rolled back, and failed?  Then
+# that is tried again later.
+sub _was_busy
+{
+	my ($self, $action) = @_;
+	my $finishing = defined $action->{gid} && $self->{finishing}{ $action->{gid} };
+
+	return $action->{result} eq 'failed' && defined $action->{gid}
+	  && ($self->_is_being_prepared($action) || $finishing && $finishing->{begin} <= $action->{acted_at});
+}
+
+# None is rolled back without a row, and none is left standing, unless it is
+# being finished.
 sub _watch_prepared
 {
 	my ($self, $sample) = @_;
@@ -713,6 +942,11 @@ sub _watch_prepared
 		next if $self->{rows_of_gid}{$gid} || $self->{standing}{$gid};
 		my $passed = $sample->{prepared}{$gid} + PREPARED_TIMEOUT;
 
+		my $finishing = $self->{finishing}{$gid};
+
+		$passed = max($passed, thawed_before($self->{freezes}, $sample->{before}) + PREPARED_TIMEOUT);
+		$passed = max($passed, defined $finishing->{end} ? $finishing->{end} : $sample->{before})
+		  if $finishing && $finishing->{begin} <= $sample->{before};
 		next if $sample->{before} < $passed + MARGIN + 2 * $self->{worst}
 		  + $self->_paused($passed, $sample->{before});
 		$self->{standing}{$gid} = 1;
@@ -762,6 +996,7 @@ sub _held_up
 		push @busy, [ $action->{acted_at}, $action->{acted_at} + min($took, $longest) + $slack ];
 	}
 	push @busy, map { [ $_->{pausing}, $_->{resumed} + $slack ] } @{ $self->{pauses} };
+	push @busy, map { [ $_->{start}, $_->{end} + $slack ] } grep { $_->{tree}{$pid} } @{ $self->{undoings} };
 
 	my $sum = 0;
 	my $done = $from;
@@ -796,6 +1031,11 @@ sub _note_runs
 		my $role = $session->{role};
 		my $then = $previous && $previous->{session}{ $s->{pid} };
 
+		if ($self->_commits($s, $sample))
+		{
+			$self->{committed}{ $s->{pid} } = $sample->{after};
+			$self->{standby_waits}++ if ($s->{event} || '') eq 'SyncRep';
+		}
 		if ($role->{max_blocked_sessions} && $sample->{behind}{ $s->{pid} }
 			&& (!$s->{locktype} || $s->{relation}))
 		{
@@ -825,7 +1065,8 @@ sub _note_runs
 				my $b = $self->{by_pid}{$pid};
 
 				$clear &&= $b && $sample->{session}{$pid} && $priority{ $b->{role}{priority} } < $priority{ $role->{priority} }
-				  && !$b->{role}{exempt} && $b->{role}{action} eq 'terminate';
+				  && !$b->{role}{exempt} && $b->{role}{action} eq 'terminate'
+				  && !$self->_commits($sample->{session}{$pid}, $sample);
 				$roots++ if $clear && !$sample->{session}{$pid}{locktype};
 			}
 			if ($clear && $roots)
@@ -898,7 +1139,14 @@ sub _look_for_violators
 			    $limit eq 'max_blocked_sessions' ? DEADLOCK_TIMEOUT
 			  : $limit =~ /^max_/ ? NAPTIME
 			  : $role->{$limit} / 1000;
+			# Out of a deadlock its clock is a new one, and after a freeze it may be.
+			my $anew = thawed_before($self->{freezes}, $now);
+
+			$anew = max($anew, $self->{in_cycle}{ $s->{pid} }{at}) if $self->{in_cycle}{ $s->{pid} } && $limit =~ $on_blockers;
+			$passed += max($anew - $since{$limit}, 0);
 			$passed = max($passed, $s->{wait} + $role->{$limit} / 1000) if $limit eq 'preempt_timeout';
+			# What cannot be undone has to end first.
+			$passed = max($passed, $self->{committed}{ $s->{pid} } || 0);
 			next if $now < $passed + $margin;
 			next if $self->{standing}{"$s->{pid} $limit $since{$limit}"};
 			next if $self->_excused($s, $role, $limit, $since{$limit}, $sample);
@@ -1002,13 +1250,48 @@ sub _check_signals
 	return;
 }
 
+# Put all that the load and lockguard have noted on the clock that stands still
+# in freezes.
+sub _unfreeze
+{
+	my ($self) = @_;
+	my @times = \$self->{end};
+
+	foreach my $session (@{ $self->{all} })
+	{
+		push @times, \$session->{left_at}, map { \$_ } @{ $session->{caught} }, @{ $session->{gave_up} };
+		push @times, map { (\$_->[0], \$_->[2]) } @{ $session->{statements} };
+		push @times, map { (\$_->{at}, \$_->{sent}) } @{ $session->{signals} };
+	}
+	push @times, map { \$_->{acted_at} } @{ $self->{actions} };
+	push @times, map { \@{$_}{qw(pausing paused resuming resumed)} } @{ $self->{pauses} };
+	push @times, map { \@{$_}{qw(begin end)} } values %{ $self->{finishing} };
+	push @times, map { \$_->{at} } values %{ $self->{prepared} };
+	foreach my $time (grep { defined $$_ } @times)
+	{
+		$$time = unfrozen($self->{freezes}, $$time);
+	}
+	return;
+}
+
+# What clients were told, and what is in the tables.
+sub _check_ledger
+{
+	my ($self) = @_;
+
+	$self->_complain('told otherwise', $_) foreach compare_ledger($self);
+	$self->_complain('hit in its commit', "$_->{pid}: $_->{sql}: $_->{message}") foreach @{ $self->{cut_short} || [] };
+	return;
+}
+
 # Go through the samples in order.
 sub check
 {
 	my ($self) = @_;
 	my @actions = @{ $self->{actions} };
 
-	@{$self}{qw(recent signals worst longest_gap)} = ([], [], 0, 0);
+	@{$self}{qw(recent signals worst longest_gap undoings)} = ([], [], 0, 0, []);
+	$self->_unfreeze;
 	push @{ $self->{rows_of_gid}{ $_->{gid} } }, $_ foreach grep { defined $_->{gid} } @actions;
 
 	open my $in, '<', $self->{file} or die "$self->{file}: $!";
@@ -1019,7 +1302,7 @@ sub check
 
 		last unless $line =~ /\n/;
 		chomp $line;
-		my $sample = read_sample($line, $previous);
+		my $sample = read_sample($line, $previous, $self->{freezes});
 		my $gap = $previous ? $sample->{after} - $previous->{after} : 0;
 
 		$self->{samples}++;
@@ -1028,6 +1311,8 @@ sub check
 		# The worst gap of late counts for how late an action may be.
 		$self->{worst} = max($gap, $self->{worst} * 0.99);
 		push @$recent, $sample;
+		$self->_note_cycles($sample, $previous);
+		$self->_note_undoing($sample);
 		$self->_note_runs($sample, $previous);
 		while (@actions && $actions[0]{acted_at} <= $sample->{before})
 		{
@@ -1056,10 +1341,11 @@ sub check
 	foreach my $action (@{ $self->{actions} })
 	{
 		$self->_complain('no outcome', "result is $action->{result}", $action)
-		  if $action->{result} =~ /^(?:pending|unresponsive|failed|suppressed)$/;
+		  if $action->{result} =~ /^(?:pending|unresponsive|failed|suppressed)$/ && !$self->_was_busy($action);
 	}
 	$self->_not_judged('no sample after it') foreach @actions;
 	$self->_check_signals;
+	$self->_check_ledger;
 	return;
 }
 

@@ -8,6 +8,11 @@ use warnings;
 
 use Exporter 'import';
 use IO::Select;
+use LockguardFaults qw(child_pid);
+use LockguardFuzz::Duel qw(duel_tables duel_roles next_in_duel);
+use LockguardFuzz::Freeze qw(freeze thaw);
+use LockguardFuzz::Ledger
+  qw(ledger_tables banker_roles new_entry note_answer note_unanswered gid_to_finish);
 use LockguardTest;
 use Test::More;
 use Time::HiRes qw(time);
@@ -37,6 +42,8 @@ sub make_tables
 		(map { "CREATE TABLE $_ (id int, v int) WITH (parallel_workers = 0)" } (map { "t$_" } 1 .. 6)),
 		'INSERT INTO t1 VALUES (1, 0)',
 		'CREATE TABLE target (id int)',
+		ledger_tables(),
+		duel_tables(),
 		# Its workers wait for t1, too.
 		'CREATE TABLE large WITH (parallel_workers = 2, fillfactor = 10) AS SELECT i AS id FROM generate_series(1, 200) i',
 		'CREATE FUNCTION peek(int) RETURNS int PARALLEL SAFE LANGUAGE plpgsql'
@@ -56,7 +63,7 @@ sub make_tables
 # is a crowd to whom nothing may happen.
 sub make_roles
 {
-	my ($admin) = @_;
+	my ($load, $admin) = @_;
 	my $ms = sub { 100 + int rand 300 };
 	my @roles;
 
@@ -78,23 +85,29 @@ sub make_roles
 		$set{priority} = pick(qw(low normal high)) if rand() < 0.5;
 		push @roles, \%set;
 	}
+	push @roles, duel_roles() if $load->{parts}{deadlocks};
+	push @roles, banker_roles() if $load->{parts}{commits};
 	push @roles, { name => 'crowd' };
 	foreach my $i (0 .. $#roles)
 	{
 		my $role = $roles[$i];
+		my $server = $role->{server} || {};
 
 		$role->{escalation_delay} = 100 + int rand 400;
 		$role->{name} ||= "role$i";
 		$admin->query_ok("CREATE ROLE $role->{name} LOGIN");
-		foreach my $name (grep { $_ ne 'name' } sort keys %$role)
+		$admin->query_ok("GRANT owners TO $role->{name}") if ($role->{character} || '') eq 'banker';
+		foreach my $name (grep { !/^(?:name|character|server)$/ } sort keys %$role)
 		{
 			$admin->query_ok("ALTER ROLE $role->{name} SET lockguard.$name = '$role->{$name}'");
 		}
+		$admin->query_ok("ALTER ROLE $role->{name} SET $_ = '$server->{$_}'") foreach sort keys %$server;
 		$role->{action} ||= 'terminate';
 		$role->{priority} ||= 'normal';
 		$role->{oid} = $admin->value("SELECT '$role->{name}'::regrole::oid");
 		note join ' ', "$role->{name}:",
-		  map { "$_=$role->{$_}" } grep { !/^(name|oid)$/ } sort keys %$role;
+		  (map { "$_=$role->{$_}" } grep { !/^(name|oid|server)$/ } sort keys %$role),
+		  map { "$_=$server->{$_}" } sort keys %$server;
 	}
 	return \@roles;
 }
@@ -106,6 +119,7 @@ sub character_of
 {
 	my ($role) = @_;
 
+	return $role->{character} if $role->{character};
 	return 'hoarder' if $role->{max_locks} && rand() < 0.8;
 	return pick(qw(dreamer sleeper)) if $role->{max_xmin_age} && rand() < 0.8;
 	return pick(qw(dreamer dreamer sleeper))
@@ -114,12 +128,27 @@ sub character_of
 	return pick(@characters);
 }
 
-sub connect_one
+sub role_of_next
 {
 	my ($load) = @_;
 	my $roles = $load->{roles};
+
+	foreach my $character (qw(duelist banker))
+	{
+		my @own = grep { ($_->{character} || '') eq $character } @$roles;
+
+		return pick(@own) if @own && rand() < 0.2;
+	}
+	my @others = grep { !$_->{character} } @$roles;
+
 	# The crowd waits patiently: there is no tree without it.
-	my $role = rand() < 0.3 ? $roles->[-1] : pick(@$roles, grep { grep { /blocke[rd]/ } keys %$_ } @$roles);
+	return rand() < 0.3 ? $roles->[-1] : pick(@others, grep { grep { /blocke[rd]/ } keys %$_ } @others);
+}
+
+sub connect_one
+{
+	my ($load) = @_;
+	my $role = role_of_next($load);
 	my $timeout = $role->{name} ne 'crowd' && rand() < 0.3 ? 200 + int rand 800 : 0;
 	my $session = eval {
 		my $new = LockguardTest::Session->new($load->{node}, 'load', user => $role->{name});
@@ -129,6 +158,9 @@ sub connect_one
 		$load->{by_pid}{ $new->pid } = $new;
 		@{$new}{qw(role signals sent)} = ($role, [], 0);
 		$new->query_ok("SET lock_timeout = $timeout");
+		# Its commits wait for a standby when there is to be one.
+		$new->query_ok('SET synchronous_commit = on')
+		  if $load->{parts}{commits} && rand() < (($role->{character} || '') eq 'banker' ? 0.6 : 0.1);
 		$new;
 	};
 
@@ -142,6 +174,33 @@ sub connect_one
 	$session->{until} = time() + 1 + rand 6;
 	$session->{character} = character_of($role);
 	return $session;
+}
+
+# Have other sessions do this when they have nothing else to do.
+sub call_for
+{
+	my ($load, @sql) = @_;
+
+	push @{ $load->{called} }, map { { sql => $_, until => time() + 0.5 } } @sql;
+	return;
+}
+
+sub answer_a_call
+{
+	my ($load) = @_;
+	my $called = $load->{called} ||= [];
+
+	@$called = grep { $_->{until} > time() } @$called;
+	return @$called ? (shift @$called)->{sql} : undef;
+}
+
+# The beginning of a transaction, which most write a number in.
+sub begin
+{
+	my ($load, $session, $how) = @_;
+
+	return "BEGIN$how" if rand() < 0.3 && $session->{character} !~ /^(?:banker|preparer)$/;
+	return "BEGIN$how; INSERT INTO ledger VALUES (" . new_entry($load) . ')';
 }
 
 # Something that others want, too.
@@ -179,7 +238,67 @@ sub a_while
 	return rand() < 0.7 ? 0.1 + rand 0.5 : 0.5 + rand 2;
 }
 
-# What a session does next, and for how long it thinks afterwards.
+sub prepare_transaction
+{
+	my ($load) = @_;
+	return "PREPARE TRANSACTION 'g" . ++$load->{gids} . "'";
+}
+
+# Short transactions, whose commits take long.
+sub next_of_banker
+{
+	my ($load, $session) = @_;
+	my $key = 2001 + int rand 10;
+
+	$session->{think} = rand 0.1;
+	if ($session->{status} eq 'I')
+	{
+		my $gid = rand() < 0.7 ? gid_to_finish($load, $session) : undef;
+
+		if ($gid && !$session->{locked} && rand() < 0.4)
+		{
+			# What it has of its own is in the way of others meanwhile.
+			push @{ $load->{to_finish}{ $session->{role}{name} } }, { gid => $gid, at => 0 };
+			$session->{locked} = 1;
+			call_for($load, ("SELECT pg_advisory_xact_lock_shared($key)") x 3);
+			return "SELECT pg_advisory_lock($key)";
+		}
+		return pick('COMMIT', 'COMMIT', 'ROLLBACK') . " PREPARED '$gid'" if $gid;
+		if (delete $session->{locked})
+		{
+			$session->{think} = 0.3 + rand 0.5;
+			return 'SELECT pg_advisory_unlock_all()';
+		}
+		return pick(
+			(begin($load, $session, '')) x 12,
+			'INSERT INTO ledger VALUES (' . new_entry($load) . ')',
+			'CALL two_entries(' . join(', ', map { new_entry($load) } 1, 2) . ')',
+			pick('VACUUM vault', 'CREATE INDEX CONCURRENTLY IF NOT EXISTS vault_v ON vault (v)',
+				'DROP INDEX CONCURRENTLY IF EXISTS vault_v'));
+	}
+	if ($session->{did} == 1)
+	{
+		my $sql = pick(
+			'UPDATE hot SET v = v + 1 WHERE id = ' . (1 + int rand 40),
+			"SELECT pg_advisory_xact_lock($key)",
+			'UPDATE vault SET v = v + 1 WHERE id = ' . (1 + int rand 20),
+			'LOCK TABLE t' . (1 + int rand 6) . ' IN SHARE UPDATE EXCLUSIVE MODE');
+
+		call_for($load, ($sql) x int rand 4);
+		$session->{think} = rand 0.01 if $session->{works} = rand() < 0.4;
+		return $sql;
+	}
+	if (delete $session->{works})
+	{
+		# It is at work when a limit is passed, and commits just then.
+		$session->{think} = 0;
+		return 'SELECT pg_sleep(' . (0.05 + rand 0.3) . ')';
+	}
+	return pick((prepare_transaction($load)) x 5, ('COMMIT') x 3, 'ROLLBACK');
+}
+
+# What a session does next, and for how long it thinks afterwards; undef: it
+# waits for others.
 sub next_statement
 {
 	my ($load, $session) = @_;
@@ -190,26 +309,32 @@ sub next_statement
 	{
 		return pick('ROLLBACK', 'ROLLBACK', 'ROLLBACK TO s', 'COMMIT');
 	}
+	$session->{did}++;
+	$session->{did} = 0 if $session->{status} eq 'I';
+	return next_in_duel($load, $session) if $character eq 'duelist';
 	if ($session->{status} eq 'I')
 	{
-		$session->{did} = 0;
+		my $called = rand() < 0.5 ? answer_a_call($load) : undef;
+
+		return $called if $called;
+	}
+	return next_of_banker($load, $session) if $character eq 'banker';
+	if ($session->{status} eq 'I')
+	{
+		my $gid = gid_to_finish($load, $session);
+
 		$session->{think} = rand 1 if $session->{role}{idle_session_timeout} && rand() < 0.3;
-		# A prepared transaction that may be forgotten, or finished.
-		if (my $gid = delete $session->{gid})
-		{
-			return pick('COMMIT', 'ROLLBACK') . " PREPARED '$gid'" if rand() < 0.5;
-		}
+		return pick('COMMIT', 'ROLLBACK') . " PREPARED '$gid'" if $gid;
 		return change_table() if $character eq 'migrator' && rand() < 0.6;
 		return pick(
-			('BEGIN') x 8,
-			('BEGIN ISOLATION LEVEL REPEATABLE READ') x 2,
+			(begin($load, $session, '')) x 8,
+			(begin($load, $session, ' ISOLATION LEVEL REPEATABLE READ')) x 2,
 			want(), want(),
 			('SELECT pg_advisory_unlock_all()') x 2,
 			change_table());
 	}
 
 	# In a transaction.
-	$session->{did}++;
 	return 'SAVEPOINT s' if rand() < 0.1;
 	if ($character eq 'dreamer')
 	{
@@ -238,11 +363,8 @@ sub next_statement
 	}
 	if ($character eq 'preparer' && $session->{did} > 2)
 	{
-		my $gid = 'g' . ++$load->{gids};
-
 		$session->{think} = rand 1.5;
-		$session->{gid} = $gid;
-		return "PREPARE TRANSACTION '$gid'";
+		return prepare_transaction($load);
 	}
 	if ($character eq 'reporter' && rand() < 0.6)
 	{
@@ -282,12 +404,35 @@ sub step
 	}
 	my $sql = next_statement($load, $session);
 
+	if (!defined $sql)
+	{
+		$session->{due} = time() + 0.01;
+		delete $session->{think};
+		return;
+	}
 	$session->{sent} = time();
 	push @{ $session->{statements} }, [ $session->{sent}, $sql ];
 	$session->start($sql);
 	$session->{copying} = 1 if $sql =~ /^COPY/;
+	$session->{under_way} = 1;
+	delete $session->{failed};
 	# How a prepared transaction may come to its end without us.
-	$load->{finishing}{$1} = 1 if $sql =~ /^(?:COMMIT|ROLLBACK) PREPARED '(\w+)'/;
+	$load->{finishing}{$1} = { begin => $session->{sent}, goes_on => 1 }
+	  if $sql =~ /^(?:COMMIT|ROLLBACK) PREPARED '(\w+)'/;
+	return;
+}
+
+# Is there an answer to its last statement?  Of one that is gone, the last.
+sub note_end
+{
+	my ($load, $session) = @_;
+	my @tags = @{ $session->{result}{tags} || [] };
+	my $statement = $session->{statements}[-1];
+
+	return if !$session->{under_way} || $session->{busy} && !$session->{closed};
+	delete $session->{under_way};
+	push @$statement, time(), @tags;
+	note_answer($load, $session, $statement->[1], $session->{failed}, @tags);
 	return;
 }
 
@@ -301,9 +446,22 @@ sub note_errors
 		push @{ $session->{signals} }, { %$error, at => time(), sent => $session->{sent} }
 		  if $error->{C} eq '57P01' || $error->{C} eq '57014';
 		$load->{deadlocks}++ if $error->{C} eq '40P01';
-		# A COPY that never began, or has ended; nothing to be finished.
+		# What has ended its wait, perhaps.
+		push @{ $session->{gave_up} }, time() if $error->{C} =~ /^(?:40P01|55P03|57014)$/;
+		$session->{failed} = $error;
+		# A COPY that never began, or has ended.
 		delete $session->{copying};
-		delete $session->{gid};
+	}
+	while (my $notice = shift @{ $session->{notices} })
+	{
+		if ($notice->{M} =~ /^deadlock at ([\d.]+)/)
+		{
+			push @{ $session->{caught} }, $1;
+			push @{ $session->{gave_up} }, $1;
+			$load->{deadlocks}++;
+		}
+		push @{ $load->{cut_short} }, { pid => $session->pid, sql => $session->{statements}[-1][1], message => $notice->{M} }
+		  if $notice->{M} =~ /^canceling (?:the )?wait for synchronous replication/;
 	}
 	return;
 }
@@ -331,20 +489,61 @@ sub pause_or_resume
 	return;
 }
 
-# Run it.  In $load: node, roles, seconds, sessions; and afterwards by_pid,
-# all, pauses, end and what has been counted.
+# Now and then commits wait for a standby that does not come, if they want one.
+sub want_standby
+{
+	my ($load, $admin, $want) = @_;
+
+	$admin->query_ok("ALTER SYSTEM SET synchronous_standby_names = '" . ($want ? 'nosuch' : '') . "'");
+	$admin->query_ok('SELECT pg_reload_conf()');
+	$load->{standby} = $want;
+	$load->{standby_due} = time() + ($want ? 0.3 + rand 1 : 0.5 + rand 2);
+	return;
+}
+
+# Now and then the server is frozen; clients are not.  The worker goes on first
+# in most cases: it is the one that must not be deceived.
+sub freeze_or_thaw
+{
+	my ($load) = @_;
+	my $now = time();
+
+	if (my $freeze = $load->{frozen})
+	{
+		thaw($freeze, $freeze->{first});
+		push @{ $load->{freezes} }, $freeze;
+		undef $load->{frozen};
+		$load->{freeze_due} = $now + 4 + rand 6;
+		$load->{until} += $now - $freeze->{stopping};
+	}
+	else
+	{
+		my $worker = rand() < 0.7 ? child_pid($load->{node}, 'lockguard') : undef;
+
+		$load->{frozen} = freeze($load->{node});
+		$load->{frozen}{first} = $worker;
+		$load->{freeze_due} = $now + 1.5 + rand 2.5;
+	}
+	return;
+}
+
+# Run it.  In $load: node, roles, seconds, sessions, parts; and afterwards
+# by_pid, all, pauses, freezes, end and what has been counted.
 sub run_load
 {
 	my ($load, $admin) = @_;
-	my $end = time() + $load->{seconds};
 	my @sessions;
 	my $select = IO::Select->new;
 
+	$load->{until} = time() + $load->{seconds};
 	$load->{pauses} = [];
 	$load->{pause_due} = time() + 1 + rand 2;
-	while (time() < $end)
+	$load->{freezes} = [];
+	$load->{freeze_due} = time() + 3 + rand 2 if $load->{parts}{freezes};
+	$load->{standby_due} = time() + 1 if $load->{parts}{commits};
+	while (time() < $load->{until} || $load->{frozen})
 	{
-		while (@sessions < $load->{sessions} && (my $session = connect_one($load)))
+		while (!$load->{frozen} && @sessions < $load->{sessions} && (my $session = connect_one($load)))
 		{
 			push @sessions, $session;
 			$select->add($session->{socket});
@@ -356,6 +555,7 @@ sub run_load
 		{
 			$session->read_some(65536, 0) if $ready{ $session->{socket} };
 			note_errors($load, $session);
+			note_end($load, $session);
 			next if $session->{closed} || $session->{busy} && !$session->{copying};
 			# It thinks from the moment when it has its answer.
 			$session->{due} = time() + delete $session->{think} if defined $session->{think};
@@ -369,15 +569,21 @@ sub run_load
 			$session->close;
 		}
 		@sessions = grep { !$_->{closed} } @sessions;
+		freeze_or_thaw($load) if $load->{freeze_due} && time() >= $load->{freeze_due};
+		next if $load->{frozen};
 		pause_or_resume($load, $admin) if time() >= $load->{pause_due};
+		want_standby($load, $admin, !$load->{standby}) if $load->{standby_due} && time() >= $load->{standby_due};
 	}
 	pause_or_resume($load, $admin) if @{ $load->{pauses} } && !defined $load->{pauses}[-1]{resumed};
+	want_standby($load, $admin, 0) if $load->{standby};
 
 	# Read what has come, and hang up; what happens from here on does not count.
 	foreach my $session (@sessions)
 	{
 		while (!$session->{closed} && $session->read_some(65536, 0)) { }
 		note_errors($load, $session);
+		note_end($load, $session);
+		note_unanswered($load, $session, $session->{statements}[-1][1]) if $session->{under_way};
 	}
 	$load->{end} = time();
 	foreach my $session (grep { !$_->{closed} } @sessions)

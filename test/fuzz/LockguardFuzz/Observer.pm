@@ -8,6 +8,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use LockguardFuzz::Freeze qw(unfrozen);
 use LockguardFuzz::Load qw(DEADLOCK_TIMEOUT %priority);
 use LockguardTest;
 use PostgreSQL::Test::Utils;
@@ -15,7 +16,7 @@ use POSIX ();
 use Time::HiRes qw(usleep);
 
 our @EXPORT_OK = qw(start_observer stop_observer read_sample
-  downstream upstream component is_idle in_one_wait idle_all_along blocks);
+  downstream upstream component cyclic is_idle in_one_wait idle_all_along blocks);
 
 # One sample as text: when it began and ended, the next transaction id, then
 # sessions, workers of parallel queries, waits, blockers, the waits again,
@@ -140,7 +141,7 @@ sub _section
 # as text, and the longest.
 sub _waits
 {
-	my ($text, $leader) = @_;
+	my ($text, $leader, $freezes) = @_;
 	my %waits;
 
 	foreach my $w (_section($text))
@@ -151,6 +152,7 @@ sub _waits
 		$s->{parts}{"$pid:" . (defined $start ? $start : '')} = 1;
 		$s->{group} = 1 if $leader->{$pid};
 		$s->{relation} = 1 if $type eq 'relation';
+		$start = unfrozen($freezes, $start) if defined $start;
 		@{$s}{qw(wait locktype)} = ($start, $type)
 		  if !$s->{locktype} || defined $start && (!defined $s->{wait} || $start < $s->{wait});
 	}
@@ -162,7 +164,7 @@ sub _waits
 	return \%waits;
 }
 
-# A sample: session by pid, who is behind whom, and pairs of waiter and
+# A sample, on the clock that stands still in freezes: session by pid, who is behind whom, and pairs of waiter and
 # blocker with what is known of each from the samples before.  Of a session:
 #
 #   pid role state xact query change event xid xmin
@@ -174,23 +176,37 @@ sub _waits
 #   xid_before             the next transaction id before its transaction
 sub read_sample
 {
-	my ($line, $previous) = @_;
+	my ($line, $previous, $freezes) = @_;
 	my @section = split /;/, $line, -1;
 	my %leader = map { $_->[0] => $_->[1] } _section($section[3]);
-	my $waits = _waits($section[4], \%leader);
-	my $again = _waits($section[6], \%leader);
-	my %sample = (before => $section[0], after => $section[9], next_xid => $section[1]);
+	my $waits = _waits($section[4], \%leader, $freezes);
+	my $again = _waits($section[6], \%leader, $freezes);
+	my %sample = (
+		before => unfrozen($freezes, $section[0]),
+		after => unfrozen($freezes, $section[9]),
+		next_xid => $section[1]);
 
 	foreach my $row (_section($section[2]))
 	{
 		my %s;
 
 		@s{qw(pid role state xact query change event xid xmin)} = @$row;
+		foreach my $time (qw(xact query change))
+		{
+			$s{$time} = unfrozen($freezes, $s{$time}) if defined $s{$time};
+		}
 		my $then = $previous && $previous->{session}{ $s{pid} };
 		my $w = $waits->{ $s{pid} };
 
 		$s{blockers} = [];
 		@s{qw(wait locktype relation group wait_id)} = @{$w}{qw(wait locktype relation group id)} if $w;
+		# Until it is set, there may be that of a wait before.
+		if ($then && defined $s{wait} && !$s{group}
+			&& (defined $then->{stale} ? $s{wait} == $then->{stale} : !$then->{locktype} && $s{wait} < $previous->{before}))
+		{
+			$s{stale} = $s{wait};
+			undef $s{wait};
+		}
 		$s{waited} = $then ? $then->{waited} : 0;
 		$s{waited} += $sample{before} - $previous->{after}
 		  if $then && defined $s{wait} && defined $then->{wait} && $then->{wait} == $s{wait};
@@ -220,7 +236,7 @@ sub read_sample
 		my $s = $sample{session}{ $row->[0] };
 		$s->{locks} = $row->[1] if $s;
 	}
-	$sample{prepared} = { map { $_->[0] => $_->[1] } _section($section[8]) };
+	$sample{prepared} = { map { $_->[0] => unfrozen($freezes, $_->[1]) } _section($section[8]) };
 	_read_pairs(\%sample, $previous);
 	return \%sample;
 }
@@ -346,6 +362,40 @@ sub component
 		}
 	}
 	return \%seen;
+}
+
+# Those that are part of a cycle, by edges from each to a list of others: the
+# members of each cycle, or of several that share one, by any of them.
+sub cyclic
+{
+	my ($edges) = @_;
+	my %left = map { $_ => 1 } keys %$edges;
+	my %cyclic;
+
+	# Most wait for nobody who waits for them: leave out those, again and again.
+	while (my @ends = grep {
+			my $one = $_;
+			!grep { $left{$_} } @{ $edges->{$one} }
+		} keys %left)
+	{
+		delete @left{@ends};
+	}
+	my %reaches;
+
+	foreach my $start (keys %left)
+	{
+		my @todo = ($start);
+
+		while (defined(my $one = shift @todo))
+		{
+			push @todo, grep { $left{$_} && !$reaches{$start}{$_}++ } @{ $edges->{$one} };
+		}
+	}
+	foreach my $one (grep { $reaches{$_}{$_} } keys %left)
+	{
+		$cyclic{$one} = [ grep { $reaches{$_}{$one} } keys %{ $reaches{$one} } ];
+	}
+	return \%cyclic;
 }
 
 1;

@@ -13,6 +13,7 @@ use strict;
 use warnings;
 
 use List::Util qw(max min);
+use LockguardFuzz::Ledger qw(has_many_transactions);
 use LockguardFuzz::Load qw(DEADLOCK_TIMEOUT);
 use LockguardFuzz::Observer qw(in_one_wait blocks is_idle);
 
@@ -84,7 +85,8 @@ sub held_on
 	return $self->{held_on} =
 	     $then->{state} eq 'active'
 	  && $now->{state} eq 'active'
-	  && $self->_statement($pid)->[1] !~ /^(?:COMMIT|ROLLBACK|PREPARE)|unlock/ ? 1 : 0;
+	  && $self->_statement($pid)->[1] !~ /^(?:COMMIT|ROLLBACK|PREPARE)|unlock/
+	  && !has_many_transactions($self->_statement($pid)->[1]) ? 1 : 0;
 }
 
 # In one wait from "first" to the action.
