@@ -203,15 +203,18 @@ sub _check_action
 		return;
 	}
 
+	return if $action->{signalled} && $self->_is_hit_in_commit($action, $next);
+
 	my $since = $at - ($limit =~ /^max_/ ? DEADLOCK_TIMEOUT : $value) + TOLERANCE;
 	return $self->_not_judged('no sample in time')
 	  if !$last || $last->{before} < $since - TOLERANCE && $limit !~ /^max_(?:locks|xmin_age)$/;
 	my $s = $last->{session}{$pid};
+	return $self->_not_judged('gone before it was recorded')
+	  if !$s && !$action->{signalled} && grep { $_->{session}{$pid} } @{ $self->{recent} };
 	return $self->_complain('wrong session', 'not there before', $action) unless $s;
 	$action->{working_on} = $s->{query}
 	  if $s->{state} eq 'active' && ($s->{event} || '') !~ /^Client/;
 	$self->_check_escalation($action, $s, $last) if $action->{signalled} && $action->{action} eq 'terminate';
-	return if $action->{signalled} && $self->_is_hit_in_commit($action, $s, $next);
 
 	my ($verdict, $problem) = $self->_over($action, $value, $since, $s, $last, $next);
 
@@ -671,7 +674,11 @@ sub _clock_of_deadlock
 	my $deadlock = $self->{deadlock}{ $s->{pid} };
 	my $waits = $s->{locktype} ? 1 : 0;
 
-	return if !$deadlock || !$deadlock->{long} || $deadlock->{from} >= $action->{acted_at} || $action->{escalates};
+	return if !$deadlock || !$deadlock->{long} || $action->{escalates};
+	# Had the worker seen it when it judged?
+	my ($look) = $self->_time_of_look($action);
+
+	return if $deadlock->{from} + SEEN + $self->{worst} > (defined $look ? $look : $action->{acted_at} - RECORDED_LATE);
 	return if $waits ? ($s->{wait_id} || '') ne $deadlock->{wait_id} : !$self->_has_gone_on($s->{pid}, $deadlock->{from});
 	if ($action->{limit_name} eq 'max_blocked_sessions')
 	{
@@ -692,7 +699,7 @@ sub _undoes_its_statement
 	my $deadlock = $self->{deadlock}{$pid};
 	my ($s, $then) = map { $_->{session}{$pid} } $last, $next;
 	my $hit = $pid == $action->{pid};
-	my ($at) = grep { $deadlock && $deadlock->{long} && $_ >= $deadlock->{to} && $_ < $last->{before} - 0.05 - $self->{worst} }
+	my ($at) = grep { $deadlock && $deadlock->{long} && $_ >= $deadlock->{to} && $_ < $action->{look} - 0.05 - $self->{worst} }
 	  reverse @{ $self->{by_pid}{$pid} && $self->{by_pid}{$pid}{caught} || [] };
 
 	return 0 unless $at && $s && $s->{query} <= $at && $s->{state} eq 'active' && !$s->{locktype};
@@ -710,6 +717,7 @@ sub _check_undoing
 {
 	my ($self, $action, $last, $next) = @_;
 
+	return unless defined $action->{look};
 	foreach my $pid (keys %{ $self->_scene($action, $last, $last, $next)->tree })
 	{
 		next unless $self->_undoes_its_statement($pid, $action, $last, $next);
@@ -721,19 +729,21 @@ sub _check_undoing
 
 # Was the statement that it was at one that ends a transaction, and which has
 # done so?  A signal that comes before the point of no return makes it fail.
+# (The next sample tells when that statement began, and ended, if it has.)
 sub _is_hit_in_commit
 {
-	my ($self, $action, $s, $next) = @_;
-	my $statement = $self->_statement_at($s->{pid}, $action->{acted_at});
-	my $then = $next->{session}{ $s->{pid} };
+	my ($self, $action, $next) = @_;
+	my $at = $action->{acted_at};
+	my $statement = $self->_statement_at($action->{pid}, $at);
+	my $then = $next->{session}{ $action->{pid} };
 
-	return 0 unless $statement && ends_a_transaction($statement->[1]);
+	return 0 unless $then && $statement && ends_a_transaction($statement->[1]);
 	my ($sent, $sql, $answered, @tags) = @$statement;
 
 	return 0
 	  unless is_done($sql, @tags)
-	  && $s->{state} eq 'active' && $s->{query} >= $sent - TOLERANCE
-	  && $then && $then->{query} == $s->{query} && ($then->{state} eq 'active' || $then->{change} > $action->{acted_at});
+	  && $then->{query} >= $sent - TOLERANCE && $then->{query} < $at - TOLERANCE
+	  && ($then->{state} eq 'active' || $then->{change} > $at);
 	$self->_complain('hit in its commit', "$sql was under way, and was done", $action);
 	return 1;
 }
@@ -926,7 +936,7 @@ sub _was_busy
 	my ($self, $action) = @_;
 	my $finishing = defined $action->{gid} && $self->{finishing}{ $action->{gid} };
 
-	return $action->{result} eq 'failed' && defined $action->{gid}
+	return $action->{result} =~ /^(?:failed|pending)$/ && defined $action->{gid}
 	  && ($self->_is_being_prepared($action) || $finishing && $finishing->{begin} <= $action->{acted_at});
 }
 

@@ -35,8 +35,8 @@ sub banker_roles
 {
 	my @roles = (
 		{}, { statement_timeout => 40 + int rand 50 }, { statement_timeout => 60 + int rand 60 },
-		{ transaction_timeout => 60 + int rand 100 }, { blocker_timeout => 100 + int rand 100 },
-		{ blocker_timeout => 100 + int rand 100 }, { max_blocked_sessions => 1 });
+		{ transaction_timeout => 60 + int rand 100 },
+		(map { { blocker_timeout => 100 + int rand 100 } } 1 .. 4), { max_blocked_sessions => 1 });
 
 	foreach my $role (@roles)
 	{

@@ -284,8 +284,9 @@ sub next_of_banker
 			'UPDATE vault SET v = v + 1 WHERE id = ' . (1 + int rand 20),
 			'LOCK TABLE t' . (1 + int rand 6) . ' IN SHARE UPDATE EXCLUSIVE MODE');
 
-		call_for($load, ($sql) x int rand 4);
-		$session->{think} = rand 0.01 if $session->{works} = rand() < 0.4;
+		$session->{works} = rand() < 0.5;
+		$session->{think} = rand 0.01 if $session->{works};
+		call_for($load, ($sql) x ($session->{works} ? 3 : int rand 4));
 		return $sql;
 	}
 	if (delete $session->{works})
