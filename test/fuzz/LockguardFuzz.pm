@@ -8,7 +8,7 @@
 #   LockguardFuzz/Observer.pm   takes samples, and reads them
 #   LockguardFuzz/Check.pm      compares them with lockguard.actions
 #
-# What it can prove, and what not, is at the head of LockguardFuzz/Check.pm.
+# What it can prove, and what not, is in test/README.md, "The random load".
 
 package LockguardFuzz;
 

@@ -402,7 +402,6 @@ sub new
 		buffer => '',
 		busy => 1,
 		errors => [],
-		notices => [],
 		result => { rows => [] },
 	}, $class;
 
@@ -636,11 +635,8 @@ sub _message
 	}
 	elsif ($type eq 'C')
 	{
+		# Of each command that was done.
 		push @{ $self->{result}{tags} }, unpack 'Z*', $body;
-	}
-	elsif ($type eq 'N')
-	{
-		push @{ $self->{notices} }, { map { substr($_, 0, 1) => substr($_, 1) } split /\0/, $body };
 	}
 	elsif ($type eq 'E')
 	{

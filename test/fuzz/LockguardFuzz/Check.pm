@@ -703,6 +703,8 @@ sub _undoes_its_statement
 	  reverse @{ $self->{by_pid}{$pid} && $self->{by_pid}{$pid}{caught} || [] };
 
 	return 0 unless $at && $s && $s->{query} <= $at && $s->{state} eq 'active' && !$s->{locktype};
+	# A statement that has its answer was not hit.
+	return 0 if $hit && @{ $self->_statement_at($pid, $action->{acted_at}) } > 3;
 	return 0 unless $hit || $then && $then->{query} == $s->{query} && $then->{state} eq 'active';
 	return scalar grep {
 		     $last->{session}{$_}{wait} <= $deadlock->{from}

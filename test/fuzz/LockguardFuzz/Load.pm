@@ -453,7 +453,7 @@ sub note_errors
 		# A COPY that never began, or has ended.
 		delete $session->{copying};
 	}
-	while (my $notice = shift @{ $session->{notices} })
+	while (my $notice = shift @{ $session->{result}{notices} })
 	{
 		if ($notice->{M} =~ /^deadlock at ([\d.]+)/)
 		{
