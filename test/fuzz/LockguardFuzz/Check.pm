@@ -211,6 +211,7 @@ sub _check_action
 	my $s = $last->{session}{$pid};
 	return $self->_not_judged('gone before it was recorded')
 	  if !$s && !$action->{signalled} && grep { $_->{session}{$pid} } @{ $self->{recent} };
+	return $self->_not_judged('no sample in time') if !$s && $limit =~ /^max_(?:locks|xmin_age)$/;
 	return $self->_complain('wrong session', 'not there before', $action) unless $s;
 	$action->{working_on} = $s->{query}
 	  if $s->{state} eq 'active' && ($s->{event} || '') !~ /^Client/;
@@ -1290,9 +1291,10 @@ sub _unfreeze
 sub _check_ledger
 {
 	my ($self) = @_;
+	my ($hit, $told) = compare_ledger($self);
 
-	$self->_complain('told otherwise', $_) foreach compare_ledger($self);
-	$self->_complain('hit in its commit', "$_->{pid}: $_->{sql}: $_->{message}") foreach @{ $self->{cut_short} || [] };
+	$self->_complain('hit in its commit', $_) foreach @$hit, map { "$_->{pid}: $_->{sql}: $_->{message}" } @{ $self->{cut_short} || [] };
+	$self->_complain('told otherwise', $_) foreach @$told;
 	return;
 }
 

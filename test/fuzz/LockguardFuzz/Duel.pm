@@ -33,21 +33,23 @@ sub duel_tables
 }
 
 # Half of them with limits on blockers.  The server's detector comes before
-# these, or long after.
+# these, or long after; and mostly it ends the statement of one that has none.
 sub duel_roles
 {
 	my $ms = sub { 100 + int rand 300 };
 	my @roles = (
-		{}, {}, { lock_wait_timeout => 600 + int rand 600 },
-		{ queued_blocker_timeout => $ms->() }, { queued_blocker_timeout => $ms->() },
+		{}, {}, {}, { lock_wait_timeout => 600 + int rand 600 },
+		(map { { queued_blocker_timeout => $ms->() } } 1 .. 3),
 		{ queued_blocker_timeout => $ms->(), blocker_timeout => $ms->() },
 		{ blocker_timeout => $ms->() },
 		{ max_blocked_sessions => 1 + int rand 2 });
 
 	foreach my $role (@roles)
 	{
+		my $least = grep({ /blocke[rd]/ } keys %$role) ? 600 : 350;
+
 		$role->{character} = 'duelist';
-		$role->{server}{deadlock_timeout} = rand() < 0.3 ? 50 + int rand 50 : 400 + int rand 1100;
+		$role->{server}{deadlock_timeout} = rand() < 0.25 ? 50 + int rand 50 : $least + int rand 600;
 	}
 	return @roles;
 }
@@ -162,7 +164,7 @@ sub next_in_duel
 	if ($session->{blow} == 2)
 	{
 		$session->{blow} = 3;
-		return 'SAVEPOINT s' if rand() < 0.5;
+		return 'SAVEPOINT s' if rand() < 0.7;
 	}
 	if ($session->{blow} == 3)
 	{
@@ -170,10 +172,10 @@ sub next_in_duel
 		my $thing = $duel->{things}[ ($i + 1) % $duel->{size} ];
 
 		$session->{blow} = 4;
-		$session->{think} = rand() < 0.5 ? rand 0.8 : rand 0.05;
+		$session->{think} = rand() < 0.6 ? 0.2 + rand 0.6 : rand 0.05;
 		$load->call_for(pick(@{ $thing->{follow} })) if rand() < 0.5;
 		return $thing->{ask} if rand() < 0.5;
-		return "SELECT ask('$thing->{ask}', " . (0.1 + rand 0.9) . ')';
+		return "SELECT ask('$thing->{ask}', " . (rand() < 0.4 ? rand 0.1 : 0.1 + rand 0.9) . ')';
 	}
 	return pick(qw(COMMIT ROLLBACK));
 }
