@@ -35,6 +35,7 @@
 static emit_log_hook_type next_emit_log = NULL;
 static ExecutorStart_hook_type next_executor_start = NULL;
 static ExecutorRun_hook_type next_executor_run = NULL;
+static ExecutorEnd_hook_type next_executor_end = NULL;
 static ProcessUtility_hook_type next_process_utility = NULL;
 
 static void watch_statements(void);
@@ -254,6 +255,19 @@ commit_begins(LgSlot *slot)
 	}
 }
 
+/*
+ * The statement that note_statement() has noted is over.  A function that is
+ * called by the fast-path protocol after it must not be taken for it.
+ */
+static inline void
+forget_statement(void)
+{
+	LgSlot	   *slot = my_slot();
+
+	if (slot != NULL && slot->statement_start != 0)
+		slot->statement_start = 0;
+}
+
 static void
 transaction_event(XactEvent event, void *arg)
 {
@@ -279,9 +293,7 @@ transaction_event(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
-			slot = my_slot();
-			if (slot != NULL && slot->statement_start != 0)
-				slot->statement_start = 0;
+			forget_statement();
 			break;
 		default:
 			break;
@@ -301,9 +313,16 @@ note_statement(void)
 		slot->statement_start = GetCurrentStatementStartTimestamp();
 }
 
+/* The first query of a statement, which ends when all others have; or NULL. */
+static QueryDesc *first_query = NULL;
+
 static void
 executor_start(QueryDesc *query, int eflags)
 {
+	LgSlot	   *slot = my_slot();
+
+	if (slot != NULL && slot->statement_start != GetCurrentStatementStartTimestamp())
+		first_query = query;
 	note_statement();
 	if (next_executor_start)
 		next_executor_start(query, eflags);
@@ -320,6 +339,20 @@ executor_run(QueryDesc *query, ScanDirection direction, uint64 count LG_EXECUTE_
 		next_executor_run(query, direction, count LG_EXECUTE_ONCE);
 	else
 		standard_ExecutorRun(query, direction, count LG_EXECUTE_ONCE);
+}
+
+static void
+executor_end(QueryDesc *query)
+{
+	if (query == first_query)
+	{
+		first_query = NULL;
+		forget_statement();
+	}
+	if (next_executor_end)
+		next_executor_end(query);
+	else
+		standard_ExecutorEnd(query);
 }
 
 /*
@@ -340,6 +373,8 @@ watch_statements(void)
 	ExecutorStart_hook = executor_start;
 	next_executor_run = ExecutorRun_hook;
 	ExecutorRun_hook = executor_run;
+	next_executor_end = ExecutorEnd_hook;
+	ExecutorEnd_hook = executor_end;
 }
 
 /*
@@ -376,7 +411,10 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 	if (unlikely(pg_atomic_read_u32(&lg_shared->dozing) != 0))
 		lg_end_doze();
 	note_statement();
-	if (cannot_be_undone(pstmt->utilityStmt) && (slot = my_slot()) != NULL)
+
+	/* Anywhere else they fail, and what goes on after that can be undone. */
+	if (context == PROCESS_UTILITY_TOPLEVEL && !IsTransactionBlock() && !IsSubTransaction() &&
+		cannot_be_undone(pstmt->utilityStmt) && (slot = my_slot()) != NULL)
 	{
 		if (!IsA(pstmt->utilityStmt, TransactionStmt))
 			slot->dropping = lg_proc_lxid(MyProc);
@@ -388,6 +426,8 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 	else
 		standard_ProcessUtility(pstmt, query_string, read_only_tree, context, params,
 								environment, dest, completion);
+	if (context == PROCESS_UTILITY_TOPLEVEL)
+		forget_statement();
 	watch_statements();
 }
 

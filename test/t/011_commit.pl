@@ -206,6 +206,28 @@ is($observer->value("SELECT count(*) FROM pg_index WHERE NOT indisvalid"), '0', 
 	$_->close foreach $comment, $drop;
 }
 
+# A statement that only looks like one of these protects nothing: it has failed,
+# and the transaction goes on.
+set_server('synchronous_standby_names', '');
+foreach my $case (
+	[ 'after COMMIT PREPARED in a savepoint', 'SAVEPOINT s', "! COMMIT PREPARED 'nosuch'", 'ROLLBACK TO s' ],
+	[ 'after DROP DATABASE in a savepoint', 'SAVEPOINT s', '! DROP DATABASE nosuch', 'ROLLBACK TO s' ],
+	[ 'after DROP DATABASE in a block',
+		q{DO $$ BEGIN EXECUTE 'DROP DATABASE nosuch'; EXCEPTION WHEN OTHERS THEN NULL; END $$} ])
+{
+	my ($what, @statements) = @$case;
+	my $session = session($node, $what, idle_in_transaction_timeout => '500ms');
+
+	$session->query_ok('BEGIN');
+	foreach my $sql (@statements)
+	{
+		my $fails = $sql =~ s/^! //;
+		is(!!$session->query($sql)->{error}, !!$fails, $sql);
+	}
+	is_terminated($session, 'idle_in_transaction_timeout');
+	is_recorded($observer, $session, 'idle_in_transaction_timeout terminate released');
+}
+
 # A commit that comes to its end between two steps of the proof.
 SKIP:
 {
