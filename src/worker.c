@@ -77,6 +77,7 @@ typedef struct LgWorker
 	int64		awake_since;	/* monotonic ns */
 	int64		cpu_read_at;
 	int64		cpu_time;		/* of this process then, ns */
+	bool		was_late;		/* after the last nap */
 } LgWorker;
 
 static void
@@ -398,7 +399,14 @@ take_settings(LgWorker *worker)
 		return false;
 	worker->settings_changes = changes;
 	worker->smallest_changes = smallest_changes;
-	pg_read_barrier();
+
+	/*
+	 * What is published while the slots are read may be missed: as long as
+	 * these are 0, any limit is new to us, and publish() says so.
+	 */
+	for (int limit = 0; limit < LG_NUM_LIMITS; limit++)
+		pg_atomic_write_u32(&lg_shared->smallest[limit], 0);
+	pg_memory_barrier();
 	lg_settings_server_values(&view->server);
 	lg_settings_smallest(&view->server, view->smallest);
 	for (int limit = 0; limit < LG_NUM_LIMITS; limit++)
@@ -606,16 +614,17 @@ static int64 debug_waited = 0;
  * to spare: sessions will not have run, either, and a client's COMMIT may be on
  * its way.  That time counts for nobody.
  */
-static void
-account_for_gap(int64 gap)
+static bool
+account_for_gap(int64 gap, int64 whole)
 {
 	if (gap <= FREEZE)
-		return;
-	pg_atomic_fetch_add_u64(&lg_shared->frozen, (uint64) gap);
+		return false;
+	pg_atomic_fetch_add_u64(&lg_shared->frozen, (uint64) whole);
 	ereport(LOG,
 			(errmsg("lockguard: the worker was not run for %.1f s",
 					(double) gap / LG_NANOS_PER_SEC),
 			 errdetail("That time counts towards no limit.")));
+	return true;
 }
 
 /*
@@ -632,6 +641,8 @@ nap(LgWorker *worker, int64 wake)
 	int64		now = lg_now();
 	int64		awake = now - worker->awake_since;
 	int64		left;
+	int64		slept;
+	int64		late;
 
 #ifdef LOCKGUARD_DEBUG
 	awake -= debug_waited;
@@ -640,7 +651,9 @@ nap(LgWorker *worker, int64 wake)
 	/* Stopped in the middle of a scan?  A long one may have been at work. */
 	if (awake > FREEZE)
 	{
-		account_for_gap(awake - (read_cpu_time() - worker->cpu_time));
+		int64		gap = awake - (read_cpu_time() - worker->cpu_time);
+
+		(void) account_for_gap(gap, gap);
 		now = lg_now();
 	}
 	if (now - worker->cpu_read_at >= LG_NANOS_PER_SEC)
@@ -653,15 +666,24 @@ nap(LgWorker *worker, int64 wake)
 	{
 		left = Max(wake - now, 0);
 		ms = Min(ms, (left + (exact ? 0 : LG_NANOS_PER_MS - 1)) / LG_NANOS_PER_MS);
+
+		/* While something is due, not so long that a freeze could hide in it. */
+		ms = Min(ms, FREEZE / LG_NANOS_PER_MS);
 	}
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 ms, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
-	account_for_gap(lg_now() - now - ms * LG_NANOS_PER_MS);
-
 	left = wake - lg_now();
 	if (exact && left > 0 && left < LG_NANOS_PER_MS)
 		pg_usleep(left / 1000 + 1);
+
+	/*
+	 * If it is late time and again, the machine is overloaded: then only the
+	 * excess is left out, lest no limit is ever passed.
+	 */
+	slept = lg_now() - now;
+	late = slept - ms * LG_NANOS_PER_MS;
+	worker->was_late = account_for_gap(late, worker->was_late ? late : slept);
 	worker->awake_since = lg_now();
 }
 

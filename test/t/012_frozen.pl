@@ -93,6 +93,19 @@ my $value = $observer->value("SELECT count(*) FROM lockguard.actions WHERE pid =
 is($value, '0', 'a session that was idle meanwhile is not over a limit at once');
 is_terminated($unseen, 'idle_in_transaction_timeout');
 
+# Whenever it begins: also while the worker sleeps until the limit is passed.
+foreach my $phase (0.2, 0.8, 1.4, 1.8)
+{
+	my $late = session($node, "frozen after $phase s");
+
+	$late->query_ok($_) foreach 'BEGIN', 'UPDATE t SET v = 1 WHERE id = 2';
+	usleep($phase * 1_000_000);
+	freeze(3, sub { $late->start('COMMIT'); });
+	succeeds($late, 'the COMMIT that was on its way');
+	is_untouched($observer, $late, 'I');
+	$late->close;
+}
+
 # A short gap is none: a busy machine has those.
 configure($observer, idle_in_transaction_timeout => undef);
 my $offset = -s $node->logfile;
