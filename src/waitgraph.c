@@ -781,11 +781,50 @@ begin_search(LgGraph *graph, int node, int depth, int *nfound, int *nunassigned)
 	LgSearch   *search = &graph->searches[depth];
 
 	search->node = node;
-	search->waiter = graph->nodes[node].first_wait;
-	search->blocker.position = 0;
+	search->waiter = search->ahead = graph->nodes[node].first_wait;
+	search->holder = 0;
 	graph->nodes[node].visit = graph->visit;
 	graph->order[node] = graph->low[node] = (*nfound)++;
 	graph->unassigned[(*nunassigned)++] = node;
+}
+
+/*
+ * The next node that the wait of a search has to wait for; false at the end.
+ * Not all of them: if one that is ahead in the queue waits for all that this
+ * one would have to wait for beyond it, it stands for these, so that a long
+ * queue is gone through once.
+ */
+static bool
+next_to_search(const LgGraph *graph, LgSearch *search, int *node)
+{
+	const LgWaiter *waiter = &graph->waiters[search->waiter];
+	const LgLock *lock = &graph->locks[waiter->lock];
+	LOCKMASK	conflicts = lock->conflicts[waiter->mode];
+
+	while (search->ahead > lock->waiter)
+	{
+		const LgWaiter *ahead = &graph->waiters[--search->ahead];
+
+		if ((LOCKBIT_ON(ahead->mode) & conflicts) == 0 || ahead->node == waiter->node)
+			continue;
+		if ((conflicts & ~lock->conflicts[ahead->mode]) == 0)
+		{
+			search->ahead = lock->waiter;
+			search->holder = lock->nholders;
+		}
+		*node = ahead->node;
+		return true;
+	}
+	while (search->holder < lock->nholders)
+	{
+		const LgHolder *holder = &graph->holders[lock->holder + search->holder++];
+
+		if ((holder->mask & conflicts) == 0 || holder->node == waiter->node)
+			continue;
+		*node = holder->node;
+		return true;
+	}
+	return false;
 }
 
 /*
@@ -821,10 +860,8 @@ find_cycles(LgGraph *graph)
 			int			node = search->node;
 			int			other;
 
-			if (search->waiter >= 0 &&
-				lg_next_blocker(graph, &graph->waiters[search->waiter], &search->blocker))
+			if (search->waiter >= 0 && next_to_search(graph, search, &other))
 			{
-				other = search->blocker.node;
 				if (graph->nodes[other].first_wait < 0 || other == node)
 					continue;
 				if (graph->nodes[other].visit != graph->visit)
@@ -835,8 +872,8 @@ find_cycles(LgGraph *graph)
 			}
 			if (search->waiter >= 0)
 			{
-				search->waiter = graph->waiters[search->waiter].next_of_node;
-				search->blocker.position = 0;
+				search->waiter = search->ahead = graph->waiters[search->waiter].next_of_node;
+				search->holder = 0;
 				continue;
 			}
 
@@ -886,7 +923,12 @@ track_cycle(LgGraph *graph, LgNode *node, LgWaitTrack *track, int64 now)
 			Max(track->wait_ended, track->cycle_seen);
 
 		if (!node->waiting && proc->waitStatus == PROC_WAIT_STATUS_ERROR)
-			track->cycle_error = left;
+		{
+			/* One that catches the error and tries again is not undoing. */
+			track->cycle_error = track->cycle_stmt != 0 &&
+				track->error_stmt == track->cycle_stmt ? 0 : left;
+			track->error_stmt = track->cycle_stmt;
+		}
 		else
 			track->cycle_left = left;
 		track->cycle_seen = 0;

@@ -53,6 +53,7 @@ typedef struct LgWaitTrack
 	TimestampTz cycle_stmt;		/* its statement then */
 	int64		cycle_left;		/* when it came out of one without an error; or 0 */
 	int64		cycle_error;	/* when it came out with the error; or 0 */
+	TimestampTz error_stmt;		/* the statement that it was let undo */
 }			LG_ON_CACHE_LINE LgWaitTrack;
 
 StaticAssertDecl(offsetof(LgWaitTrack, waited) <= LG_CACHE_LINE,
@@ -171,7 +172,8 @@ typedef struct LgSearch
 {
 	int			node;
 	int			waiter;			/* the wait whose blockers are next; or -1 */
-	LgBlocker	blocker;		/* and how far that has come */
+	int			ahead;			/* how far that has come in its queue, backward, */
+	int			holder;			/* and then among the lock's holders */
 } LgSearch;
 
 /* One step of a traversal downstream of a node. */

@@ -88,5 +88,34 @@ sub deadlock
 	configure($observer, blocker_timeout => undef, queued_blocker_timeout => undef);
 }
 
+# Nor does it help to provoke one deadlock after the other in one statement: that
+# is no undoing.
+{
+	my $shielded = session($node, 'shielded', blocker_timeout => '2s');
+	my $peer = session($node, 'peer');
+	my $waiter = session($node, 'waiter');
+
+	$observer->query_ok('SELECT pg_advisory_lock(1)');
+	$shielded->query_ok($_) foreach "SET deadlock_timeout = '10ms'", 'BEGIN', 'LOCK a';
+	$waiter->start('SELECT count(*) FROM a');
+	is_waiting($observer, $waiter);
+
+	# It has what the peer wants, and asks for what the peer has, every second.
+	$peer->query_ok('SELECT pg_advisory_lock(2)');
+	$shielded->query_ok('SELECT pg_advisory_lock(3)');
+	$peer->start('SELECT pg_advisory_lock(3)');
+	is_waiting($observer, $peer);
+	$shielded->start('DO $$ BEGIN FOR i IN 1..60 LOOP'
+		  . ' BEGIN PERFORM pg_advisory_lock(2); EXCEPTION WHEN deadlock_detected THEN NULL; END;'
+		  . ' PERFORM pg_sleep(1); END LOOP; END $$');
+	is_cancelled($shielded, 'blocker_timeout');
+	$shielded->query_ok('ROLLBACK');
+	succeeds($waiter, 'SELECT');
+	$shielded->query_ok('SELECT pg_advisory_unlock_all()');
+	succeeds($peer, 'the lock of the peer');
+	$observer->query_ok('SELECT pg_advisory_unlock_all()');
+	$_->close foreach $shielded, $peer, $waiter;
+}
+
 $node->stop;
 done_testing();
