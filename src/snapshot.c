@@ -294,9 +294,10 @@ lg_read_session(int procno, LgSession *session)
 	session->pid = lg_proc_pid(vproc);
 	session->lxid = lg_proc_lxid(vproc);
 	session->xid = vproc->xid;
-	/* Vacuum does not wait for a VACUUM's snapshot; see ComputeXidHorizons(). */
-	session->xmin = vproc->statusFlags & PROC_IN_VACUUM ? InvalidTransactionId :
-		vproc->xmin;
+	session->xmin = vproc->xmin;
+	/* Vacuum does not wait for a VACUUM; see ComputeXidHorizons(). */
+	if (vproc->statusFlags & PROC_IN_VACUUM)
+		session->xid = session->xmin = InvalidTransactionId;
 	session->datid = vproc->databaseId;
 	session->userid = vproc->roleId;
 	session->wait_event = vproc->wait_event_info;
