@@ -382,7 +382,10 @@ leave_slot(int code, Datum arg)
 
 	if (slot == NULL || slot->pid != MyProcPid)
 		return;
-	pg_atomic_write_u32(&slot->overrides, 0);
+
+	/* It may be seen for a moment still, exempt as it was. */
+	for (int id = 0; id < LG_NUM_LIMITS; id++)
+		pg_atomic_write_u64(&slot->value[id], pack(LG_SOURCE_SESSION, 0));
 	pg_atomic_fetch_add_u32(&lg_shared->smallest_changes, 1);
 }
 
