@@ -551,11 +551,13 @@ follow_clock(LgIncidents *incidents, const LgClock *clock)
 {
 	TimestampTz ahead = clock->wall - (clock->now + clock->frozen) / 1000;
 	TimestampTz step = ahead - incidents->ahead;
+	bool		first = incidents->ahead == 0;	/* of this worker */
+	bool		stepped = clock->stepped != incidents->stepped;
 
 	incidents->ahead = ahead;
-	if (clock->stepped == incidents->stepped)
-		return;
 	incidents->stepped = clock->stepped;
+	if (first || !stepped)
+		return;
 	for (int procno = 0; procno < LG_TOTAL_PROCS; procno++)
 	{
 		LgIncident *incident = incidents->open[procno];

@@ -767,6 +767,7 @@ SKIP:
 	lock_row($s1, 1);
 	wait_for_row($s2, 1);
 	$id = is_open($s1, 1)->{incident_id};
+	my $started = $observer->value("SELECT started_at FROM lockguard.incidents WHERE incident_id = $id");
 	my $worker = $observer->value('SELECT worker_pid FROM lockguard.stats');
 	$observer->query_ok($_)
 	  foreach "ALTER SYSTEM SET lockguard.debug_error_at = 'after_act'",
@@ -779,6 +780,8 @@ SKIP:
 	wait_for_row($s3, 1);
 	is(is_open($s1, 2)->{incident_id},
 		$id, 'the next worker goes on with the incident');
+	is($observer->value("SELECT started_at FROM lockguard.incidents WHERE incident_id = $id"),
+		$started, 'which began when it began');
 	$s1->query_ok('COMMIT');
 	is_closed($id, 'released');
 	finish($s1, $s2, $s3);
