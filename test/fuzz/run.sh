@@ -3,7 +3,7 @@
 # what an independent observer saw.
 #
 #   test/fuzz/run.sh [SECONDS [SEED]]         60 seconds, and a new seed, unless given
-#   FUZZ_SESSIONS=n                           instead of 60 sessions at a time
+#   FUZZ_SESSIONS=n                           instead of 75 sessions at a time
 #   FUZZ_WITHOUT=deadlocks,freezes,commits    leave out parts of the load, one or more
 #   PG_CONFIG=/path/pg_config, LOCKGUARD_KEEP=1   as for test/check.sh
 #

@@ -16,7 +16,7 @@ my $fuzz = LockguardFuzz->new(
 	node => $node,
 	seconds => $ENV{FUZZ_SECONDS} || 10,
 	seed => $ENV{SEED} || time() ^ $$,
-	sessions => $ENV{FUZZ_SESSIONS} || 60,
+	sessions => $ENV{FUZZ_SESSIONS} || 75,
 	without => $ENV{FUZZ_WITHOUT});
 
 is($fuzz->run, 0, 'no action was wrong, and nobody over a limit was left standing')

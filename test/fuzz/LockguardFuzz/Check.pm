@@ -673,7 +673,7 @@ sub _clock_of_deadlock
 {
 	my ($self, $action, $since, $s, $last, $next) = @_;
 	my $deadlock = $self->{deadlock}{ $s->{pid} };
-	my $waits = $s->{locktype} ? 1 : 0;
+	my $waits = $action->{limit_name} eq 'queued_blocker_timeout' || $action->{limit_name} eq 'max_blocked_sessions' && $s->{locktype};
 
 	return if !$deadlock || !$deadlock->{long} || $action->{escalates};
 	# Had the worker seen it when it judged?
@@ -1210,6 +1210,8 @@ sub _check_released
 		next unless $last && defined $action->{released_after} && $action->{limit_name} =~ /blocke[rd]/ && !$action->{looked_after};
 		next unless $sample->{before} > $action->{acted_at} + $action->{released_after} + TOLERANCE;
 		$action->{looked_after} = 1;
+		# How much of a freeze is in that time is not known so well.
+		next if freeze_within($self->{freezes}, $action->{acted_at}, $sample->{before});
 		my ($then, $now) = map { $_->{session}{$pid} } $last, $sample;
 
 		next unless $then && $now && !$then->{locktype} && !$now->{locktype};

@@ -137,7 +137,7 @@ sub role_of_next
 	{
 		my @own = grep { ($_->{character} || '') eq $character } @$roles;
 
-		return pick(@own) if @own && rand() < 0.2;
+		return pick(@own) if @own && rand() < 0.17;
 	}
 	my @others = grep { !$_->{character} } @$roles;
 
