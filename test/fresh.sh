@@ -619,21 +619,19 @@ describe()
 # The chroot that all others are copies of, with apt's lists.
 make_base()
 {
-	local dir
-
 	make_chroot "$suite" || return
-	dir=$chroots/$suite
 	# Packages are downloaded once. apt's own user must get there.
 	mkdir -p "$chroots/archives-$suite"
 	chmod 755 "$chroots" "$chroots/archives-$suite"
-	echo 'Dir::Cache::Archives "/mnt";' >"$dir/etc/apt/apt.conf.d/99archives"
+	echo 'Dir::Cache::Archives "/mnt";' >"$chroots/$suite/etc/apt/apt.conf.d/99archives"
 	in_chroot "$suite" "$chroots/archives-$suite" apt-get -qq update
 }
 
 run_state()
 {
-	local started=$SECONDS result=ok dir=$chroots/state-$1
+	local started=$SECONDS result=ok
 
+	dir=$chroots/state-$1
 	rm -rf --one-file-system "$dir"
 	cp -a --reflink=auto "$chroots/$suite" "$dir" &&
 		in_chroot "state-$1" "$chroots/archives-$suite" version="$version" LOCKGUARD_KEEP= bash /root/lockguard/test/fresh.sh --inside "$1" \
@@ -651,6 +649,7 @@ run_state()
 	else
 		echo "Kept: $dir"
 	fi
+	dir=
 }
 
 if [ "${1:-}" = list ]; then
@@ -668,7 +667,8 @@ passed=0
 failed=0
 suite=${LOCKGUARD_SUITE:-bookworm}
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/lockguard.XXXXXX") || exit 1
-trap 'rm -rf --one-file-system "$tmp"' EXIT
+dir=
+trap 'rm -rf --one-file-system "$tmp" "$dir"' EXIT
 trap 'exit 1' INT TERM HUP
 . "$top/test/chroot.sh"
 chroots=$chroots/fresh
