@@ -163,6 +163,8 @@ foreach my $way (sort keys %ways)
 	$waiter->query_ok('SELECT count(*) FROM t');
 	usleep(1_500_000);
 	$blocker->start("DO \$\$ BEGIN LOCK TABLE t; PERFORM pg_sleep(600); END \$\$");
+	$observer->poll('SELECT EXISTS (SELECT FROM pg_locks WHERE granted AND pid = '
+		  . $blocker->pid . " AND mode = 'AccessExclusiveLock')");
 	$waiter->start('SELECT count(*) FROM t');
 	is_cancelled($blocker, 'blocker_timeout');
 	ok(!$waiter->finish->{error}, 'the waiter goes on');
