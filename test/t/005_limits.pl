@@ -300,6 +300,23 @@ judge('idle_in_transaction_timeout',
 		]);
 }
 
+# Functions that are called by the fast-path protocol are no statement, and are
+# not taken for the one before them, however many there are.
+{
+	my $calls = put(quiet('fast path'), 'statement_timeout', '1s', 'BEGIN', 'SELECT 1');
+	my $sleep = $observer->value("SELECT 'pg_sleep(float8)'::regprocedure::oid");
+
+	foreach my $i (1 .. 6)
+	{
+		$calls->{busy} = 1;
+		$calls->send_message('F', pack('N n n n N a* n', $sleep, 1, 0, 1, 3, '0.3', 0));
+		last if $calls->finish->{error};
+	}
+	is($calls->error, undef, 'six calls of 0.3 s go on');
+	is_untouched($observer, $calls, 'T');
+	$calls->close;
+}
+
 # Idle outside a transaction.
 judge('idle_session_timeout',
 	[

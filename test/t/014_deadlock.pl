@@ -96,11 +96,12 @@ sub deadlock
 	my $waiter = session($node, 'waiter');
 
 	$observer->query_ok('SELECT pg_advisory_lock(1)');
-	$shielded->query_ok($_) foreach "SET deadlock_timeout = '10ms'", 'BEGIN', 'LOCK a';
+	$shielded->query_ok($_) foreach "SET deadlock_timeout = '700ms'", 'BEGIN', 'LOCK a';
 	$waiter->start('SELECT count(*) FROM a');
 	is_waiting($observer, $waiter);
 
-	# It has what the peer wants, and asks for what the peer has, every second.
+	# It has what the peer wants, and asks for what the peer has, every second; each
+	# deadlock lasts long enough for the worker to see it.
 	$peer->query_ok('SELECT pg_advisory_lock(2)');
 	$shielded->query_ok('SELECT pg_advisory_lock(3)');
 	$peer->start('SELECT pg_advisory_lock(3)');

@@ -800,10 +800,14 @@ xmin_age(void)
 	judge_ages(0);
 	only_verdict(0, LG_MAX_XMIN_AGE, LG_DO_CANCEL);
 
-	/* A VACUUM holds nothing back. */
+	/* A VACUUM holds nothing back, by a transaction id of its own neither. */
 	proc_of(0)->statusFlags |= PROC_IN_VACUUM;
 	judge_ages(0);
 	CHECK_INT(verdicts.n, 0);
+	proc_of(0)->xid = next_xid - 1000;
+	judge_ages(0);
+	CHECK_INT(verdicts.n, 0);
+	proc_of(0)->xid = InvalidTransactionId;
 	proc_of(0)->statusFlags = 0;
 	judge_ages(0);
 	next_xid += 101;
