@@ -74,18 +74,27 @@ sub deadlock
 # own clock goes on: it had been in the way before.
 {
 	configure($observer, blocker_timeout => '300ms', queued_blocker_timeout => '300ms');
-	my @s = deadlock(2);
-	my $result = $s[0]->finish;
+	my @s = deadlock(600);
+	my $pids = join ',', map { $_->pid } @s;
 
-	ok(!$result->{error}, 'the first one is not cancelled meanwhile')
-	  || diag explain $result->{error};
+	ok( $observer->poll("SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = " . $s[0]->pid),
+		'the first one gets the error');
+	ok( $observer->poll(
+			'SELECT bool_and(clock_timestamp() > state_change + INTERVAL \'3 s\')'
+			  . " FROM pg_stat_activity WHERE pid IN ($pids)"),
+		'and takes its time');
+	scan($observer);
+	is_deeply([ map { recorded($observer, $_) } @s ], [], 'nobody is signalled');
+
+	# Out of reach, or what comes to stand in the way of the third one now goes.
+	configure($observer, blocker_timeout => undef, queued_blocker_timeout => undef);
+	$observer->query_ok('SELECT pg_cancel_backend(' . $s[0]->pid . ')');
+	is($s[0]->finish->{error}{M}, 'canceling statement due to user request', 'it is ended');
 	$s[0]->query_ok('ROLLBACK');
 	succeeds($s[1], 'the second one');
 	$s[1]->query_ok('ROLLBACK');
 	succeeds($s[2], 'the third one');
-	is_deeply([ map { recorded($observer, $_) } @s ], [], 'nobody is signalled');
 	$_->close foreach @s;
-	configure($observer, blocker_timeout => undef, queued_blocker_timeout => undef);
 }
 
 # Nor does it help to provoke one deadlock after the other in one statement: that
