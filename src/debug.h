@@ -14,6 +14,8 @@
 #ifndef LOCKGUARD_DEBUG_H
 #define LOCKGUARD_DEBUG_H
 
+#include "settings.h"
+
 #ifdef LOCKGUARD_DEBUG
 extern void lg_debug_point(const char *name);
 #define LG_DEBUG_POINT(name)	lg_debug_point(name)

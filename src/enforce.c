@@ -29,13 +29,20 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "debug.h"
 #include "enforce.h"
 #include "incident.h"
+#include "limits.h"
 #include "record.h"
+#include "settings.h"
+#include "shared.h"
+#include "snapshot.h"
 #include "tree.h"
+#include "types.h"
 #include "victim.h"
+#include "waitgraph.h"
 
 /* A signalled session that is still there after this long. */
 #define UNRESPONSIVE_AFTER	(10 * LG_NANOS_PER_SEC)

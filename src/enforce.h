@@ -9,6 +9,8 @@
 #define LOCKGUARD_ENFORCE_H
 
 #include "limits.h"
+#include "record.h"
+#include "shared.h"
 
 /* The worker's list of signals whose outcome is open. */
 typedef struct LgFollow

@@ -36,11 +36,12 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "history.h"
-#include "lockguard.h"
+#include "library.h"
 #include "record.h"
-#include "snapshot.h"
+#include "types.h"
 
 #define HISTORY_FILE	PGSTAT_STAT_PERMANENT_DIRECTORY "/lockguard.stat"
 #define HISTORY_TEMP	HISTORY_FILE ".tmp"

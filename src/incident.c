@@ -22,9 +22,17 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "incident.h"
-#include "lockguard.h"
+#include "limits.h"
+#include "record.h"
+#include "settings.h"
+#include "shared.h"
+#include "snapshot.h"
+#include "tree.h"
+#include "types.h"
+#include "waitgraph.h"
 
 /*
  * A signal this long before the end of an incident may have ended it (us): to

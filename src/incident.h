@@ -10,7 +10,6 @@
 
 #include "limits.h"
 #include "record.h"
-#include "tree.h"
 
 typedef struct LgIncidents LgIncidents;
 

@@ -17,9 +17,13 @@
 #include "storage/proc.h"
 #include "utils/wait_event.h"
 
-#include "compat.h"
-#include "lockguard.h"
+#include "clock.h"
 #include "limits.h"
+#include "settings.h"
+#include "shared.h"
+#include "snapshot.h"
+#include "types.h"
+#include "waitgraph.h"
 
 static inline int64
 milliseconds(int64 now, int64 since)

@@ -8,8 +8,9 @@
 #ifndef LOCKGUARD_LIMITS_H
 #define LOCKGUARD_LIMITS_H
 
-#include "lockguard.h"
+#include "clock.h"
 #include "snapshot.h"
+#include "types.h"
 #include "waitgraph.h"
 
 /* All that judging sees. */

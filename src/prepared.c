@@ -26,12 +26,18 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "enforce.h"
-#include "lockguard.h"
+#include "library.h"
+#include "limits.h"
 #include "prepared.h"
 #include "record.h"
+#include "settings.h"
+#include "shared.h"
+#include "snapshot.h"
 #include "tree.h"
+#include "types.h"
 
 /* A rollback that has not succeeded by then is given up, and when it is tried again. */
 #define GIVE_UP_AFTER	(10 * LG_NANOS_PER_SEC)

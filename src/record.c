@@ -15,8 +15,10 @@
 #include "storage/latch.h"
 #include "storage/proc.h"
 
-#include "lockguard.h"
 #include "record.h"
+#include "settings.h"
+#include "shared.h"
+#include "types.h"
 
 typedef struct LgRecord
 {

@@ -8,7 +8,65 @@
 #ifndef LOCKGUARD_RECORD_H
 #define LOCKGUARD_RECORD_H
 
-#include "lockguard.h"
+#include "storage/lock.h"
+#include "storage/lwlock.h"
+
+#include "types.h"
+
+#define LG_MAX_PIDS				100 /* blocked pids kept with an action */
+
+/* Whom a signal went to, so that its outcome can be followed. */
+typedef struct LgOpen
+{
+	int64		action_id;
+	int			procno;
+	int			pid;
+	TimestampTz session_start;
+	LocalTransactionId lxid;
+	TimestampTz stmt_start;
+	TimestampTz state_start;
+	int			wait_procno;	/* whose wait it was about: its own, or that of */
+	TimestampTz wait_start;		/* the one it is preempted for; 0 = nobody's */
+	int			limit;			/* or LG_NO_LIMIT: by hand */
+	LgActionKind action;
+	int64		acted_at;		/* monotonic ns */
+	int64		repeated_at;	/* last signal, monotonic ns */
+	bool		unresponsive;
+	bool		adopted;		/* not seen before it was signalled */
+} LgOpen;
+
+/* A row of lockguard.actions. */
+typedef struct LgAction
+{
+	int64		action_id;
+	int64		incident_id;	/* 0 = none */
+	TimestampTz acted_at;
+	int			pid;			/* 0 for a prepared transaction */
+	TimestampTz backend_start;
+	Oid			datid;
+	Oid			userid;
+	NameData	datname;		/* empty if not known */
+	NameData	usename;
+	char		gid[LG_GID_SIZE];
+	char		application_name[NAMEDATALEN];
+	char		client_addr[LG_ADDR_SIZE];
+	char		state[32];
+	char		query[LG_QUERY_SIZE];
+	int			limit;			/* or LG_NO_LIMIT: by hand */
+	int			limit_value;
+	LgSource	limit_source;
+	NameData	requested_by;
+	LgActionKind action;
+	bool		dry_run;
+	LgResult	result;
+	char		reason[LG_REASON_SIZE]; /* why nobody was signalled */
+	int64		released_after; /* us; -1 = not (yet) */
+	int			blocked_sessions;
+	int			nblocked_pids;	/* how many of them are listed */
+	int			blocked_pids[LG_MAX_PIDS];
+	int64		longest_wait;	/* us */
+	LgOpen		open;
+} LgAction;
 
 typedef enum LgResolution
 {

@@ -21,11 +21,13 @@
 
 #include "compat.h"
 #include "incident.h"
-#include "limits.h"
-#include "lockguard.h"
 #include "record.h"
+#include "settings.h"
+#include "snapshot.h"
 #include "tree.h"
+#include "types.h"
 #include "views.h"
+#include "waitgraph.h"
 
 /* Sessions drawn in a graph: more cannot be read. */
 #define MAX_DRAWN	30

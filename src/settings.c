@@ -22,9 +22,11 @@
 #include "storage/proc.h"
 #include "utils/guc.h"
 
+#include "clientio.h"
 #include "compat.h"
-#include "lockguard.h"
 #include "settings.h"
+#include "shared.h"
+#include "types.h"
 
 /* Settings of the server. */
 bool		lg_enabled = true;
@@ -307,25 +309,6 @@ lg_settings_define(void)
 #endif
 
 	MarkGUCPrefixReserved("lockguard");
-}
-
-/* A process's slot, or NULL if its kind has none. */
-LgSlot *
-lg_slot(int procno)
-{
-	if (lg_shared == NULL || procno < 0 || procno >= MaxBackends)
-		return NULL;
-	return &lg_shared->slots[procno];
-}
-
-/*
- * What tells one occupant of a PGPROC from the next: the pid, or the id of a
- * prepared transaction, whose pid is 0.
- */
-int
-lg_occupant(int procno, int pid)
-{
-	return pid != 0 ? pid : (int) ((volatile PGPROC *) &ProcGlobal->allProcs[procno])->xid;
 }
 
 /*

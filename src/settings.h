@@ -10,70 +10,7 @@
 
 #include "datatype/timestamp.h"
 
-/*
- * The settings that a session can have a value of its own for.  The limits
- * come first: a limit and its setting share one number.
- */
-typedef enum LgSetting
-{
-	LG_IDLE_BLOCKER_TIMEOUT,
-	LG_BLOCKER_TIMEOUT,
-	LG_QUEUED_BLOCKER_TIMEOUT,
-	LG_MAX_BLOCKED_SESSIONS,
-	LG_LOCK_WAIT_TIMEOUT,
-	LG_TRANSACTION_TIMEOUT,
-	LG_IDLE_IN_TRANSACTION_TIMEOUT,
-	LG_STATEMENT_TIMEOUT,
-	LG_IDLE_SESSION_TIMEOUT,
-	LG_MAX_LOCKS,
-	LG_MAX_XMIN_AGE,
-	LG_PREEMPT_TIMEOUT,
-	LG_NUM_LIMITS,
-	LG_ACTION = LG_NUM_LIMITS,
-	LG_ESCALATION_DELAY,
-	LG_PRIORITY,
-	LG_EXEMPT,
-	LG_NUM_SETTINGS
-} LgSetting;
-
-#define LG_NO_LIMIT		(-1)
-
-/* A limit of the server, not of a session; has no row in lg_limits. */
-#define LG_PREPARED_TRANSACTION_TIMEOUT LG_NUM_SETTINGS
-
-typedef enum LgActionKind
-{
-	LG_DO_LOG,
-	LG_DO_CANCEL,
-	LG_DO_TERMINATE,
-	LG_DO_ROLLBACK				/* of a prepared transaction */
-} LgActionKind;
-
-typedef enum LgPriority
-{
-	LG_PRIORITY_LOW,
-	LG_PRIORITY_NORMAL,
-	LG_PRIORITY_HIGH
-} LgPriority;
-
-/* Where a value comes from.  The first two are the server's own values. */
-typedef enum LgSource
-{
-	LG_SOURCE_DEFAULT,
-	LG_SOURCE_CONFIGURATION,
-	LG_SOURCE_ALL_ROLES,		/* ALTER ROLE ALL SET */
-	LG_SOURCE_DATABASE,
-	LG_SOURCE_ROLE,
-	LG_SOURCE_ROLE_IN_DATABASE,
-	LG_SOURCE_SESSION
-} LgSource;
-
-/* The values in force for one session. */
-typedef struct LgValues
-{
-	int			value[LG_NUM_SETTINGS];
-	LgSource	source[LG_NUM_SETTINGS];
-} LgValues;
+#include "types.h"
 
 /* Settings of the server as a whole (PGC_SIGHUP). */
 extern bool lg_enabled;

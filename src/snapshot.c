@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-#include <time.h>
 #include <unistd.h>
 
 #include "access/transam.h"
@@ -29,10 +28,13 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "clientio.h"
+#include "clock.h"
 #include "compat.h"
 #include "debug.h"
-#include "lockguard.h"
+#include "shared.h"
 #include "snapshot.h"
+#include "types.h"
 
 /* Give up on a status that its owner keeps changing under our hands. */
 #define MAX_STATUS_READS	1000
@@ -43,135 +45,6 @@
 /* See lg_idle_since(). */
 #define DISTURBED_LOOK		(20 * LG_NANOS_PER_MS)
 #define DISTURBED_LIMITS	10
-
-/* A wall clock that moved this much against the monotonic one has stepped. */
-#define CLOCK_STEP_NANOS	(5 * LG_NANOS_PER_MS)
-
-/*
- * Monotonic time in nanoseconds, from an arbitrary start.  It never steps, but
- * leaves out the time that the server has stood still, once the worker has
- * found that out; see account_for_gap() in worker.c.  To the wall clock that
- * looks like a step, and is treated like one: what began before it cannot be
- * told to have lasted longer.
- */
-int64
-lg_now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64) ts.tv_sec * LG_NANOS_PER_SEC + ts.tv_nsec - lg_frozen_time();
-}
-
-/* How long the server has stood still in all, as far as is known, in ns. */
-int64
-lg_frozen_time(void)
-{
-	return lg_shared ? (int64) pg_atomic_read_u64(&lg_shared->frozen) : 0;
-}
-
-/*
- * Read both clocks at one moment.  The reads may be torn apart by the
- * scheduler: try again then, lest that looks like a step.
- */
-static void
-read_clocks(int64 *now, TimestampTz *wall)
-{
-	int64		before;
-	int			tries = 0;
-
-	do
-	{
-		before = lg_now();
-		*wall = GetCurrentTimestamp();
-		*now = lg_now();
-	} while (*now - before > LG_NANOS_PER_MS && ++tries < 10);
-}
-
-/* Has the wall clock stepped between the last reading and this one? */
-static bool
-has_stepped(const LgClock *clock, int64 now, TimestampTz wall)
-{
-	int64		drift = (wall - clock->wall) * 1000 - (now - clock->now);
-
-	return drift > CLOCK_STEP_NANOS || drift < -CLOCK_STEP_NANOS;
-}
-
-/*
- * Read both clocks, and notice if the wall clock has stepped since the last
- * time.
- */
-void
-lg_clock_read(LgClock *clock)
-{
-	int64		now;
-	TimestampTz wall;
-
-	read_clocks(&now, &wall);
-	if (!clock->started)
-		clock->stepped = PG_INT64_MIN;
-	else if (has_stepped(clock, now, wall))
-		clock->stepped = now;
-
-	clock->started = true;
-	clock->now = now;
-	clock->wall = wall;
-	clock->frozen = lg_frozen_time();
-}
-
-/*
- * The monotonic time of a moment of the wall clock: never in the future, and
- * never before a step of the wall clock, since what was before it cannot be
- * told.  So a step can make something look younger, not older.
- */
-int64
-lg_clock_at(const LgClock *clock, TimestampTz wall)
-{
-	int64		at;
-	int64		now;
-	TimestampTz wall_now;
-
-	/* What begins while we look is younger than the beginning of the look. */
-	if (wall >= clock->wall)
-		return lg_now();
-
-	/* The clock may have been put back since, and this moment come after that. */
-	read_clocks(&now, &wall_now);
-	if (has_stepped(clock, now, wall_now))
-		return now;
-	at = clock->now - (clock->wall - wall) * 1000;
-	return Max(at, clock->stepped);
-}
-
-/* The same, remembered from when this moment was first seen. */
-int64
-lg_moment(const LgClock *clock, LgMoment *moment, TimestampTz wall)
-{
-	if (moment->wall != wall || moment->at == 0)
-	{
-		moment->wall = wall;
-		moment->at = lg_clock_at(clock, wall);
-	}
-	return moment->at;
-}
-
-/* A monotonic time as one of the wall clock, for display. */
-TimestampTz
-lg_clock_wall(const LgClock *clock, int64 at)
-{
-	return clock->wall - (clock->now - at) / 1000;
-}
-
-/*
- * Zeroed memory for something of that size for each PGPROC, from the beginning
- * of a cache line on.  Allocates in the current context; not to be freed alone.
- */
-void *
-lg_alloc_per_proc(Size size)
-{
-	return (void *) TYPEALIGN(LG_CACHE_LINE,
-							  palloc0(LG_TOTAL_PROCS * size + LG_CACHE_LINE));
-}
 
 /*
  * The server's own list of connected processes, or NULL if it does not have
@@ -887,21 +760,6 @@ lg_count_locks(int procno, int limit)
 	}
 	lg_note_partition_lock_time(longest);
 	return count;
-}
-
-/*
- * Count how long this process has just held a partition lock of the lock
- * manager (ns), for max_partition_lock_time.  Called with none held.
- */
-void
-lg_note_partition_lock_time(int64 ns)
-{
-	pg_atomic_uint64 *maximum = &lg_shared->scan_stats.max_partition_lock_time;
-	uint64		before = pg_atomic_read_u64(maximum);
-
-	while (ns > (int64) before &&
-		   !pg_atomic_compare_exchange_u64(maximum, &before, (uint64) ns))
-		;
 }
 
 /* A session's state in the words of pg_stat_activity; NULL if unknown. */

@@ -8,47 +8,11 @@
 #ifndef LOCKGUARD_SNAPSHOT_H
 #define LOCKGUARD_SNAPSHOT_H
 
-#include "lockguard.h"
+#include "clientio.h"
+#include "clock.h"
+#include "types.h"
 
 #include "utils/backend_status.h"
-
-/* A moment that never comes, or has not been. */
-#define LG_NEVER	PG_INT64_MAX
-
-/*
- * Two clocks read together.  Durations are measured on the monotonic one, less
- * the time that the server has stood still; PostgreSQL's shared memory has
- * moments of the wall clock only.
- */
-typedef struct LgClock
-{
-	int64		now;			/* monotonic, ns */
-	TimestampTz wall;			/* wall clock, us */
-	int64		stepped;		/* when the wall clock was last seen to step */
-	int64		frozen;			/* of LgShared, at that moment */
-	bool		started;
-} LgClock;
-
-/* A moment of the wall clock and what it was taken for when first seen. */
-typedef struct LgMoment
-{
-	TimestampTz wall;
-	int64		at;
-} LgMoment;
-
-typedef enum LgKind
-{
-	LG_KIND_NONE,				/* no process in this slot */
-	LG_KIND_CLIENT,
-	LG_KIND_STARTING,			/* still logging in */
-	LG_KIND_PREPARED,			/* prepared transaction, pid 0 */
-	LG_KIND_PARALLEL,			/* parallel worker of some leader */
-	LG_KIND_AUTOVACUUM,
-	LG_KIND_WALSENDER,
-	LG_KIND_STARTUP,
-	LG_KIND_BACKGROUND,			/* other background workers */
-	LG_KIND_OTHER
-} LgKind;
 
 /*
  * One process at one instant.  Fields are read without a lock, each by itself
@@ -162,12 +126,6 @@ typedef struct LgLive
 	int		   *procno;
 } LgLive;
 
-extern void lg_clock_read(LgClock *clock);
-extern int64 lg_clock_at(const LgClock *clock, TimestampTz wall);
-extern int64 lg_moment(const LgClock *clock, LgMoment *moment, TimestampTz wall);
-extern TimestampTz lg_clock_wall(const LgClock *clock, int64 at);
-
-extern void *lg_alloc_per_proc(Size size);
 extern void lg_live_procs(LgLive *live);
 extern void lg_read_session(int procno, LgSession *session);
 extern bool lg_read_texts(const LgSession *session, char *query, size_t query_size,
@@ -188,7 +146,6 @@ extern int64 lg_transaction_start(LgTrack *track, const LgSession *session,
 extern int64 lg_statement_start(LgTrack *track, const LgSession *session,
 								const LgClock *clock);
 extern int	lg_count_locks(int procno, int limit);
-extern void lg_note_partition_lock_time(int64 ns);
 extern const char *lg_state_text(const LgSession *session);
 extern const char *lg_idle_text(BackendState state);
 extern const char *lg_backend_state_text(BackendState state);

@@ -13,9 +13,12 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#include "compat.h"
+#include "limits.h"
+#include "shared.h"
 #include "snapshot.h"
 #include "tree.h"
+#include "types.h"
+#include "waitgraph.h"
 
 /*
  * How many bytes of a control character begin here, 0 if none: those of ASCII,

@@ -28,8 +28,10 @@
 
 #include "compat.h"
 #include "limits.h"
-#include "lockguard.h"
+#include "settings.h"
+#include "shared.h"
 #include "tree.h"
+#include "types.h"
 #include "victim.h"
 
 static emit_log_hook_type next_emit_log = NULL;
@@ -39,36 +41,6 @@ static ExecutorEnd_hook_type next_executor_end = NULL;
 static ProcessUtility_hook_type next_process_utility = NULL;
 
 static void watch_statements(void);
-
-/*
- * Put the reason for a signal where its target will find it, just before the
- * signal is sent.  A termination that is still to be noticed is told before a
- * cancel that comes after it, so its reason stays.  The caller holds
- * LgShared->lock, exclusive.
- */
-void
-lg_leave_reason(int procno, const LgReason *reason)
-{
-	LgSlot	   *slot = lg_slot(procno);
-
-	if (reason->action == LG_DO_CANCEL && slot->reason.action == LG_DO_TERMINATE &&
-		slot->reason.pid == reason->pid &&
-		slot->reason.session_start == reason->session_start)
-		return;
-	lg_put_reason(procno, reason);
-}
-
-/* Set a process's reason, whatever it is now.  LgShared->lock, exclusive. */
-void
-lg_put_reason(int procno, const LgReason *reason)
-{
-	LgSlot	   *slot = lg_slot(procno);
-
-	pg_atomic_fetch_add_u32(&slot->reason_changes, 1);
-	slot->reason = *reason;
-	pg_write_barrier();
-	pg_atomic_fetch_add_u32(&slot->reason_changes, 1);
-}
 
 /* The reason left for this process, if any.  Takes no lock. */
 static bool

@@ -8,11 +8,9 @@
 #ifndef LOCKGUARD_VICTIM_H
 #define LOCKGUARD_VICTIM_H
 
-#include "lockguard.h"
+#include "types.h"
 
 extern void lg_victim_install(void);
-extern void lg_leave_reason(int procno, const LgReason *reason);
-extern void lg_put_reason(int procno, const LgReason *reason);
 extern void lg_describe_source(LgSource source, const char *role, const char *database,
 							   char *buf, size_t size);
 

@@ -29,14 +29,20 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "enforce.h"
 #include "incident.h"
+#include "library.h"
 #include "limits.h"
-#include "lockguard.h"
 #include "record.h"
+#include "settings.h"
+#include "shared.h"
+#include "snapshot.h"
 #include "tree.h"
+#include "types.h"
 #include "views.h"
+#include "waitgraph.h"
 
 /* How long the worker's last measure of a session is shown. */
 #define MEASURE_IS_RECENT	(10 * LG_NANOS_PER_SEC)

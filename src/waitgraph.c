@@ -23,9 +23,12 @@
 #include "storage/proc.h"
 #include "utils/memutils.h"
 
+#include "clock.h"
 #include "compat.h"
-#include "lockguard.h"
+#include "settings.h"
+#include "shared.h"
 #include "snapshot.h"
+#include "types.h"
 #include "waitgraph.h"
 
 /* Smallest moment among waiters, and among those of other nodes than it. */

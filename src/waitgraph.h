@@ -8,8 +8,10 @@
 #ifndef LOCKGUARD_WAITGRAPH_H
 #define LOCKGUARD_WAITGRAPH_H
 
-#include "lockguard.h"
+#include "clock.h"
+#include "compat.h"
 #include "snapshot.h"
+#include "types.h"
 
 #include "storage/lock.h"
 

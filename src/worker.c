@@ -34,13 +34,20 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "debug.h"
 #include "enforce.h"
 #include "incident.h"
+#include "library.h"
 #include "limits.h"
-#include "lockguard.h"
 #include "prepared.h"
+#include "settings.h"
+#include "shared.h"
+#include "snapshot.h"
+#include "types.h"
+#include "waitgraph.h"
+#include "worker.h"
 
 /* The longest doze. */
 #define MAX_DOZE	LG_NANOS_PER_SEC
@@ -90,26 +97,6 @@ worker_exit(int code, Datum arg)
 
 	/* Whoever waits for a scan finds out that there is nobody to do it. */
 	ConditionVariableBroadcast(&lg_shared->scan_served);
-}
-
-/* Wake the worker up, from any process; false if there is none. */
-bool
-lg_wake_worker(void)
-{
-	uint32		procno = pg_atomic_read_u32(&lg_shared->worker_procno);
-
-	if (procno == PG_UINT32_MAX)
-		return false;
-	SetLatch(&ProcGlobal->allProcs[procno].procLatch);
-	return true;
-}
-
-/* Have the worker look often again.  Cheap if it does. */
-void
-lg_end_doze(void)
-{
-	if (pg_atomic_exchange_u32(&lg_shared->dozing, 0) != 0)
-		lg_wake_worker();
 }
 
 /*

@@ -52,7 +52,6 @@ volatile sig_atomic_t ShutdownRequestPending;
 
 /* What other files of lockguard have. */
 BackgroundWorker *MyBgworkerEntry;
-LgShared   *lg_shared;
 int			lg_max_history = 1000;
 int			lg_incident_threshold = 1000;
 int			lg_naptime = 1000;
@@ -384,12 +383,6 @@ slot_of(int procno)
 void
 lg_require_preloaded(void)
 {
-}
-
-LgSlot *
-lg_slot(int procno)
-{
-	return procno < MaxBackends ? slot_of(procno) : NULL;
 }
 
 /* The settings of a session; from now on, they are its own. */
@@ -969,8 +962,7 @@ server_start(int backends, int prepared)
 	has_values = palloc0(nprocs * sizeof(bool));
 	MainLWLockArray = palloc0((LOCK_MANAGER_LWLOCK_OFFSET + NUM_LOCK_PARTITIONS + 100) *
 							  sizeof(LWLockPadded));
-	lg_shared = palloc0(offsetof(LgShared, slots) + backends * sizeof(LgSlot));
-	lg_shared->lock = palloc0(sizeof(LWLock));
+	lg_shared_init(palloc(lg_shared_size()), palloc0(sizeof(LWLock)), true);
 	for (int procno = 0; procno < nprocs; procno++)
 	{
 		PGPROC	   *proc = proc_of(procno);
@@ -1018,6 +1010,11 @@ int
 durable_rename(const char *from, const char *to, int elevel)
 {
 	return rename(from, to);
+}
+
+void
+ConditionVariableInit(ConditionVariable *cv)
+{
 }
 
 void

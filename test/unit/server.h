@@ -19,8 +19,9 @@
 #include "utils/backend_status.h"
 
 #include "../../src/compat.h"
-#include "../../src/lockguard.h"
 #include "../../src/limits.h"
+#include "../../src/settings.h"
+#include "../../src/shared.h"
 
 #define MS	LG_NANOS_PER_MS
 

@@ -1,12 +1,13 @@
 /*-------------------------------------------------------------------------
  *
- * lockguard.h
- *		What lockguard keeps in shared memory, and which lock protects it.
+ * shared.h
+ *		What lockguard keeps in shared memory, which process writes it, and
+ *		under which lock.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef LOCKGUARD_H
-#define LOCKGUARD_H
+#ifndef LOCKGUARD_SHARED_H
+#define LOCKGUARD_SHARED_H
 
 #include "postgres.h"
 
@@ -17,10 +18,8 @@
 #include "utils/backend_status.h"
 
 #include "clientio.h"
-#include "settings.h"
+#include "types.h"
 
-#define LG_NANOS_PER_MS			INT64CONST(1000000)
-#define LG_NANOS_PER_SEC		INT64CONST(1000000000)
 #define LG_MAX_ACTIONS_PER_MINUTE	10000
 
 /*
@@ -90,80 +89,6 @@ typedef struct LgSlot
 	int64		blocking_since; /* monotonic ns, PG_INT64_MAX = blocks nobody */
 	int64		idle_since;		/* the same; PG_INT64_MAX = not idle */
 } LgSlot;
-
-/* What happened to an action or to a verdict that was not acted on. */
-typedef enum LgResult
-{
-	LG_PENDING,
-	LG_RELEASED,
-	LG_ESCALATED,
-	LG_SELF_RESOLVED,
-	LG_UNRESPONSIVE,
-	LG_SUPPRESSED,
-	LG_LOGGED,
-	LG_EXEMPTED,
-	LG_PROTECTED,
-	LG_FAILED
-} LgResult;
-
-#define LG_MAX_PIDS				100 /* blocked pids kept with an action */
-#define LG_QUERY_SIZE			1024	/* bytes of query text kept */
-#define LG_ADDR_SIZE			64
-#define LG_REASON_SIZE			96
-#define LG_GID_SIZE				200
-
-/* Whom a signal went to, so that its outcome can be followed. */
-typedef struct LgOpen
-{
-	int64		action_id;
-	int			procno;
-	int			pid;
-	TimestampTz session_start;
-	LocalTransactionId lxid;
-	TimestampTz stmt_start;
-	TimestampTz state_start;
-	int			wait_procno;	/* whose wait it was about: its own, or that of */
-	TimestampTz wait_start;		/* the one it is preempted for; 0 = nobody's */
-	int			limit;			/* or LG_NO_LIMIT: by hand */
-	LgActionKind action;
-	int64		acted_at;		/* monotonic ns */
-	int64		repeated_at;	/* last signal, monotonic ns */
-	bool		unresponsive;
-	bool		adopted;		/* not seen before it was signalled */
-} LgOpen;
-
-/* A row of lockguard.actions. */
-typedef struct LgAction
-{
-	int64		action_id;
-	int64		incident_id;	/* 0 = none */
-	TimestampTz acted_at;
-	int			pid;			/* 0 for a prepared transaction */
-	TimestampTz backend_start;
-	Oid			datid;
-	Oid			userid;
-	NameData	datname;		/* empty if not known */
-	NameData	usename;
-	char		gid[LG_GID_SIZE];
-	char		application_name[NAMEDATALEN];
-	char		client_addr[LG_ADDR_SIZE];
-	char		state[32];
-	char		query[LG_QUERY_SIZE];
-	int			limit;			/* or LG_NO_LIMIT: by hand */
-	int			limit_value;
-	LgSource	limit_source;
-	NameData	requested_by;
-	LgActionKind action;
-	bool		dry_run;
-	LgResult	result;
-	char		reason[LG_REASON_SIZE]; /* why nobody was signalled */
-	int64		released_after; /* us; -1 = not (yet) */
-	int			blocked_sessions;
-	int			nblocked_pids;	/* how many of them are listed */
-	int			blocked_pids[LG_MAX_PIDS];
-	int64		longest_wait;	/* us */
-	LgOpen		open;
-} LgAction;
 
 /* How late a signal may be to count as within each of the bounds (ms). */
 #define LG_LATENESS_BOUNDS		{1, 10, 100, 1000}
@@ -282,18 +207,15 @@ typedef struct LgShared
 /* NULL unless loaded by shared_preload_libraries. */
 extern LgShared *lg_shared;
 
-/* What background workers are to be started from; set at preload. */
-extern const char *lg_library_name;
-
-extern PGDLLEXPORT void lg_worker_main(Datum main_arg);
-
-extern const char *lg_preloaded_path(void);
-extern void lg_require_preloaded(void);
-extern int64 lg_now(void);
-extern int64 lg_frozen_time(void);
+extern Size lg_shared_size(void);
+extern void lg_shared_init(void *memory, LWLock *lock, bool init);
 extern LgSlot *lg_slot(int procno);
 extern int	lg_occupant(int procno, int pid);
 extern bool lg_wake_worker(void);
 extern void lg_end_doze(void);
+extern void lg_leave_reason(int procno, const LgReason *reason);
+extern void lg_put_reason(int procno, const LgReason *reason);
+extern void lg_note_partition_lock_time(int64 ns);
+extern void *lg_alloc_per_proc(Size size);
 
-#endif							/* LOCKGUARD_H */
+#endif							/* LOCKGUARD_SHARED_H */

@@ -1,0 +1,121 @@
+/*-------------------------------------------------------------------------
+ *
+ * types.h
+ *		Enumerations, units and sizes that every other file may use.
+ *
+ * The numbers of the enumerations are kept in shared memory and in the
+ * history file.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOCKGUARD_TYPES_H
+#define LOCKGUARD_TYPES_H
+
+#include "postgres.h"
+
+#define LG_NANOS_PER_MS			INT64CONST(1000000)
+#define LG_NANOS_PER_SEC		INT64CONST(1000000000)
+
+/* A moment that never comes, or has not been. */
+#define LG_NEVER	PG_INT64_MAX
+
+#define LG_QUERY_SIZE			1024	/* bytes of query text kept */
+#define LG_ADDR_SIZE			64
+#define LG_REASON_SIZE			96
+#define LG_GID_SIZE				200
+
+/*
+ * The settings that a session can have a value of its own for.  The limits
+ * come first: a limit and its setting share one number.
+ */
+typedef enum LgSetting
+{
+	LG_IDLE_BLOCKER_TIMEOUT,
+	LG_BLOCKER_TIMEOUT,
+	LG_QUEUED_BLOCKER_TIMEOUT,
+	LG_MAX_BLOCKED_SESSIONS,
+	LG_LOCK_WAIT_TIMEOUT,
+	LG_TRANSACTION_TIMEOUT,
+	LG_IDLE_IN_TRANSACTION_TIMEOUT,
+	LG_STATEMENT_TIMEOUT,
+	LG_IDLE_SESSION_TIMEOUT,
+	LG_MAX_LOCKS,
+	LG_MAX_XMIN_AGE,
+	LG_PREEMPT_TIMEOUT,
+	LG_NUM_LIMITS,
+	LG_ACTION = LG_NUM_LIMITS,
+	LG_ESCALATION_DELAY,
+	LG_PRIORITY,
+	LG_EXEMPT,
+	LG_NUM_SETTINGS
+} LgSetting;
+
+#define LG_NO_LIMIT		(-1)
+
+/* A limit of the server, not of a session; has no row in lg_limits. */
+#define LG_PREPARED_TRANSACTION_TIMEOUT LG_NUM_SETTINGS
+
+typedef enum LgActionKind
+{
+	LG_DO_LOG,
+	LG_DO_CANCEL,
+	LG_DO_TERMINATE,
+	LG_DO_ROLLBACK				/* of a prepared transaction */
+} LgActionKind;
+
+typedef enum LgPriority
+{
+	LG_PRIORITY_LOW,
+	LG_PRIORITY_NORMAL,
+	LG_PRIORITY_HIGH
+} LgPriority;
+
+/* Where a value comes from.  The first two are the server's own values. */
+typedef enum LgSource
+{
+	LG_SOURCE_DEFAULT,
+	LG_SOURCE_CONFIGURATION,
+	LG_SOURCE_ALL_ROLES,		/* ALTER ROLE ALL SET */
+	LG_SOURCE_DATABASE,
+	LG_SOURCE_ROLE,
+	LG_SOURCE_ROLE_IN_DATABASE,
+	LG_SOURCE_SESSION
+} LgSource;
+
+/* The values in force for one session. */
+typedef struct LgValues
+{
+	int			value[LG_NUM_SETTINGS];
+	LgSource	source[LG_NUM_SETTINGS];
+} LgValues;
+
+typedef enum LgKind
+{
+	LG_KIND_NONE,				/* no process in this slot */
+	LG_KIND_CLIENT,
+	LG_KIND_STARTING,			/* still logging in */
+	LG_KIND_PREPARED,			/* prepared transaction, pid 0 */
+	LG_KIND_PARALLEL,			/* parallel worker of some leader */
+	LG_KIND_AUTOVACUUM,
+	LG_KIND_WALSENDER,
+	LG_KIND_STARTUP,
+	LG_KIND_BACKGROUND,			/* other background workers */
+	LG_KIND_OTHER
+} LgKind;
+
+/* What happened to an action or to a verdict that was not acted on. */
+typedef enum LgResult
+{
+	LG_PENDING,
+	LG_RELEASED,
+	LG_ESCALATED,
+	LG_SELF_RESOLVED,
+	LG_UNRESPONSIVE,
+	LG_SUPPRESSED,
+	LG_LOGGED,
+	LG_EXEMPTED,
+	LG_PROTECTED,
+	LG_FAILED
+} LgResult;
+
+#endif							/* LOCKGUARD_TYPES_H */
