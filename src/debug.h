@@ -6,8 +6,7 @@
  * LG_DEBUG_POINT() makes it wait or raise an error there, LG_DEBUG_FAILS() is
  * true if what it names is to fail.
  *
- * Compiled in with LOCKGUARD_DEBUG only.  What tests need inside a session is in
- * debug.c.
+ * Compiled in with LOCKGUARD_DEBUG only.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,6 +16,12 @@
 #include "settings.h"
 
 #ifdef LOCKGUARD_DEBUG
+/* How long the worker has stood at wait points since its last nap, ns. */
+extern int64 lg_debug_waited;
+
+/* Called at a wait point when the configuration has been changed. */
+extern void (*lg_debug_reload) (void);
+
 extern void lg_debug_point(const char *name);
 #define LG_DEBUG_POINT(name)	lg_debug_point(name)
 #define LG_DEBUG_FAILS(name) \

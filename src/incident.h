@@ -8,7 +8,7 @@
 #ifndef LOCKGUARD_INCIDENT_H
 #define LOCKGUARD_INCIDENT_H
 
-#include "limits.h"
+#include "look.h"
 #include "record.h"
 
 typedef struct LgIncidents LgIncidents;

@@ -26,17 +26,20 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "brakes.h"
 #include "clock.h"
 #include "compat.h"
 #include "enforce.h"
+#include "judge.h"
 #include "library.h"
-#include "limits.h"
+#include "look.h"
 #include "prepared.h"
 #include "record.h"
+#include "session.h"
 #include "settings.h"
 #include "shared.h"
-#include "snapshot.h"
-#include "tree.h"
+#include "text.h"
+#include "twophase.h"
 #include "types.h"
 
 /* A rollback that has not succeeded by then is given up, and when it is tried again. */

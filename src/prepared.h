@@ -8,7 +8,7 @@
 #ifndef LOCKGUARD_PREPARED_H
 #define LOCKGUARD_PREPARED_H
 
-#include "limits.h"
+#include "look.h"
 
 typedef struct LgPrepared LgPrepared;
 

@@ -486,39 +486,3 @@ lg_restore_ids(int64 next_action_id, int64 next_incident_id)
 				 &record->next_incident_id);
 }
 
-const char *
-lg_result_name(LgResult result)
-{
-	static const char *const names[] = {
-		[LG_PENDING] = "pending",
-		[LG_RELEASED] = "released",
-		[LG_ESCALATED] = "escalated",
-		[LG_SELF_RESOLVED] = "self_resolved",
-		[LG_UNRESPONSIVE] = "unresponsive",
-		[LG_SUPPRESSED] = "suppressed",
-		[LG_LOGGED] = "logged",
-		[LG_EXEMPTED] = "exempt",
-		[LG_PROTECTED] = "protected",
-		[LG_FAILED] = "failed"
-	};
-
-	return names[result];
-}
-
-/* How an incident ended; NULL while it is open. */
-const char *
-lg_resolution_name(LgResolution resolution)
-{
-	static const char *const names[] = {
-		[LG_OPEN_INCIDENT] = NULL,
-		[LG_BY_RELEASE] = "released",
-		[LG_BY_CANCEL] = "cancelled",
-		[LG_BY_TERMINATION] = "terminated",
-		[LG_BY_SESSION_END] = "session ended",
-		[LG_BY_ROLLBACK] = "rolled back",
-		[LG_BY_REPLACEMENT] = "replaced",
-		[LG_BY_RESTART] = "server restarted"
-	};
-
-	return names[resolution];
-}

@@ -68,18 +68,6 @@ typedef struct LgAction
 	LgOpen		open;
 } LgAction;
 
-typedef enum LgResolution
-{
-	LG_OPEN_INCIDENT,
-	LG_BY_RELEASE,				/* it let go by itself */
-	LG_BY_CANCEL,
-	LG_BY_TERMINATION,
-	LG_BY_SESSION_END,
-	LG_BY_ROLLBACK,				/* of a prepared transaction */
-	LG_BY_REPLACEMENT,			/* it waits for another root now */
-	LG_BY_RESTART				/* of the server */
-} LgResolution;
-
 /*
  * A session of an incident's tree at its worst.  In the incident's arena one
  * such header follows the other, each with its texts behind it: user name,
@@ -186,14 +174,12 @@ extern void lg_record_result(int64 action_id, LgResult result, int64 released_af
 extern void lg_record_reason(int64 action_id, const char *reason);
 extern bool lg_fetch_action(int64 action_id, LgAction *action);
 extern void lg_action_range(int64 *first, int64 *next);
-extern const char *lg_result_name(LgResult result);
 
 extern int64 lg_record_incident(LgIncident *incident);
 extern void lg_update_incident(const LgIncident *incident, bool with_arena);
 extern bool lg_fetch_incident(int64 incident_id, LgIncident *incident);
 extern void lg_incident_range(int64 *first, int64 *next);
 extern int	lg_count_open_incidents(void);
-extern const char *lg_resolution_name(LgResolution resolution);
 
 extern void lg_count_contention(const LgContention *more);
 extern int	lg_fetch_contention(LgContention *all);

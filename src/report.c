@@ -23,10 +23,9 @@
 #include "incident.h"
 #include "record.h"
 #include "settings.h"
-#include "snapshot.h"
-#include "tree.h"
+#include "sql.h"
+#include "text.h"
 #include "types.h"
-#include "views.h"
 #include "waitgraph.h"
 
 /* Sessions drawn in a graph: more cannot be read. */

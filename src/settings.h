@@ -38,9 +38,5 @@ extern void lg_settings_smallest(const LgValues *server, int *smallest);
 
 extern const char *lg_setting_name(int id);
 extern const char *lg_setting_unit(int id);
-extern const char *lg_source_name(LgSource source);
-extern const char *lg_action_name(LgActionKind action);
-extern const char *lg_priority_name(LgPriority priority);
-extern void lg_format_value(int id, int value, char *buf, size_t size);
 
 #endif							/* LOCKGUARD_SETTINGS_H */

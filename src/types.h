@@ -118,4 +118,17 @@ typedef enum LgResult
 	LG_FAILED
 } LgResult;
 
+/* How an incident ended. */
+typedef enum LgResolution
+{
+	LG_OPEN_INCIDENT,
+	LG_BY_RELEASE,				/* it let go by itself */
+	LG_BY_CANCEL,
+	LG_BY_TERMINATION,
+	LG_BY_SESSION_END,
+	LG_BY_ROLLBACK,				/* of a prepared transaction */
+	LG_BY_REPLACEMENT,			/* it waits for another root now */
+	LG_BY_RESTART				/* of the server */
+} LgResolution;
+
 #endif							/* LOCKGUARD_TYPES_H */

@@ -27,10 +27,9 @@
 #include "utils/elog.h"
 
 #include "compat.h"
-#include "limits.h"
 #include "settings.h"
 #include "shared.h"
-#include "tree.h"
+#include "text.h"
 #include "types.h"
 #include "victim.h"
 
@@ -63,37 +62,6 @@ read_reason(LgReason *reason)
 		pg_usleep(10);
 	}
 	return false;
-}
-
-/* Where a value comes from, in words: 'set for role "app"'. */
-void
-lg_describe_source(LgSource source, const char *role, const char *database,
-				   char *buf, size_t size)
-{
-	switch (source)
-	{
-		case LG_SOURCE_DEFAULT:
-			strlcpy(buf, "the default", size);
-			break;
-		case LG_SOURCE_CONFIGURATION:
-			strlcpy(buf, "set in the configuration", size);
-			break;
-		case LG_SOURCE_ALL_ROLES:
-			strlcpy(buf, "set for all roles", size);
-			break;
-		case LG_SOURCE_DATABASE:
-			snprintf(buf, size, "set for database \"%s\"", database);
-			break;
-		case LG_SOURCE_ROLE:
-			snprintf(buf, size, "set for role \"%s\"", role);
-			break;
-		case LG_SOURCE_ROLE_IN_DATABASE:
-			snprintf(buf, size, "set for role \"%s\" in database \"%s\"", role, database);
-			break;
-		case LG_SOURCE_SESSION:
-			strlcpy(buf, "set in the session", size);
-			break;
-	}
 }
 
 /*
@@ -144,7 +112,7 @@ explain(ErrorData *edata, const LgReason *reason)
 		edata->detail = psprintf("lockguard: this session %s; lockguard.%s is %s (%s).",
 								 story, lg_setting_name(reason->limit),
 								 value, source);
-	edata->hint = pstrdup(lg_limits[reason->limit].hint);
+	edata->hint = pstrdup(lg_limit_hint(reason->limit));
 }
 
 /*

@@ -25,9 +25,9 @@
 
 #include "clock.h"
 #include "compat.h"
+#include "session.h"
 #include "settings.h"
 #include "shared.h"
-#include "snapshot.h"
 #include "types.h"
 #include "waitgraph.h"
 

@@ -10,7 +10,7 @@
 
 #include "clock.h"
 #include "compat.h"
-#include "snapshot.h"
+#include "session.h"
 #include "types.h"
 
 #include "storage/lock.h"

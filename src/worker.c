@@ -38,13 +38,19 @@
 #include "compat.h"
 #include "debug.h"
 #include "enforce.h"
+#include "follow.h"
 #include "incident.h"
+#include "judge.h"
 #include "library.h"
-#include "limits.h"
+#include "look.h"
 #include "prepared.h"
+#include "proof.h"
+#include "record.h"
+#include "session.h"
 #include "settings.h"
 #include "shared.h"
-#include "snapshot.h"
+#include "text.h"
+#include "twophase.h"
 #include "types.h"
 #include "waitgraph.h"
 #include "worker.h"
@@ -515,9 +521,16 @@ scan(LgWorker *worker, bool whole)
 	if (worker->verdicts.n > 1)
 		lg_sort_verdicts(&worker->verdicts);
 	for (int i = 0; i < worker->verdicts.n; i++)
-		if (view->tracks[worker->verdicts.verdicts[i].session.procno].open_action <= 0 ||
-			worker->verdicts.verdicts[i].result != LG_PENDING)
-			(void) lg_act(view, worker->follow, &worker->verdicts.verdicts[i], NULL);
+	{
+		LgVerdict  *verdict = &worker->verdicts.verdicts[i];
+		LgOpen		signal;
+
+		if (view->tracks[verdict->session.procno].open_action > 0 &&
+			verdict->result == LG_PENDING)
+			continue;
+		if (lg_act(view, verdict, NULL, &signal))
+			lg_follow_add(view, worker->follow, &signal);
+	}
 	if (max_prepared_xacts > 0)
 		wake = Min(wake, lg_prepared_scan(worker->prepared, view));
 	LG_DEBUG_POINT("after_act");
@@ -590,11 +603,6 @@ worker_create(void)
 	return worker;
 }
 
-#ifdef LOCKGUARD_DEBUG
-/* How long the worker has stood at wait points since its last nap, ns. */
-static int64 debug_waited = 0;
-#endif
-
 /*
  * The worker has not run for that long, although it meant to.  So a virtual
  * machine was stopped, or a container frozen, or the machine has no processor
@@ -632,8 +640,8 @@ nap(LgWorker *worker, int64 wake)
 	int64		late;
 
 #ifdef LOCKGUARD_DEBUG
-	awake -= debug_waited;
-	debug_waited = 0;
+	awake -= lg_debug_waited;
+	lg_debug_waited = 0;
 #endif
 	/* Stopped in the middle of a scan?  A long one may have been at work. */
 	if (awake > FREEZE)
@@ -674,36 +682,6 @@ nap(LgWorker *worker, int64 wake)
 	worker->awake_since = lg_now();
 }
 
-#ifdef LOCKGUARD_DEBUG
-/*
- * Wait here as long as lockguard.debug_wait_at names this point; fail if
- * debug_error_at does.  The activity says where the worker waits.
- */
-void
-lg_debug_point(const char *name)
-{
-	int64		start;
-
-	if (LG_DEBUG_FAILS(name))
-		elog(ERROR, "lockguard: made to fail at \"%s\"", name);
-	if (!lg_debug_wait_at || strcmp(lg_debug_wait_at, name) != 0 || MyProcPort != NULL)
-		return;
-	start = lg_now();
-	pgstat_report_activity(STATE_RUNNING, name);
-	while (lg_debug_wait_at && strcmp(lg_debug_wait_at, name) == 0)
-	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, 0,
-						 PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-			reload();
-	}
-	pgstat_report_activity(STATE_IDLE, NULL);
-	debug_waited += lg_now() - start;
-}
-#endif
-
 /* Entry point of the worker. */
 void
 lg_worker_main(Datum main_arg)
@@ -729,6 +707,9 @@ lg_worker_main(Datum main_arg)
 	MemoryContextSwitchTo(worker->scan_context);
 	lg_settings_publish_server();
 	log_limits();
+#ifdef LOCKGUARD_DEBUG
+	lg_debug_reload = reload;
+#endif
 
 	for (;;)
 	{

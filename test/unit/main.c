@@ -109,7 +109,7 @@ int
 main(int argc, char **argv)
 {
 	const Test *const suites[] = {
-		clientio_tests, snapshot_tests, waitgraph_tests, limits_tests, history_tests
+		clientio_tests, session_tests, waitgraph_tests, limits_tests, history_tests
 	};
 	int			passed = 0;
 	int			failed = 0;

@@ -55,6 +55,8 @@ BackgroundWorker *MyBgworkerEntry;
 int			lg_max_history = 1000;
 int			lg_incident_threshold = 1000;
 int			lg_naptime = 1000;
+int			lg_max_actions_per_minute = 60;
+bool		lg_dry_run = false;
 bool		lg_log_incidents = true;
 
 int64		clock_ns;
@@ -399,6 +401,20 @@ lg_settings_of_session(int procno, int pid, TimestampTz session_start,
 {
 	*result = has_values[procno] ? values[procno] : *server;
 	return has_values[procno];
+}
+
+/* For lg_look() only, which the tests do without. */
+void
+lg_settings_server_values(LgValues *result)
+{
+	memset(result, 0, sizeof(*result));
+}
+
+const char *
+lg_setting_unit(int id)
+{
+	return id == LG_MAX_BLOCKED_SESSIONS || id == LG_MAX_LOCKS ||
+		id == LG_MAX_XMIN_AGE ? NULL : "ms";
 }
 
 static void update_proc_array(void);

@@ -18,10 +18,16 @@
 #include "storage/proc.h"
 #include "utils/backend_status.h"
 
+#include "../../src/brakes.h"
+#include "../../src/clock.h"
 #include "../../src/compat.h"
-#include "../../src/limits.h"
+#include "../../src/judge.h"
+#include "../../src/limit.h"
+#include "../../src/look.h"
 #include "../../src/settings.h"
 #include "../../src/shared.h"
+#include "../../src/text.h"
+#include "../../src/twophase.h"
 
 #define MS	LG_NANOS_PER_MS
 

@@ -36,7 +36,7 @@ typedef struct Test
 } Test;
 
 extern const Test clientio_tests[];
-extern const Test snapshot_tests[];
+extern const Test session_tests[];
 extern const Test waitgraph_tests[];
 extern const Test limits_tests[];
 extern const Test history_tests[];

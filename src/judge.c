@@ -1,12 +1,10 @@
 /*-------------------------------------------------------------------------
  *
- * limits.c
- *		The limits, and judging who is over them.
+ * judge.c
+ *		Judges who is over a limit, and what is to be done about it.
  *
- * Judging works on what was copied before, and takes no lock, with these
- * exceptions: max_locks counts a session's locks, max_xmin_age reads the next
- * transaction id.  To add a limit, add its setting, a row to lg_limits and the
- * function that measures it.
+ * Judging works on what was copied before; it takes no lock but those that a
+ * limit takes, see limit.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,422 +15,14 @@
 #include "storage/proc.h"
 #include "utils/wait_event.h"
 
-#include "clock.h"
-#include "limits.h"
+#include "brakes.h"
+#include "judge.h"
+#include "limit.h"
+#include "look.h"
+#include "session.h"
 #include "settings.h"
-#include "shared.h"
-#include "snapshot.h"
 #include "types.h"
 #include "waitgraph.h"
-
-static inline int64
-milliseconds(int64 now, int64 since)
-{
-	return (now - since) / LG_NANOS_PER_MS;
-}
-
-/* A time limit on something that began at "since". */
-static int64
-passed_after(LgView *view, int64 since, int value, int64 *measured)
-{
-	if (since == LG_NEVER)
-		return LG_NEVER;
-	*measured = milliseconds(view->clock.now, since);
-	return since + value * LG_NANOS_PER_MS;
-}
-
-/* A limit on a number. */
-static int64
-passed_if(LgView *view, int64 count, int value, int64 *measured)
-{
-	*measured = count;
-	return count > value ? view->clock.now : LG_NEVER;
-}
-
-/* A queued blocker waits for a relation lock while others wait for it. */
-static bool
-is_queued_blocker(LgView *view, const LgNode *node)
-{
-	return node != NULL && node->blocking_since != LG_NEVER &&
-		lg_relation_wait(view->graph, node) != NULL &&
-		!lg_in_cycle(view->graph, node->known->session.procno);
-}
-
-/*
- * Since when is a node to blame as what it is now, a root or a queued blocker?
- * An escalation that has begun goes on through a deadlock.
- */
-static int64
-blamed_since(LgView *view, const LgSubject *subject)
-{
-	const LgNode *node = subject->node;
-	int64		since = node->waiting ? node->blocking_since : node->root_since;
-
-	return subject->again ? since : lg_blamed_since(view->graph, node, since);
-}
-
-static bool
-is_root(LgView *view, const LgNode *node)
-{
-	return node != NULL && lg_is_root(view->graph, node);
-}
-
-/*
- * A time limit on idleness since "since".  Whether others work on the session's
- * behalf is asked only when it would be over the limit.
- */
-static int64
-passed_idle(LgView *view, const LgSubject *subject, int64 since, int value,
-			int64 *measured)
-{
-	int64		at = passed_after(view, since, value, measured);
-
-	if (at <= view->clock.now && lg_works_for_others(subject->track, subject->session))
-		return LG_NEVER;
-	return at;
-}
-
-static int64
-idle_blocker_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
-{
-	const LgNode *node = subject->node;
-
-	if (!is_root(view, node) || node->known->idle_since == LG_NEVER)
-		return LG_NEVER;
-	return passed_idle(view, subject, Max(blamed_since(view, subject), node->known->idle_since),
-					   value, measured);
-}
-
-static int64
-blocker_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
-{
-	if (!is_root(view, subject->node))
-		return LG_NEVER;
-	return passed_after(view, blamed_since(view, subject), value, measured);
-}
-
-static int64
-queued_blocker_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
-{
-	const LgNode *node = subject->node;
-
-	if (!is_queued_blocker(view, node))
-		return LG_NEVER;
-	return passed_after(view, Max(blamed_since(view, subject),
-								  lg_relation_wait(view->graph, node)->since),
-						value, measured);
-}
-
-static int
-compare_int64(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y;
-}
-
-/* Of whom max_blocked_sessions counts, when does this one begin to count? */
-static inline int64
-counts_after(LgView *view, const LgStep *step)
-{
-	return view->graph->waiters[step->waiter].since +
-		DeadlockTimeout * LG_NANOS_PER_MS;
-}
-
-/*
- * Only those count that have waited longer than deadlock_timeout.  Who has
- * just come to be in their way, with a queue that was there before, has as
- * much time to get out of it.
- */
-static int64
-max_blocked_sessions(LgView *view, const LgSubject *subject, int value, int64 *measured)
-{
-	const LgNode *node = subject->node;
-	LgGraph    *graph = view->graph;
-	int64		old_enough = DeadlockTimeout * LG_NANOS_PER_MS;
-	int64		own_time;
-	int			blocked;
-	int			count = 0;
-
-	if (!is_root(view, node) && !is_queued_blocker(view, node))
-		return LG_NEVER;
-	own_time = blamed_since(view, subject) + old_enough;
-
-	blocked = lg_downstream(graph, node->known->session.procno);
-	for (int i = 0; i < blocked; i++)
-	{
-		view->scratch[i] = counts_after(view, &graph->steps[i + 1]);
-		if (view->scratch[i] < view->clock.now)
-			count++;
-	}
-	*measured = count;
-	if (blocked <= value)
-		return LG_NEVER;
-
-	/* It is passed when one more than allowed will have waited so long. */
-	if (count <= value)
-	{
-		qsort(view->scratch, blocked, sizeof(int64), compare_int64);
-		own_time = Max(own_time, view->scratch[value] + 1);
-	}
-	return own_time;
-}
-
-static int64
-wait_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
-{
-	const LgWaiter *wait;
-
-	if (subject->node == NULL)
-		return LG_NEVER;
-	wait = lg_longest_wait(view->graph, subject->node);
-	return passed_after(view, wait ? wait->since : LG_NEVER, value, measured);
-}
-
-/* During a login, a cancel would not end a statement, but the session. */
-static int64
-lock_wait_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
-{
-	if (lg_runs_login_trigger(subject->session))
-		return LG_NEVER;
-	return wait_timeout(view, subject, value, measured);
-}
-
-static int64
-transaction_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
-{
-	return passed_after(view, lg_transaction_start(subject->track, subject->session,
-												   &view->clock),
-						value, measured);
-}
-
-/* Also of a session that does not report its state, by what it waits for. */
-static int64
-idle_timeout(LgView *view, const LgSubject *subject, bool in_transaction,
-			 int value, int64 *measured)
-{
-	const LgSession *session = subject->session;
-	bool		match;
-
-	if (session->state == STATE_DISABLED)
-		match = session->wait_event == WAIT_EVENT_CLIENT_READ &&
-			LocalTransactionIdIsValid(session->lxid) == in_transaction;
-	else if (in_transaction)
-		match = session->state == STATE_IDLEINTRANSACTION ||
-			session->state == STATE_IDLEINTRANSACTION_ABORTED;
-	else
-		match = session->state == STATE_IDLE;
-
-	return passed_idle(view, subject,
-					   match ? lg_idle_since(subject->track, session, &view->clock,
-											 value * LG_NANOS_PER_MS) : LG_NEVER,
-					   value, measured);
-}
-
-static int64
-idle_in_transaction_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
-{
-	return idle_timeout(view, subject, true, value, measured);
-}
-
-static int64
-idle_session_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
-{
-	return idle_timeout(view, subject, false, value, measured);
-}
-
-static int64
-statement_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
-{
-	return passed_after(view, lg_statement_start(subject->track, subject->session,
-												 &view->clock),
-						value, measured);
-}
-
-static int64
-max_locks(LgView *view, const LgSubject *subject, int value, int64 *measured)
-{
-	return passed_if(view, lg_count_locks(subject->session->procno, value),
-					 value, measured);
-}
-
-/* Transaction ids used since that one was given out. */
-static int32
-xid_age(TransactionId next, TransactionId xid)
-{
-	return TransactionIdIsNormal(xid) ? Max((int32) (next - xid), 0) : 0;
-}
-
-/*
- * The age of its own transaction id is the session's doing.  But a new
- * snapshot takes over the oldest transaction id that is running, so it is old
- * at birth: what the session can be blamed for is at most what has been used
- * since the snapshot was first seen.
- */
-static int64
-max_xmin_age(LgView *view, const LgSubject *subject, int value, int64 *measured)
-{
-	const LgSession *session = subject->session;
-	const LgTrack *track = subject->track;
-	TransactionId next = ReadNextTransactionId();
-
-	return passed_if(view, Max(xid_age(next, session->xid),
-							   Min(xid_age(next, session->xmin),
-								   xid_age(next, track->held_next_xid))),
-					 value, measured);
-}
-
-/* Set on the waiter; whom it hits is found by judge_preemption(). */
-static int64
-preempt_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
-{
-	return wait_timeout(view, subject, value, measured);
-}
-
-const LgLimit lg_limits[LG_NUM_LIMITS] = {
-	[LG_IDLE_BLOCKER_TIMEOUT] = {
-		idle_blocker_timeout, LG_PROVE_BLOCKS, true, false, "ms",
-		"sat {idle} while blocking {sessions} for {measured}",
-		"Commit or roll back before waiting for anything outside the database."
-	},
-	[LG_BLOCKER_TIMEOUT] = {
-		blocker_timeout, LG_PROVE_BLOCKS, false, false, "ms",
-		"blocked {sessions} for {measured}",
-		"Do the work in smaller transactions, or when nobody else needs the same rows or tables."
-	},
-	[LG_QUEUED_BLOCKER_TIMEOUT] = {
-		queued_blocker_timeout, LG_PROVE_BLOCKS, false, false, "ms",
-		"waited for a lock with {sessions} waiting behind it for {measured}",
-		"Set lock_timeout for such statements and try again when the table is less busy."
-	},
-	[LG_MAX_BLOCKED_SESSIONS] = {
-		max_blocked_sessions, LG_PROVE_BLOCKS, false, false, "sessions",
-		"was in the way of {sessions}",
-		"Do the work in smaller transactions, or when nobody else needs the same rows or tables."
-	},
-	[LG_LOCK_WAIT_TIMEOUT] = {
-		lock_wait_timeout, LG_PROVE_WAITS, false, true, "ms",
-		"waited {measured} for a lock",
-		"Try again; lockguard.lock_tree shows who holds a lock."
-	},
-	[LG_TRANSACTION_TIMEOUT] = {
-		transaction_timeout, LG_PROVE_TRANSACTION, false, false, "ms",
-		"had a transaction open for {measured}",
-		"Do the work in smaller transactions."
-	},
-	[LG_IDLE_IN_TRANSACTION_TIMEOUT] = {
-		idle_in_transaction_timeout, LG_PROVE_STATE, true, false, "ms",
-		"sat idle in transaction for {measured}",
-		"Commit or roll back before waiting for anything outside the database."
-	},
-	[LG_STATEMENT_TIMEOUT] = {
-		statement_timeout, LG_PROVE_STATEMENT, false, false, "ms",
-		"ran a statement for {measured}",
-		"Make the statement do less, or ask for a longer limit."
-	},
-	[LG_IDLE_SESSION_TIMEOUT] = {
-		idle_session_timeout, LG_PROVE_STATE, true, false, "ms",
-		"sat idle for {measured}",
-		"Close sessions that are not needed, or connect again."
-	},
-	[LG_MAX_LOCKS] = {
-		max_locks, LG_PROVE_TRANSACTION, false, false, "locks",
-		"held {measured} or more in the shared lock table",
-		"Touch fewer tables or advisory locks in one transaction."
-	},
-	[LG_MAX_XMIN_AGE] = {
-		max_xmin_age, LG_PROVE_TRANSACTION, false, false, "transactions",
-		"kept vacuum from cleaning up behind {measured}",
-		"Do the work in smaller transactions."
-	},
-	[LG_PREEMPT_TIMEOUT] = {
-		preempt_timeout, LG_PROVE_BLOCKS, false, false, "ms",
-		"was in the way of a session of higher priority that had waited {measured}",
-		"Try again when that session has done its work."
-	}
-};
-
-/* Limits that have nothing to do with waits for locks. */
-bool
-lg_limit_is_age(int limit)
-{
-	return lg_limits[limit].proof == LG_PROVE_TRANSACTION ||
-		lg_limits[limit].proof == LG_PROVE_STATEMENT ||
-		lg_limits[limit].proof == LG_PROVE_STATE;
-}
-
-/*
- * What a session did, as part of a sentence: the story of the limit, or that
- * of a signal that was asked for by hand.
- */
-void
-lg_tell(int limit, int blocked, int64 measured, BackendState state,
-		char *buf, size_t size)
-{
-	const char *from;
-	const char *unit = "ms";
-	size_t		len = 0;
-
-	if (limit == LG_NO_LIMIT)
-		from = "was in the way of {sessions}";
-	else if (limit == LG_PREPARED_TRANSACTION_TIMEOUT)
-		from = "was prepared {measured} ago and blocks {sessions}";
-	else
-	{
-		from = lg_limits[limit].story;
-		unit = lg_limits[limit].unit;
-	}
-
-	while (*from != '\0' && len + 1 < size)
-	{
-		if (strncmp(from, "{sessions}", 10) == 0)
-		{
-			snprintf(buf + len, size - len, "%d %s", blocked,
-					 blocked == 1 ? "session" : "sessions");
-			len += strlen(buf + len);
-			from += 10;
-		}
-		else if (strncmp(from, "{measured}", 10) == 0)
-		{
-			snprintf(buf + len, size - len, "%lld %s", (long long) measured, unit);
-			len += strlen(buf + len);
-			from += 10;
-		}
-		else if (strncmp(from, "{idle}", 6) == 0)
-		{
-			snprintf(buf + len, size - len, "%s", lg_idle_text(state));
-			len += strlen(buf + len);
-			from += 6;
-		}
-		else
-			buf[len++] = *from++;
-	}
-	buf[len] = '\0';
-}
-
-/*
- * How many sessions wait for a node, and how long the longest of them has
- * waited, in ns.  Leaves the steps of the traversal in the graph.
- */
-void
-lg_count_blocked(LgView *view, int node, int *blocked, int64 *longest)
-{
-	LgGraph    *graph = view->graph;
-
-	*blocked = 0;
-	*longest = 0;
-	if (!view->looked || lg_node(graph, node) == NULL)
-		return;
-	*blocked = lg_downstream(graph, node);
-	for (int i = 1; i <= *blocked; i++)
-	{
-		const LgNode *waiting = &graph->nodes[graph->steps[i].node];
-
-		*longest = Max(*longest, view->clock.now -
-					   lg_longest_wait(graph, waiting)->since);
-	}
-}
 
 /*
  * Have it proved that the start of the last traversal upstream waits for
@@ -493,71 +83,8 @@ link_counted(LgView *view, LgVerdict *verdict)
 				break;
 			}
 		link->parent = step->parent - 1;
-		link->counts = counts_after(view, step) < view->clock.now;
+		link->counts = lg_counts_after(view, step) < view->clock.now;
 	}
-}
-
-/* Can a cancel reach a session?  Not one that waits for its client. */
-bool
-lg_cancel_reaches(const LgSession *session)
-{
-	return !lg_state_is_idle(session) && !lg_waits_for_client(session);
-}
-
-/* Why a session that commits, or drops a database, is not signalled. */
-const char *
-lg_committing_text(bool dropping)
-{
-	return dropping ? "it drops a database or a tablespace, which cannot be undone" :
-		"its commit cannot be undone any more";
-}
-
-/* Is it exempt for a time, by exempt()?  Reads without the lock. */
-bool
-lg_is_exempt(const LgSession *session)
-{
-	LgSlot	   *slot = lg_slot(session->procno);
-
-	return slot != NULL && slot->exempt_pid == session->pid &&
-		slot->exempt_session_start == session->session_start &&
-		slot->exempt_until > lg_now();
-}
-
-/*
- * May this session be signalled at all?  LG_PENDING if so; else LG_PROTECTED
- * or LG_EXEMPTED with the reason.
- */
-LgResult
-lg_may_signal(const LgSession *session, const LgValues *values,
-			  const char **reason)
-{
-	*reason = NULL;
-	if (session->kind != LG_KIND_CLIENT)
-	{
-		*reason = lg_kind_text(session->kind);
-		return LG_PROTECTED;
-	}
-	if (values->value[LG_EXEMPT])
-	{
-		*reason = "lockguard.exempt is on";
-		return LG_EXEMPTED;
-	}
-	if (lg_is_exempt(session))
-	{
-		*reason = "exempt for a time by lockguard.exempt()";
-		return LG_EXEMPTED;
-	}
-
-	/*
-	 * Last, as it is over in a moment, and the others are not.  One that waits
-	 * for a lock in the middle of its commit can still be undone.
-	 */
-	if (session->committing && !session->waiting)
-	{
-		*reason = lg_committing_text(session->dropping);
-		return LG_PROTECTED;
-	}
-	return LG_PENDING;
 }
 
 /* Decide what to do with a session that is over a limit. */
@@ -708,7 +235,7 @@ complete(LgView *view, LgVerdict *verdict, const LgNode *node, int64 passed_at,
 	verdict->measured = measured;
 
 	/* When a count was passed is not known. */
-	if (strcmp(lg_limits[verdict->limit].unit, "ms") == 0)
+	if (lg_setting_unit(verdict->limit) != NULL)
 		verdict->passed_at = passed_at;
 	if (node == NULL)
 		return;
@@ -885,7 +412,7 @@ decide_preemption(LgView *view, const LgNode *waiting, int procno, LgVerdict *ve
 	decide(verdict, &node->known->session, &node->known->values, LG_PREEMPT_TIMEOUT);
 	verdict->value = value;
 	complete(view, verdict, node, wait->since + value * LG_NANOS_PER_MS,
-			 milliseconds(view->clock.now, wait->since));
+			 (view->clock.now - wait->since) / LG_NANOS_PER_MS);
 	verdict->source = waiting->known->values.source[LG_PREEMPT_TIMEOUT];
 	verdict->preempted_for = waiting->known->session.pid;
 
@@ -1038,7 +565,7 @@ lg_judge_waits(LgView *view, LgVerdicts *verdicts)
 		value = node->known->values.value[LG_PREEMPT_TIMEOUT];
 		if (value == 0 || node->known->session.kind != LG_KIND_CLIENT)
 			continue;
-		at = preempt_timeout(view, &subject, value, &measured);
+		at = lg_limits[LG_PREEMPT_TIMEOUT].passed_at(view, &subject, value, &measured);
 		if (at > view->clock.now)
 			due(verdicts, at);
 		else
@@ -1065,7 +592,8 @@ lg_judge_waits(LgView *view, LgVerdicts *verdicts)
 		{
 			int64		measured;
 
-			due(verdicts, lock_wait_timeout(view, &subject, value, &measured));
+			due(verdicts, lg_limits[LG_LOCK_WAIT_TIMEOUT].passed_at(view, &subject, value,
+																	  &measured));
 		}
 	}
 }

@@ -1,71 +1,21 @@
 /*-------------------------------------------------------------------------
  *
- * limits.h
- *		The limits, and judging who is over them.
+ * judge.h
+ *		Judges who is over a limit, and what is to be done about it.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef LOCKGUARD_LIMITS_H
-#define LOCKGUARD_LIMITS_H
+#ifndef LOCKGUARD_JUDGE_H
+#define LOCKGUARD_JUDGE_H
 
-#include "clock.h"
-#include "snapshot.h"
+#include "limit.h"
+#include "look.h"
+#include "session.h"
 #include "types.h"
 #include "waitgraph.h"
 
-/* All that judging sees. */
-typedef struct LgView
-{
-	LgClock		clock;
-	LgGraph    *graph;			/* of this scan's look */
-	bool		looked;			/* false: nobody waits long enough to matter */
-	LgTrack    *tracks;			/* one per PGPROC */
-	LgLive		live;			/* of this scan */
-	LgValues	server;			/* the server's own settings */
-	int			smallest[LG_NUM_LIMITS];	/* smallest value anybody has; 0 = off */
-	int64	   *scratch;		/* one per PGPROC */
-} LgView;
-
-/* A session as a limit sees it. */
-typedef struct LgSubject
-{
-	const LgSession *session;
-	const LgValues *values;
-	LgTrack    *track;
-	const LgNode *node;			/* NULL if it neither waits nor blocks */
-	bool		again;			/* it has been signalled for this before */
-} LgSubject;
-
 /* For how long a session that undoes its statement is left alone (ns). */
 #define LG_UNDOING_MOST	(10 * LG_NANOS_PER_SEC)
-
-/* What has to be proved again before the signal. */
-typedef enum LgProof
-{
-	LG_PROVE_BLOCKS,			/* still in the way of that waiter */
-	LG_PROVE_WAITS,				/* still in that wait */
-	LG_PROVE_TRANSACTION,		/* still in that transaction */
-	LG_PROVE_STATEMENT,			/* still in that statement */
-	LG_PROVE_STATE				/* still in that state */
-} LgProof;
-
-typedef struct LgLimit
-{
-	/*
-	 * When the subject passes the limit, in monotonic ns, or LG_NEVER as far
-	 * as can be told now.  *measured is what it has now: ms, or a count.
-	 */
-	int64		(*passed_at) (LgView *view, const LgSubject *subject,
-							  int value, int64 *measured);
-	LgProof		proof;
-	bool		terminate;		/* at once: cancel would not help */
-	bool		cancel_only;
-	const char *unit;			/* of what is measured, for messages */
-	const char *story;			/* what the session did; see lg_tell() */
-	const char *hint;
-} LgLimit;
-
-extern const LgLimit lg_limits[LG_NUM_LIMITS];
 
 /* One of several waits on which a verdict rests; see links_hold(). */
 typedef struct LgLink
@@ -120,16 +70,7 @@ extern bool lg_preempt_again(LgView *view, int waiter_procno, int victim,
 							 LgVerdict *verdict);
 extern void lg_sort_verdicts(LgVerdicts *verdicts);
 extern int64 lg_next_limit(LgView *view, const LgSubject *subject, int *limit);
-extern LgResult lg_may_signal(const LgSession *session, const LgValues *values,
-							  const char **reason);
 extern LgResult lg_judge_root(const LgSession *session, const LgValues *values);
-extern bool lg_cancel_reaches(const LgSession *session);
-extern const char *lg_committing_text(bool dropping);
-extern bool lg_is_exempt(const LgSession *session);
-extern bool lg_limit_is_age(int limit);
 extern void lg_link_to(LgGraph *graph, int victim, LgVerdict *verdict);
-extern void lg_count_blocked(LgView *view, int node, int *blocked, int64 *longest);
-extern void lg_tell(int limit, int blocked, int64 measured, BackendState state,
-					char *buf, size_t size);
 
-#endif							/* LOCKGUARD_LIMITS_H */
+#endif							/* LOCKGUARD_JUDGE_H */

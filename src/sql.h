@@ -1,15 +1,18 @@
 /*-------------------------------------------------------------------------
  *
- * views.h
+ * sql.h
  *		What the SQL functions share.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef LOCKGUARD_VIEWS_H
-#define LOCKGUARD_VIEWS_H
+#ifndef LOCKGUARD_SQL_H
+#define LOCKGUARD_SQL_H
+
+#include "postgres.h"
 
 extern void lg_require_loaded(void);
 extern bool lg_may_see(Oid userid);
 extern char *lg_clean(const char *text);
+extern Datum lg_array_of_pids(const int *pids, int n);
 
-#endif							/* LOCKGUARD_VIEWS_H */
+#endif							/* LOCKGUARD_SQL_H */

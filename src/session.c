@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * snapshot.c
+ * session.c
  *		Reads PGPROC and backend status into plain structs.
  *
  * Everything here is read in place and without a lock, except where a
@@ -31,9 +31,8 @@
 #include "clientio.h"
 #include "clock.h"
 #include "compat.h"
-#include "debug.h"
+#include "session.h"
 #include "shared.h"
-#include "snapshot.h"
 #include "types.h"
 
 /* Give up on a status that its owner keeps changing under our hands. */
@@ -457,6 +456,13 @@ lg_waits_for_client(const LgSession *session)
 		session->wait_event == WAIT_EVENT_CLIENT_WRITE;
 }
 
+/* Can a cancel reach a session?  Not one that waits for its client. */
+bool
+lg_cancel_reaches(const LgSession *session)
+{
+	return !lg_state_is_idle(session) && !lg_waits_for_client(session);
+}
+
 /*
  * What has gone between a session and its client up to now; false if that
  * cannot be told.
@@ -762,178 +768,3 @@ lg_count_locks(int procno, int limit)
 	return count;
 }
 
-/* A session's state in the words of pg_stat_activity; NULL if unknown. */
-const char *
-lg_state_text(const LgSession *session)
-{
-	if (session->kind == LG_KIND_PREPARED)
-		return "prepared";
-	if (session->kind == LG_KIND_STARTING)
-		return "starting";
-	if (!session->has_status)
-		return NULL;
-	return lg_backend_state_text(session->state);
-}
-
-/* A state in the words of pg_stat_activity; NULL if it has none. */
-const char *
-lg_backend_state_text(BackendState state)
-{
-	switch (state)
-	{
-		case STATE_IDLE:
-			return "idle";
-		case STATE_RUNNING:
-			return "active";
-		case STATE_IDLEINTRANSACTION:
-			return "idle in transaction";
-		case STATE_FASTPATH:
-			return "fastpath function call";
-		case STATE_IDLEINTRANSACTION_ABORTED:
-			return "idle in transaction (aborted)";
-		case STATE_DISABLED:
-			return "disabled";
-		default:
-			return NULL;
-	}
-}
-
-/* How a session is idle, in words. */
-const char *
-lg_idle_text(BackendState state)
-{
-	switch (state)
-	{
-		case STATE_IDLE:
-			return "idle";
-		case STATE_IDLEINTRANSACTION:
-			return "idle in transaction";
-		case STATE_IDLEINTRANSACTION_ABORTED:
-			return "idle in transaction (aborted)";
-		default:
-			return "waiting for its client";
-	}
-}
-
-/* A kind in prose. */
-const char *
-lg_kind_text(LgKind kind)
-{
-	switch (kind)
-	{
-		case LG_KIND_CLIENT:
-			return "client backend";
-		case LG_KIND_STARTING:
-			return "backend that is logging in";
-		case LG_KIND_PREPARED:
-			return "prepared transaction";
-		case LG_KIND_PARALLEL:
-			return "parallel worker";
-		case LG_KIND_AUTOVACUUM:
-			return "autovacuum worker";
-		case LG_KIND_WALSENDER:
-			return "walsender";
-		case LG_KIND_STARTUP:
-			return "startup process";
-		case LG_KIND_BACKGROUND:
-			return "background worker";
-		default:
-			return "system process";
-	}
-}
-
-/* A kind in the words of pg_stat_activity, where it has one. */
-const char *
-lg_backend_type(LgKind kind)
-{
-	return kind == LG_KIND_STARTUP ? "startup" : lg_kind_text(kind);
-}
-
-/*
- * The server's table of prepared transactions, or NULL if it does not have
- * the layout that we expect.  ShmemInitStruct() is PostgreSQL's own way to
- * find a structure by name; that the size fits is checked first.
- *
- * Called in client backends, too, so it logs nothing; the worker does, see
- * log_limits().
- */
-static LgGxactTable *
-prepared_table(void)
-{
-	static LgGxactTable *table = NULL;
-	static bool attached = false;
-
-	if (!attached)
-	{
-		Size		expected = MAXALIGN(offsetof(LgGxactTable, prepXacts) +
-										max_prepared_xacts * sizeof(LgGxact *)) +
-			max_prepared_xacts * sizeof(LgGxact);
-		bool		found;
-
-		attached = true;
-		if (max_prepared_xacts > 0 && expected == TwoPhaseShmemSize() &&
-			!LG_DEBUG_FAILS("twophase_layout"))
-			table = ShmemInitStruct("Prepared Transaction Table",
-									TwoPhaseShmemSize(), &found);
-	}
-	return table;
-}
-
-/*
- * Can prepared transactions be looked up?  False if the server may have some,
- * but in a table of another layout.
- */
-bool
-lg_can_find_prepared(void)
-{
-	return max_prepared_xacts == 0 || prepared_table() != NULL;
-}
-
-/*
- * Is there any prepared transaction?  True, too, if that cannot be told.  Reads
- * without the lock.
- */
-bool
-lg_any_prepared(void)
-{
-	LgGxactTable *table = max_prepared_xacts > 0 ? prepared_table() : NULL;
-
-	return table != NULL ? ((volatile LgGxactTable *) table)->numPrepXacts > 0 :
-		max_prepared_xacts > 0;
-}
-
-/*
- * Find the prepared transaction of a PGPROC.  Fills in its gid (LG_GID_SIZE),
- * when it was prepared, and whether somebody is finishing it now.  Returns
- * false if there is none.  Takes TwoPhaseStateLock, shared.
- */
-bool
-lg_prepared_transaction(int procno, char *gid, TimestampTz *prepared_at,
-						bool *busy)
-{
-	LgGxactTable *table = prepared_table();
-	PGPROC	   *proc = &ProcGlobal->allProcs[procno];
-	bool		found = false;
-
-	gid[0] = '\0';
-	*prepared_at = 0;
-	*busy = false;
-	if (table == NULL)
-		return false;
-
-	LWLockAcquire(TwoPhaseStateLock, LW_SHARED);
-	for (int i = 0; i < table->numPrepXacts && i < max_prepared_xacts; i++)
-	{
-		LgGxact    *gxact = table->prepXacts[i];
-
-		if (gxact->pgprocno != procno || gxact->xid != proc->xid)
-			continue;
-		strlcpy(gid, gxact->gid, LG_GID_SIZE);
-		*prepared_at = gxact->prepared_at;
-		*busy = gxact->locking_backend != -1 || !gxact->valid;
-		found = true;
-		break;
-	}
-	LWLockRelease(TwoPhaseStateLock);
-	return found;
-}

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * test_snapshot.c
+ * test_session.c
  *		Clocks, and sessions as they are read.
  *
  *-------------------------------------------------------------------------
@@ -738,23 +738,23 @@ prepared_transactions(void)
 	CHECK_INT(lwlocks_taken, 0);
 }
 
-const Test	snapshot_tests[] = {
-	{"snapshot: a clock without steps", clock_without_steps},
-	{"snapshot: a clock with steps", clock_with_steps},
-	{"snapshot: torn readings of the clocks", clock_torn_readings},
-	{"snapshot: a slewed clock", clock_slewed},
-	{"snapshot: kinds of processes", kinds},
-	{"snapshot: a status that changes", status_that_changes},
-	{"snapshot: texts", texts},
-	{"snapshot: at the end of a transaction", in_transit},
-	{"snapshot: processes that are there", live_procs},
-	{"snapshot: what is remembered", tracks},
-	{"snapshot: stalled clients", stalled},
-	{"snapshot: stalled clients, with breaks", stalled_with_breaks},
-	{"snapshot: stalled clients whose process runs", stalled_but_awake},
-	{"snapshot: clients that are notified", notified},
-	{"snapshot: slow clients that others disturb", slow_and_disturbed},
-	{"snapshot: exported snapshots", exported},
-	{"snapshot: prepared transactions", prepared_transactions},
+const Test	session_tests[] = {
+	{"clock: a clock without steps", clock_without_steps},
+	{"clock: a clock with steps", clock_with_steps},
+	{"clock: torn readings of the clocks", clock_torn_readings},
+	{"clock: a slewed clock", clock_slewed},
+	{"session: kinds of processes", kinds},
+	{"session: a status that changes", status_that_changes},
+	{"session: texts", texts},
+	{"session: at the end of a transaction", in_transit},
+	{"session: processes that are there", live_procs},
+	{"session: what is remembered", tracks},
+	{"session: stalled clients", stalled},
+	{"session: stalled clients, with breaks", stalled_with_breaks},
+	{"session: stalled clients whose process runs", stalled_but_awake},
+	{"session: clients that are notified", notified},
+	{"session: slow clients that others disturb", slow_and_disturbed},
+	{"session: exported snapshots", exported},
+	{"session: prepared transactions", prepared_transactions},
 	{NULL, NULL}
 };

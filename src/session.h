@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
- * snapshot.h
- *		Processes as plain structs, and what is remembered of them.
+ * session.h
+ *		One process as a struct, and what is remembered of it.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef LOCKGUARD_SNAPSHOT_H
-#define LOCKGUARD_SNAPSHOT_H
+#ifndef LOCKGUARD_SESSION_H
+#define LOCKGUARD_SESSION_H
 
 #include "clientio.h"
 #include "clock.h"
@@ -137,6 +137,7 @@ extern bool lg_state_is_idle(const LgSession *session);
 extern bool lg_runs_login_trigger(const LgSession *session);
 extern bool lg_in_transit(const LgSession *session);
 extern bool lg_waits_for_client(const LgSession *session);
+extern bool lg_cancel_reaches(const LgSession *session);
 extern int64 lg_idle_since(LgTrack *track, const LgSession *session,
 						   const LgClock *clock, int64 limit);
 extern bool lg_client_has_moved(const LgTrack *track, const LgSession *session);
@@ -146,14 +147,5 @@ extern int64 lg_transaction_start(LgTrack *track, const LgSession *session,
 extern int64 lg_statement_start(LgTrack *track, const LgSession *session,
 								const LgClock *clock);
 extern int	lg_count_locks(int procno, int limit);
-extern const char *lg_state_text(const LgSession *session);
-extern const char *lg_idle_text(BackendState state);
-extern const char *lg_backend_state_text(BackendState state);
-extern const char *lg_backend_type(LgKind kind);
-extern const char *lg_kind_text(LgKind kind);
-extern bool lg_can_find_prepared(void);
-extern bool lg_any_prepared(void);
-extern bool lg_prepared_transaction(int procno, char *gid, TimestampTz *prepared_at,
-									bool *busy);
 
-#endif							/* LOCKGUARD_SNAPSHOT_H */
+#endif							/* LOCKGUARD_SESSION_H */

@@ -1,0 +1,383 @@
+/*-------------------------------------------------------------------------
+ *
+ * follow.c
+ *		Follows signals until their outcome is known: released, escalated, or
+ *		unresponsive.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "storage/proc.h"
+#include "utils/timestamp.h"
+
+#include "brakes.h"
+#include "compat.h"
+#include "enforce.h"
+#include "follow.h"
+#include "judge.h"
+#include "limit.h"
+#include "look.h"
+#include "proof.h"
+#include "record.h"
+#include "session.h"
+#include "settings.h"
+#include "shared.h"
+#include "types.h"
+#include "waitgraph.h"
+
+/* A signalled session that is still there after this long. */
+#define UNRESPONSIVE_AFTER	(10 * LG_NANOS_PER_SEC)
+#define REPEAT_AFTER		(60 * LG_NANOS_PER_SEC)
+
+/* Add a signal to those whose outcome is followed; returns its entry. */
+LgOpen *
+lg_follow_add(LgView *view, LgFollow *list, const LgOpen *open)
+{
+	LgTrack    *track = &view->tracks[open->procno];
+
+	if (list->n >= list->max)
+	{
+		list->max *= 2;
+		list->open = repalloc_array(list->open, LgOpen, list->max);
+	}
+	list->open[list->n] = *open;
+
+	/* Nothing may be remembered of the process yet. */
+	if (track->pid != open->pid)
+	{
+		memset(track, 0, sizeof(*track));
+		track->pid = open->pid;
+		track->session_start = open->session_start;
+		track->lxid = open->lxid;
+	}
+	track->open_action = open->unresponsive ? -open->action_id : open->action_id;
+	track->open_limit = open->limit;
+	return &list->open[list->n++];
+}
+
+/* The worker's list of open signals, empty as yet. */
+LgFollow *
+lg_follow_create(void)
+{
+	LgFollow   *list = palloc0(sizeof(LgFollow));
+
+	list->max = LG_TOTAL_PROCS;
+	list->open = palloc0_array(LgOpen, list->max);
+	list->recorded = PG_UINT64_MAX; /* has not looked yet */
+	return list;
+}
+
+/*
+ * Take over signals that others have sent, and ours of before an error.
+ */
+void
+lg_follow_adopt(LgView *view, LgFollow *list)
+{
+	uint64		recorded = lg_actions_recorded();
+	int64		first;
+	int64		next;
+
+	if (recorded == list->recorded)
+		return;
+	list->recorded = recorded;
+	lg_action_range(&first, &next);
+	for (int64 id = Max(first, list->next_action_id); id < next; id++)
+	{
+		LgAction	action;
+		bool		known = false;
+
+		for (int i = 0; i < list->n && !known; i++)
+			known = list->open[i].action_id == id;
+		if (!known && lg_fetch_action(id, &action) &&
+			(action.result == LG_PENDING || action.result == LG_UNRESPONSIVE) &&
+			action.action != LG_DO_ROLLBACK)
+			lg_follow_add(view, list, &action.open)->adopted = true;
+	}
+	list->next_action_id = next;
+}
+
+/* Does following up need a look at the lock manager? */
+bool
+lg_follow_needs_look(const LgFollow *list)
+{
+	for (int i = 0; i < list->n; i++)
+		if (list->open[i].limit == LG_NO_LIMIT ||
+			!lg_limit_is_age(list->open[i].limit))
+			return true;
+	return false;
+}
+
+/* Does the wait that a signal was about go on? */
+static bool
+wait_goes_on(const LgOpen *open)
+{
+	PGPROC	   *proc = &ProcGlobal->allProcs[open->wait_procno];
+
+	return ((volatile PGPROC *) proc)->waitLock != NULL &&
+		(TimestampTz) pg_atomic_read_u64(&proc->waitStart) == open->wait_start;
+}
+
+/*
+ * The node of a session that is in the way of somebody that it was in the way
+ * of when signalled, or NULL.  If we had not looked then, it may have been so
+ * although we see it only since.
+ */
+static LgNode *
+node_in_the_way(LgView *view, const LgOpen *open)
+{
+	LgNode	   *node = view->looked ? lg_node(view->graph, open->procno) : NULL;
+
+	if (node == NULL || node->blocking_since == LG_NEVER ||
+		(node->blocking_since > open->acted_at && !open->adopted))
+		return NULL;
+	return node;
+}
+
+/*
+ * A session that was signalled while it waited waits no more.  Is it at it to
+ * undo its statement, and in the way until that is done?  Those behind it would
+ * be hit for nothing.  "now" is what it does, in the same transaction as then.
+ */
+static bool
+is_undoing(LgView *view, const LgOpen *open, const LgSession *now)
+{
+	LgNode	   *node = node_in_the_way(view, open);
+
+	return node != NULL && !node->waiting && now->stmt_start == open->stmt_start &&
+		!lg_state_is_idle(now) && view->clock.now - open->acted_at < UNRESPONSIVE_AFTER;
+}
+
+/*
+ * Is the session in the way still?  If it is over its limit as before, the
+ * verdict is filled in, for a repetition or an escalation.
+ */
+static bool
+still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
+{
+	LgSession	now;
+	LgNode	   *node;
+
+	*over = false;
+	lg_read_session(open->procno, &now);
+	if (now.pid != open->pid ||
+		(now.has_status && now.session_start != open->session_start))
+		return false;
+
+	/*
+	 * Its transaction is over.  But a session at the very end of it may hold
+	 * its locks still.  And it may hold locks of the session: if those are in
+	 * the way, or are too many, that is no other transaction's fault, whether
+	 * it is in one by now or not.
+	 */
+	if (LocalTransactionIdIsValid(open->lxid) && now.lxid != open->lxid)
+	{
+		bool		another = LocalTransactionIdIsValid(now.lxid);
+		bool		blocks = open->limit == LG_NO_LIMIT ||
+			lg_limits[open->limit].proof == LG_PROVE_BLOCKS;
+
+		if (open->limit == LG_MAX_LOCKS)
+		{
+			if (lg_in_transit(&now))
+				return true;
+			return *over = lg_judge_again(view, open->procno, open->limit, verdict);
+		}
+		node = view->looked ? lg_node(view->graph, open->procno) : NULL;
+		if (node == NULL || node->blocking_since == LG_NEVER ||
+			(node->blocking_since > open->acted_at && (another || !open->adopted)) ||
+			(another && !blocks))
+			return false;
+		if (lg_in_transit(&now) || open->limit == LG_NO_LIMIT || !blocks)
+			return true;
+		if (open->limit == LG_PREEMPT_TIMEOUT)
+			return *over = wait_goes_on(open) &&
+				lg_preempt_again(view, open->wait_procno, open->procno, verdict);
+		*over = lg_judge_again(view, open->procno, open->limit, verdict);
+		return true;
+	}
+
+	if (open->wait_start != 0 && !wait_goes_on(open))
+		return open->wait_procno == open->procno && is_undoing(view, open, &now);
+
+	if (open->limit != LG_NO_LIMIT)
+	{
+		switch (lg_limits[open->limit].proof)
+		{
+			case LG_PROVE_WAITS:
+				*over = lg_judge_again(view, open->procno, open->limit, verdict);
+				return true;
+			case LG_PROVE_STATEMENT:
+				if (now.stmt_start != open->stmt_start || lg_state_is_idle(&now))
+					return false;
+				*over = lg_judge_again(view, open->procno, open->limit, verdict);
+				return true;
+			case LG_PROVE_STATE:
+				if (now.state_start != open->state_start)
+					return false;
+				*over = lg_judge_again(view, open->procno, open->limit, verdict);
+				return true;
+			case LG_PROVE_TRANSACTION:
+				*over = lg_judge_again(view, open->procno, open->limit, verdict);
+				return *over;
+			case LG_PROVE_BLOCKS:
+				break;
+		}
+	}
+
+	if (open->limit == LG_PREEMPT_TIMEOUT)
+		return *over = lg_preempt_again(view, open->wait_procno, open->procno, verdict);
+
+	node = node_in_the_way(view, open);
+	if (node == NULL)
+		return false;
+	if (open->limit != LG_NO_LIMIT)
+		*over = lg_judge_again(view, open->procno, open->limit, verdict);
+	else
+	{
+		lg_know(view->graph, node);
+		memset(verdict, 0, sizeof(*verdict));
+		verdict->session = node->known->session;
+		verdict->limit = LG_NO_LIMIT;
+		verdict->action = open->action;
+		verdict->by_hand = true;
+		verdict->result = lg_may_signal(&node->known->session, &node->known->values, &verdict->reason);
+		verdict->proof = LG_PROVE_BLOCKS;
+		verdict->evidence = lg_evidence(view->graph, node);
+		*over = true;
+	}
+	return true;
+}
+
+/*
+ * See what has come of the signals that are open: released, to be escalated,
+ * or unresponsive.  Escalations are carried out here.
+ */
+void
+lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
+{
+	int			kept = 0;
+	int			n;
+
+	n = list->n;
+	for (int i = 0; i < n; i++)
+	{
+		LgOpen		one = list->open[i];
+		LgOpen	   *open = &one;
+		LgTrack    *track = &view->tracks[open->procno];
+		LgVerdict	verdict;
+		bool		over;
+		bool		escalates = false;
+		int64		age = view->clock.now - open->acted_at;
+		int64		delay;
+		LgValues	values;
+
+		if (!still_open(view, open, &verdict, &over))
+		{
+			lg_record_result(open->action_id, LG_RELEASED, Max(age, 0) / 1000);
+			if (track->open_action == open->action_id ||
+				track->open_action == -open->action_id)
+				track->open_action = 0;
+			continue;
+		}
+
+		lg_settings_of_session(open->procno, open->pid, open->session_start,
+							   &view->server, &values);
+		delay = values.value[LG_ESCALATION_DELAY] * LG_NANOS_PER_MS;
+
+		if (open->action == LG_DO_CANCEL && over &&
+			open->limit != LG_NO_LIMIT && !lg_limits[open->limit].cancel_only &&
+			values.value[LG_ACTION] == LG_DO_TERMINATE)
+		{
+			int64		at = open->acted_at + delay;
+
+			if (view->clock.now >= at)
+			{
+				LgOpen		signal;
+
+				if (verdict.result == LG_PENDING)
+				{
+					verdict.action = LG_DO_TERMINATE;
+					verdict.escalation = true;
+					verdict.idle = verdict.unreachable = false;
+				}
+				if (lg_act(view, &verdict, NULL, &signal))
+				{
+					lg_follow_add(view, list, &signal);
+					lg_record_result(open->action_id, LG_ESCALATED, -1);
+					continue;
+				}
+			}
+			else
+			{
+				verdicts->next_due = Min(verdicts->next_due, at);
+				escalates = true;
+			}
+		}
+
+		/*
+		 * A cancel that nothing can follow has had its time: other limits,
+		 * and others of the tree, need not wait for it.
+		 */
+		if (open->action == LG_DO_CANCEL && !escalates && age >= delay &&
+			track->open_action == open->action_id)
+			track->open_action = -open->action_id;
+
+		if (!open->unresponsive && !escalates && age >= UNRESPONSIVE_AFTER)
+		{
+			open->unresponsive = true;
+			open->repeated_at = view->clock.now;
+			track->open_action = -open->action_id;
+			lg_record_result(open->action_id, LG_UNRESPONSIVE, -1);
+			ereport(WARNING,
+					(open->action == LG_DO_CANCEL ?
+					 errmsg("lockguard: process %d is over its limit still, 10 s after its statement was cancelled",
+							open->pid) :
+					 errmsg("lockguard: process %d has not reacted to being terminated for 10 s",
+							open->pid),
+					 errdetail("The signal is repeated once a minute.")));
+		}
+		else if (open->unresponsive && over &&
+				 view->clock.now - open->repeated_at >= REPEAT_AFTER &&
+				 verdict.result == LG_PENDING && !lg_dry_run &&
+				 lg_shared->paused_until <= view->clock.now &&
+				 lg_cap_allows(view->clock.now, open->limit))
+		{
+			TimestampTz at;
+
+			open->repeated_at = view->clock.now;
+			verdict.escalation = true;
+			lg_cap_count(view->clock.now);
+			lg_prove_and_signal(&verdict,
+							 open->action == LG_DO_CANCEL ? SIGINT : SIGTERM,
+							 NULL, &at);
+		}
+		list->open[kept++] = *open;
+	}
+
+	/* Escalations that were added meanwhile stand behind. */
+	for (int i = n; i < list->n; i++)
+		list->open[kept++] = list->open[i];
+	list->n = kept;
+}
+
+/*
+ * When to look again for the outcome of open signals: soon after the signal,
+ * then ever more seldom; LG_NEVER if none is open.
+ */
+int64
+lg_follow_wake(const LgFollow *list, int64 now)
+{
+	int64		wake = LG_NEVER;
+
+	for (int i = 0; i < list->n; i++)
+	{
+		int64		age = now - list->open[i].acted_at;
+		int64		pause = Min(Max(age / 2, LG_NANOS_PER_MS / 2), 100 * LG_NANOS_PER_MS);
+
+		if (!list->open[i].unresponsive)
+			wake = Min(wake, now + pause);
+	}
+	return wake;
+}

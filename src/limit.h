@@ -1,0 +1,43 @@
+/*-------------------------------------------------------------------------
+ *
+ * limit.h
+ *		The limits: what each measures, and what has to be proved before a signal.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOCKGUARD_LIMIT_H
+#define LOCKGUARD_LIMIT_H
+
+#include "look.h"
+#include "types.h"
+#include "waitgraph.h"
+
+/* What has to be proved again before the signal. */
+typedef enum LgProof
+{
+	LG_PROVE_BLOCKS,			/* still in the way of that waiter */
+	LG_PROVE_WAITS,				/* still in that wait */
+	LG_PROVE_TRANSACTION,		/* still in that transaction */
+	LG_PROVE_STATEMENT,			/* still in that statement */
+	LG_PROVE_STATE				/* still in that state */
+} LgProof;
+
+typedef struct LgLimit
+{
+	/*
+	 * When the subject passes the limit, in monotonic ns, or LG_NEVER as far
+	 * as can be told now.  *measured is what it has now: ms, or a count.
+	 */
+	int64		(*passed_at) (LgView *view, const LgSubject *subject,
+							  int value, int64 *measured);
+	LgProof		proof;
+	bool		terminate;		/* at once: cancel would not help */
+	bool		cancel_only;
+} LgLimit;
+
+extern const LgLimit lg_limits[LG_NUM_LIMITS];
+
+extern int64 lg_counts_after(LgView *view, const LgStep *step);
+extern bool lg_limit_is_age(int limit);
+
+#endif							/* LOCKGUARD_LIMIT_H */

@@ -1,0 +1,93 @@
+/*-------------------------------------------------------------------------
+ *
+ * look.c
+ *		What one look at the server sees.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "storage/lwlock.h"
+
+#include "clock.h"
+#include "compat.h"
+#include "look.h"
+#include "session.h"
+#include "settings.h"
+#include "shared.h"
+#include "types.h"
+#include "waitgraph.h"
+
+/* How long the worker's last measure of a session is shown. */
+#define MEASURE_IS_RECENT	(10 * LG_NANOS_PER_SEC)
+
+/*
+ * A fresh look at everybody, in the current memory context: every waiter's
+ * lock is walked.
+ */
+LgView *
+lg_look(void)
+{
+	LgView	   *view = palloc0(sizeof(LgView));
+	LgFound    *found = palloc_array(LgFound, LG_TOTAL_PROCS);
+	int			nfound;
+
+	view->graph = lg_graph_create(CurrentMemoryContext);
+	view->tracks = lg_alloc_per_proc(sizeof(LgTrack));
+	view->scratch = palloc_array(int64, LG_TOTAL_PROCS);
+	lg_settings_server_values(&view->server);
+	lg_clock_read(&view->clock);
+	view->live.procno = palloc_array(int, LG_TOTAL_PROCS);
+	lg_live_procs(&view->live);
+	nfound = lg_find_waiters(view->graph, found, 0, &view->live, &view->clock);
+	lg_graph_walk(view->graph, view->tracks, &view->clock, &view->server,
+				  found, nfound, 0);
+	view->looked = true;
+
+	for (int i = 0; i < view->graph->nactive; i++)
+		lg_know(view->graph, &view->graph->nodes[view->graph->active[i]]);
+
+	/* The worker may know that it has been so for longer. */
+	LWLockAcquire(lg_shared->lock, LW_SHARED);
+	for (int i = 0; i < view->graph->nactive; i++)
+	{
+		LgNode	   *node = &view->graph->nodes[view->graph->active[i]];
+		LgSlot	   *slot = &lg_shared->slots[view->graph->active[i]];
+
+		if (node->blocking_since == LG_NEVER)
+			continue;
+		if (slot->measured_pid == lg_occupant(view->graph->active[i], node->pid) &&
+			view->clock.now - slot->measured_at < MEASURE_IS_RECENT &&
+			slot->blocking_since != LG_NEVER)
+		{
+			node->blocking_since = node->root_since = slot->blocking_since;
+			if (node->known->idle_since != LG_NEVER)
+				node->known->idle_since = Min(node->known->idle_since, slot->idle_since);
+		}
+	}
+	LWLockRelease(lg_shared->lock);
+	return view;
+}
+
+/*
+ * How many sessions wait for a node, and how long the longest of them has
+ * waited, in ns.  Leaves the steps of the traversal in the graph.
+ */
+void
+lg_count_blocked(LgView *view, int node, int *blocked, int64 *longest)
+{
+	LgGraph    *graph = view->graph;
+
+	*blocked = 0;
+	*longest = 0;
+	if (!view->looked || lg_node(graph, node) == NULL)
+		return;
+	*blocked = lg_downstream(graph, node);
+	for (int i = 1; i <= *blocked; i++)
+	{
+		const LgNode *waiting = &graph->nodes[graph->steps[i].node];
+
+		*longest = Max(*longest, view->clock.now -
+					   lg_longest_wait(graph, waiting)->since);
+	}
+}

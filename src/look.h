@@ -1,0 +1,42 @@
+/*-------------------------------------------------------------------------
+ *
+ * look.h
+ *		What one look at the server sees.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOCKGUARD_LOOK_H
+#define LOCKGUARD_LOOK_H
+
+#include "clock.h"
+#include "session.h"
+#include "types.h"
+#include "waitgraph.h"
+
+/* All that judging and drawing see. */
+typedef struct LgView
+{
+	LgClock		clock;
+	LgGraph    *graph;			/* of this scan's look */
+	bool		looked;			/* false: nobody waits long enough to matter */
+	LgTrack    *tracks;			/* one per PGPROC */
+	LgLive		live;			/* of this scan */
+	LgValues	server;			/* the server's own settings */
+	int			smallest[LG_NUM_LIMITS];	/* smallest value anybody has; 0 = off */
+	int64	   *scratch;		/* one per PGPROC */
+} LgView;
+
+/* A session as a limit sees it. */
+typedef struct LgSubject
+{
+	const LgSession *session;
+	const LgValues *values;
+	LgTrack    *track;
+	const LgNode *node;			/* NULL if it neither waits nor blocks */
+	bool		again;			/* it has been signalled for this before */
+} LgSubject;
+
+extern LgView *lg_look(void);
+extern void lg_count_blocked(LgView *view, int node, int *blocked, int64 *longest);
+
+#endif							/* LOCKGUARD_LOOK_H */

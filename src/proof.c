@@ -1,0 +1,384 @@
+/*-------------------------------------------------------------------------
+ *
+ * proof.c
+ *		Proves a verdict again, and sends the signal: the only kill().
+ *
+ * A verdict rests on copies that may be out of date by now.  So whoever is
+ * about to be signalled is proved to be in the way once more, under the lock
+ * that keeps it so: the partition lock of the contended lock (nobody can
+ * release a lock or leave its queue without that, so the process cannot end
+ * either, and its pid cannot be anybody else's).  The signal is sent before
+ * that lock is released.  In between nothing is allocated or logged.
+ *
+ * For limits that have nothing to do with a lock, ProcArrayLock keeps the
+ * process there, and commits wait for the signaller (see commit_begins() in victim.c).  No
+ * lock keeps a statement from ending, though: as with pg_cancel_backend(), the
+ * next one of the session may be hit if it begins within the microseconds
+ * between the proof and the signal.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "miscadmin.h"
+#include "replication/syncrep.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "brakes.h"
+#include "clock.h"
+#include "compat.h"
+#include "debug.h"
+#include "judge.h"
+#include "limit.h"
+#include "proof.h"
+#include "session.h"
+#include "shared.h"
+#include "types.h"
+#include "waitgraph.h"
+
+/* The contended lock of some evidence; its waiter may be gone meanwhile. */
+static bool
+waiter_is_there(const LgEvidence *evidence)
+{
+	PGPROC	   *waiter = &ProcGlobal->allProcs[evidence->waiter_procno];
+	LOCK	   *lock = waiter->waitLock;
+	TimestampTz start = (TimestampTz) pg_atomic_read_u64(&waiter->waitStart);
+
+	return lock != NULL && waiter->pid == evidence->waiter_pid &&
+		memcmp(&lock->tag, &evidence->tag, sizeof(LOCKTAG)) == 0 &&
+		(evidence->waiter_start == 0 || start == evidence->waiter_start);
+}
+
+/*
+ * Does the process of the evidence block the waiter still?  The caller holds
+ * the partition lock of the tag.
+ */
+static bool
+still_blocks(const LgEvidence *evidence)
+{
+	PGPROC	   *waiter = &ProcGlobal->allProcs[evidence->waiter_procno];
+	PGPROC	   *blocker = &ProcGlobal->allProcs[evidence->procno];
+	LOCKMASK	conflicts;
+
+	if (!waiter_is_there(evidence) || blocker->pid != evidence->pid)
+		return false;
+	conflicts = GetLockTagsMethodTable(&evidence->tag)->conflictTab[waiter->waitLockMode];
+
+	if (evidence->kind == LG_HOLDER)
+	{
+		LOCK	   *lock = waiter->waitLock;
+
+		for (PROCLOCK *proclock = lg_first_proclock(lock); proclock != NULL;
+			 proclock = lg_next_proclock(lock, proclock))
+			if (proclock->tag.myProc == blocker)
+				return (proclock->holdMask & conflicts) != 0;
+	}
+	else
+	{
+		LOCK	   *lock = waiter->waitLock;
+
+		for (PGPROC *queued = lg_first_waiter(lock);
+			 queued != NULL && queued != waiter;
+			 queued = lg_next_waiter(lock, queued))
+			if (queued == blocker)
+				return (LOCKBIT_ON(queued->waitLockMode) & conflicts) != 0;
+	}
+	return false;
+}
+
+/*
+ * The wait in whose way the session of a verdict is as a holder; 0 if there is
+ * none, or it cannot be told from another.  While that wait lasts, nobody can
+ * let go of the lock and take it again (unless the deadlock detector moves him
+ * ahead in the queue: then he is in the way as well).  So if the session has
+ * begun another transaction meanwhile, the lock is the session's, and not that
+ * transaction is to blame, but the session.
+ */
+TimestampTz
+lg_held_against(const LgVerdict *verdict)
+{
+	return verdict->proof == LG_PROVE_BLOCKS &&
+		verdict->evidence.kind == LG_HOLDER &&
+		verdict->evidence.procno == verdict->session.procno ?
+		verdict->evidence.waiter_start : 0;
+}
+
+/*
+ * Do those that the verdict counts wait for the victim still, directly or
+ * through others that do?  The caller holds the partition locks of all tags.
+ */
+static bool
+links_hold(const LgVerdict *verdict)
+{
+	int			found = 0;
+
+	for (int i = 0; i < verdict->nlinks && found < verdict->needed; i++)
+	{
+		LgLink	   *link = &verdict->links[i];
+
+		link->holds = (link->parent < 0 || verdict->links[link->parent].holds) &&
+			still_blocks(&link->evidence);
+		if (link->holds && link->counts)
+			found++;
+	}
+	return found >= verdict->needed;
+}
+
+/*
+ * Is it the same process, in the same transaction, doing the same as when it
+ * was judged?  "now" is the victim as it has just been read; the caller holds a
+ * lock that keeps the process there, and has proved what is said of others.
+ * Its transaction may be another one than was judged, if it is to blame for a
+ * lock of the session.
+ */
+static bool
+is_same(const LgVerdict *verdict, const LgSession *now)
+{
+	const LgSession *then = &verdict->session;
+
+	if (now->pid != then->pid || now->kind != then->kind ||
+		now->session_start != then->session_start || lg_in_transit(now) ||
+		(now->lxid != then->lxid && lg_held_against(verdict) == 0))
+		return false;
+	if (verdict->limit == LG_MAX_XMIN_AGE &&
+		(now->xmin != then->xmin || now->xid != then->xid))
+		return false;
+	if (verdict->proof == LG_PROVE_STATEMENT)
+		return now->state == then->state && now->stmt_start == then->stmt_start &&
+			(now->state != STATE_DISABLED ||
+			 now->wait_event != WAIT_EVENT_CLIENT_READ);
+	if (verdict->by_hand || verdict->escalation)
+		return true;
+	if (verdict->idle)
+		return now->state == then->state && now->state_start == then->state_start &&
+			now->stmt_start == then->stmt_start &&
+			(lg_state_is_idle(now) ||
+			 (now->wait_event == then->wait_event && now->progress == then->progress));
+	if (verdict->unreachable && lg_cancel_reaches(now))
+		return false;
+	return !verdict->root || !now->waiting;
+}
+
+/*
+ * The tag of the lock that a process waits for; false if it waits for none.
+ * Reads without a lock.  What is found may be over by now: the caller takes the
+ * tag's partition lock and asks waits_still().
+ */
+static bool
+read_wait(PGPROC *proc, LOCK **lock, LOCKTAG *tag)
+{
+	*lock = ((volatile PGPROC *) proc)->waitLock;
+	if (*lock == NULL)
+		return false;
+	/* Memory of the lock table is never unmapped. */
+	memcpy(tag, &(*lock)->tag, sizeof(LOCKTAG));
+	return true;
+}
+
+/* Does it wait for that lock still?  The caller holds the tag's partition lock. */
+static bool
+waits_still(PGPROC *proc, LOCK *lock, const LOCKTAG *tag)
+{
+	return ((volatile PGPROC *) proc)->waitLock == lock &&
+		memcmp(&lock->tag, tag, sizeof(LOCKTAG)) == 0;
+}
+
+/* Send a signal as pg_terminate_backend() does; false if the system refuses. */
+static bool
+send_signal(int pid, int sig)
+{
+	if (LG_DEBUG_FAILS("kill"))
+		return false;
+#ifdef HAVE_SETSID
+	return kill(-pid, sig) == 0;
+#else
+	return kill(pid, sig) == 0;
+#endif
+}
+
+/* The partition of the lock manager that some evidence is about. */
+static inline int
+partition_of(const LgEvidence *evidence)
+{
+	return LockHashPartition(LockTagHashCode(&evidence->tag));
+}
+
+/*
+ * Take partition locks of the lock manager, shared, always in their order, as
+ * PostgreSQL does.  Returns when the first one was taken (monotonic ns).
+ */
+static int64
+lock_partitions(const bool *partitions)
+{
+	int64		start = 0;
+
+	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
+		if (partitions[i])
+		{
+			LWLockAcquire(LockHashPartitionLockByIndex(i), LW_SHARED);
+			if (start == 0)
+				start = lg_now();
+		}
+	return start;
+}
+
+/* Release them, and count how long they were held. */
+static void
+unlock_partitions(const bool *partitions, int64 start)
+{
+	int64		held = start == 0 ? 0 : lg_now() - start;
+
+	for (int i = NUM_LOCK_PARTITIONS - 1; i >= 0; i--)
+		if (partitions[i])
+			LWLockRelease(LockHashPartitionLockByIndex(i));
+	lg_note_partition_lock_time(held);
+}
+
+/*
+ * Prove the verdict and, only then, leave the reason with the victim and send
+ * the signal.  *acted_at is the time just before the signal.  "reason" may be
+ * NULL, if it has been left with a signal that is repeated.
+ *
+ * A session that commits is not signalled, unless it waits for a heavyweight
+ * lock: NOTIFY takes one in the middle of COMMIT, and an error there still
+ * undoes the transaction.  While we have that lock's partition, the session
+ * can neither get the lock nor go on.
+ *
+ * Takes LgShared->lock, exclusive; then the partition locks of the locks
+ * concerned, in order, shared.  For a limit that has nothing to do with a lock,
+ * and a victim that waits for none, ProcArrayLock instead, shared: either keeps
+ * the process there.
+ */
+LgOutcome
+lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
+					TimestampTz *acted_at)
+{
+	PGPROC	   *victim = &ProcGlobal->allProcs[verdict->session.procno];
+	LgSlot	   *slot = lg_slot(verdict->session.procno);
+	bool		partitions[NUM_LOCK_PARTITIONS] = {false};
+	bool		by_lock = verdict->proof == LG_PROVE_BLOCKS ||
+		verdict->proof == LG_PROVE_WAITS;
+	LgOutcome		outcome = LG_NOT_PROVED;
+	LOCK	   *awaited;
+	LOCKTAG		awaited_tag;
+	bool		waits;
+	bool		proved;
+	int64		locked;
+
+	if (slot == NULL)
+		return LG_NOT_PROVED;
+
+	if (by_lock)
+	{
+		partitions[partition_of(&verdict->evidence)] = true;
+		if (verdict->waits)
+			partitions[partition_of(&verdict->wait)] = true;
+		for (int i = 0; i < verdict->nlinks; i++)
+			partitions[partition_of(&verdict->links[i].evidence)] = true;
+	}
+	waits = read_wait(victim, &awaited, &awaited_tag);
+	if (waits)
+		partitions[LockHashPartition(LockTagHashCode(&awaited_tag))] = true;
+
+	/* Nothing is waited for with a partition lock in hand but the next one. */
+	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
+	locked = lock_partitions(partitions);
+	waits = waits && waits_still(victim, awaited, &awaited_tag);
+	if (!by_lock && !waits)
+	{
+		unlock_partitions(partitions, locked);
+		locked = 0;
+		LWLockAcquire(ProcArrayLock, LW_SHARED);
+	}
+
+	switch (verdict->proof)
+	{
+		case LG_PROVE_BLOCKS:
+			proved = still_blocks(&verdict->evidence) &&
+				(!verdict->waits || waiter_is_there(&verdict->wait)) &&
+				links_hold(verdict);
+			break;
+		case LG_PROVE_WAITS:
+			proved = waiter_is_there(&verdict->evidence);
+			break;
+		default:
+			proved = true;
+			break;
+	}
+
+	if (proved)
+	{
+		LgSession	now;
+
+		/* See commit_begins(): either we see it commit, or it waits for us. */
+		pg_atomic_fetch_add_u32(&slot->signalling, 1);
+		pg_memory_barrier();
+		lg_read_session(verdict->session.procno, &now);
+		LG_DEBUG_POINT("in_proof");
+		if (!is_same(verdict, &now))
+			outcome = LG_NOT_PROVED;
+		else if (now.committing && !waits)
+			outcome = now.dropping ? LG_IS_DROPPING : LG_IS_COMMITTING;
+		else if (!verdict->by_hand && lg_is_exempt(&verdict->session))
+			outcome = LG_IS_EXEMPT;
+		else if (!verdict->by_hand && lg_shared->paused_until > lg_now())
+			outcome = LG_IS_PAUSED;
+		else
+		{
+			LgReason	before = slot->reason;
+
+			if (reason != NULL)
+			{
+				reason->lxid = now.lxid;
+				lg_leave_reason(verdict->session.procno, reason);
+			}
+			*acted_at = GetCurrentTimestamp();
+			outcome = send_signal(verdict->session.pid, sig) ? LG_SIGNALLED : LG_KILL_FAILED;
+
+			/* A signal that another sends later must not be explained by this. */
+			if (outcome == LG_KILL_FAILED && reason != NULL)
+				lg_put_reason(verdict->session.procno, &before);
+		}
+		pg_atomic_fetch_sub_u32(&slot->signalling, 1);
+	}
+
+	if (!by_lock && !waits)
+		LWLockRelease(ProcArrayLock);
+	else
+		unlock_partitions(partitions, locked);
+	LWLockRelease(lg_shared->lock);
+	return outcome;
+}
+
+/*
+ * Let what is just being done to any of these sessions, or by them to prepared
+ * transactions, be done: once this returns true, nothing is done that was
+ * judged before what the caller has just forbidden.  A rollback that waits for
+ * a standby has been written.  False if that takes longer than "most" ns.
+ */
+bool
+lg_wait_for_signals(LgSlot *slots, int n, int64 most)
+{
+	int64		start = lg_now();
+
+	pg_memory_barrier();
+	for (int i = 0; i < n; i++)
+	{
+		volatile PGPROC *proc = &ProcGlobal->allProcs[&slots[i] - lg_shared->slots];
+
+		while (pg_atomic_read_u32(&slots[i].signalling) != 0 &&
+			   proc->syncRepState == SYNC_REP_NOT_WAITING)
+		{
+			if (lg_now() - start > most)
+				return false;
+			CHECK_FOR_INTERRUPTS();
+			pg_usleep(10);
+		}
+	}
+	return true;
+}
