@@ -28,3 +28,12 @@ include $(PGXS)
 # PGXS resets PROVE_FLAGS, and follows headers only where PostgreSQL was built with --enable-depend.
 PROVE_FLAGS += -I test/lib
 $(OBJS): $(wildcard src/*.h)
+
+# The files of src/ from the bottom up: each includes only what stands above it in this list.  Fails if
+# some include each other in a circle.
+include-graph:
+	@awk -F '"' '/^#include "/ && (getline line <("src/" $$2)) >= 0 { below = $$2; above = FILENAME; \
+		sub(/\.h$$/, "", below); sub(/.*\//, "", above); sub(/\.[ch]$$/, "", above); \
+		if (above != below) print below, above }' src/*.c src/*.h | tsort
+
+.PHONY: include-graph

@@ -15,8 +15,39 @@
 #include "session.h"
 #include "settings.h"
 #include "shared.h"
-#include "text.h"
 #include "types.h"
+
+/* The result that is recorded of that; LG_PENDING for LG_NO_BRAKE. */
+LgResult
+lg_brake_result(LgBrake brake)
+{
+	switch (brake)
+	{
+		case LG_NO_BRAKE:
+			return LG_PENDING;
+		case LG_BRAKE_KIND:
+		case LG_BRAKE_COMMITTING:
+		case LG_BRAKE_DROPPING:
+			return LG_PROTECTED;
+		case LG_BRAKE_EXEMPT_SETTING:
+		case LG_BRAKE_EXEMPT:
+			return LG_EXEMPTED;
+		case LG_BRAKE_ACTION_LOG:
+		case LG_BRAKE_ACTION_CANCEL:
+		case LG_BRAKE_PREPARED_ACTION_LOG:
+		case LG_BRAKE_DRY_RUN:
+		case LG_BRAKE_PAUSED:
+			return LG_LOGGED;
+		case LG_BRAKE_CAP:
+			return LG_SUPPRESSED;
+		case LG_BRAKE_RELEASED:
+		case LG_BRAKE_CHANGED:
+			return LG_SELF_RESOLVED;
+		case LG_BRAKE_FAILED:
+			break;
+	}
+	return LG_FAILED;
+}
 
 /* Is it exempt for a time, by exempt()?  Reads without the lock. */
 bool
@@ -29,41 +60,33 @@ lg_is_exempt(const LgSession *session)
 		slot->exempt_until > lg_now();
 }
 
-/*
- * May this session be signalled at all?  LG_PENDING if so; else LG_PROTECTED
- * or LG_EXEMPTED with the reason.
- */
-LgResult
-lg_may_signal(const LgSession *session, const LgValues *values,
-			  const char **reason)
+/* May this session be signalled at all?  Reads without the lock. */
+LgBrake
+lg_session_brake(const LgSession *session, const LgValues *values)
 {
-	*reason = NULL;
 	if (session->kind != LG_KIND_CLIENT)
-	{
-		*reason = lg_kind_text(session->kind);
-		return LG_PROTECTED;
-	}
+		return LG_BRAKE_KIND;
 	if (values->value[LG_EXEMPT])
-	{
-		*reason = "lockguard.exempt is on";
-		return LG_EXEMPTED;
-	}
+		return LG_BRAKE_EXEMPT_SETTING;
 	if (lg_is_exempt(session))
-	{
-		*reason = "exempt for a time by lockguard.exempt()";
-		return LG_EXEMPTED;
-	}
+		return LG_BRAKE_EXEMPT;
 
 	/*
 	 * Last, as it is over in a moment, and the others are not.  One that waits
 	 * for a lock in the middle of its commit can still be undone.
 	 */
 	if (session->committing && !session->waiting)
-	{
-		*reason = lg_committing_text(session->dropping);
-		return LG_PROTECTED;
-	}
-	return LG_PENDING;
+		return session->dropping ? LG_BRAKE_DROPPING : LG_BRAKE_COMMITTING;
+	return LG_NO_BRAKE;
+}
+
+/* Does lockguard only judge now?  "now" is monotonic, in ns. */
+LgBrake
+lg_standing_brake(int64 now)
+{
+	if (lg_dry_run)
+		return LG_BRAKE_DRY_RUN;
+	return lg_shared->paused_until > now ? LG_BRAKE_PAUSED : LG_NO_BRAKE;
 }
 
 /*
@@ -73,8 +96,8 @@ lg_may_signal(const LgSession *session, const LgValues *values,
  * A quarter is kept for limits on blockers: else those who time out one by one,
  * or mean to, would keep whoever is in their way from being removed.
  */
-bool
-lg_cap_allows(int64 now, int limit)
+static bool
+cap_allows(int64 now, int limit)
 {
 	static bool warned[2] = {false};
 	LgShared   *shared = lg_shared;
@@ -101,6 +124,21 @@ lg_cap_allows(int64 now, int limit)
 				 errdetail("Only limits on blockers may signal anybody until the minute allows more.")));
 	warned[blocks] = true;
 	return false;
+}
+
+/*
+ * May the worker act now because of that limit?  Logs when the cap is reached.
+ * The worker only; to be asked again under LgShared->lock, as pause() may come
+ * in between.
+ */
+LgBrake
+lg_server_brake(int64 now, int limit)
+{
+	LgBrake		brake = lg_standing_brake(now);
+
+	if (brake == LG_NO_BRAKE && !cap_allows(now, limit))
+		brake = LG_BRAKE_CAP;
+	return brake;
 }
 
 /* Count a signal for that.  Only the worker does; it is kept over an error. */

@@ -9,7 +9,9 @@
  */
 #include "postgres.h"
 
+#include "clock.h"
 #include "debug.h"
+#include "settings.h"
 
 #ifdef LOCKGUARD_DEBUG
 
@@ -24,9 +26,6 @@
 #include "storage/pmsignal.h"
 #include "utils/builtins.h"
 #include "utils/wait_event.h"
-
-#include "clock.h"
-#include "settings.h"
 
 int64		lg_debug_waited = 0;
 void		(*lg_debug_reload) (void) = NULL;

@@ -45,8 +45,9 @@
  * one episode, however many transactions it runs meanwhile.
  */
 static bool
-told_before(LgView *view, const LgVerdict *verdict, LgResult result)
+recorded_before(LgView *view, const LgVerdict *verdict, LgBrake brake)
 {
+	LgResult	result = lg_brake_result(brake);
 	LgTold	   *told;
 	const LgSession *session = &verdict->session;
 	TimestampTz wait = lg_held_against(verdict);
@@ -57,9 +58,9 @@ told_before(LgView *view, const LgVerdict *verdict, LgResult result)
 		return false;
 	told = &view->tracks[session->procno].told[verdict->limit];
 	if (verdict->proof == LG_PROVE_WAITS)
-		since = verdict->evidence.waiter_start;
-	else if (verdict->waits && verdict->preempted_for == 0)
-		since = verdict->wait.waiter_start;
+		since = verdict->still.evidence.waiter_start;
+	else if (verdict->still.waits && verdict->preempted_for == 0)
+		since = verdict->still.wait.waiter_start;
 	else if (verdict->proof == LG_PROVE_STATEMENT)
 		since = session->stmt_start;
 	else if (verdict->proof == LG_PROVE_STATE ||
@@ -77,6 +78,16 @@ told_before(LgView *view, const LgVerdict *verdict, LgResult result)
 	told->since = since;
 	told->wait = wait;
 	return before;
+}
+
+/* Say in a row why nothing is done, or that it is not known yet what comes of it. */
+static void
+set_brake(LgAction *action, LgBrake brake, LgKind kind)
+{
+	const char *text = lg_brake_text(brake, kind);
+
+	action->result = lg_brake_result(brake);
+	strlcpy(action->reason, text ? text : "", sizeof(action->reason));
 }
 
 /*
@@ -121,9 +132,7 @@ lg_describe(LgView *view, const LgVerdict *verdict, const LgRequest *request,
 	if (request)
 		strlcpy(NameStr(action->requested_by), request->user_name, NAMEDATALEN);
 	action->action = verdict->action;
-	action->result = verdict->result;
-	if (verdict->reason)
-		strlcpy(action->reason, verdict->reason, sizeof(action->reason));
+	set_brake(action, verdict->brake, session->kind);
 	action->released_after = -1;
 	action->longest_wait = verdict->longest_wait / 1000;
 	action->blocked_sessions = verdict->blocked_sessions;
@@ -149,9 +158,9 @@ lg_describe(LgView *view, const LgVerdict *verdict, const LgRequest *request,
 	action->open.state_start = session->state_start;
 	action->open.limit = verdict->limit;
 	action->open.action = verdict->action;
-	if (verdict->proof == LG_PROVE_WAITS || verdict->waits)
+	if (verdict->proof == LG_PROVE_WAITS || verdict->still.waits)
 	{
-		const LgEvidence *wait = verdict->waits ? &verdict->wait : &verdict->evidence;
+		const LgEvidence *wait = verdict->still.waits ? &verdict->still.wait : &verdict->still.evidence;
 
 		action->open.wait_procno = wait->procno;
 		action->open.wait_start = wait->waiter_start;
@@ -283,16 +292,6 @@ lg_write_log(const LgLogTexts *texts, const LgAction *action)
 			 errhidestmt(true), errhidecontext(true)));
 }
 
-/* Make the texts of a log message and write it. */
-void
-lg_log_action(LgView *view, const LgVerdict *verdict, const LgAction *action)
-{
-	LgLogTexts	texts;
-
-	lg_log_texts(view, verdict, action, &texts);
-	lg_write_log(&texts, action);
-}
-
 /* Count a signal that was sent so many ns after the limit was passed. */
 static void
 count_lateness(int64 lateness)
@@ -311,81 +310,40 @@ count_lateness(int64 lateness)
 }
 
 /*
- * Carry out a verdict and record it.  "request" is NULL unless this was asked
- * for by hand.  Returns true if a signal was sent; *sent then says which, to be
- * followed.  It may be NULL.
- *
- * With a request, nothing is allocated or logged here, so that nothing can
- * fail between the signals to several sessions.  The caller has filled the row
- * in with lg_describe(); what has come of it is added, and the caller writes
- * the log message.
+ * Record what has come of a verdict, in a row that lg_describe() has filled in,
+ * and log it.  Returns the row's id.
  */
-bool
-lg_act(LgView *view, const LgVerdict *verdict, const LgRequest *request,
-	   LgOpen *sent)
+static int64
+record_and_log(LgView *view, const LgVerdict *verdict, LgAction *action)
+{
+	LgLogTexts	texts;
+
+	if (action->acted_at == 0)
+		action->acted_at = GetCurrentTimestamp();
+	lg_record_action(action);
+	lg_log_texts(view, verdict, action, &texts);
+	lg_write_log(&texts, action);
+	return action->action_id;
+}
+
+/*
+ * Record and log a verdict that no signal is sent for.  Returns the row's id.
+ */
+int64
+lg_record_verdict(LgView *view, const LgVerdict *verdict)
 {
 	LgAction	action;
+
+	lg_describe(view, verdict, NULL, &action);
+	action.dry_run = verdict->brake == LG_BRAKE_DRY_RUN;
+	return record_and_log(view, verdict, &action);
+}
+
+/* What the victim of a verdict is told; "request" as for lg_carry_out(). */
+static LgReason
+reason_for(const LgVerdict *verdict, const LgRequest *request)
+{
 	LgReason	reason = {0};
-	LgOutcome		outcome;
-
-	/* Nothing to be done, or only to be said once. */
-	if (verdict->result != LG_PENDING)
-	{
-		if (told_before(view, verdict, verdict->result))
-			return false;
-		if (request)
-			action = *request->action;
-		else
-			lg_describe(view, verdict, request, &action);
-		action.acted_at = GetCurrentTimestamp();
-		lg_record_action(&action);
-		if (request)
-			*request->action = action;
-		else
-			lg_log_action(view, verdict, &action);
-		return false;
-	}
-
-	if (!request)
-	{
-		LgResult	instead = LG_PENDING;
-		const char *why = NULL;
-
-		if (lg_dry_run)
-		{
-			instead = LG_LOGGED;
-			why = "lockguard.dry_run is on";
-		}
-		else if (lg_shared->paused_until > view->clock.now)
-		{
-			instead = LG_LOGGED;
-			why = "paused by lockguard.pause()";
-		}
-		else if (!lg_cap_allows(view->clock.now, verdict->limit))
-		{
-			instead = LG_SUPPRESSED;
-			why = "lockguard.max_actions_per_minute is reached";
-		}
-		if (instead != LG_PENDING)
-		{
-			if (told_before(view, verdict, instead))
-				return false;
-			lg_describe(view, verdict, request, &action);
-			action.result = instead;
-			action.dry_run = lg_dry_run;
-			strlcpy(action.reason, why, sizeof(action.reason));
-			action.acted_at = GetCurrentTimestamp();
-			lg_record_action(&action);
-			lg_log_action(view, verdict, &action);
-			return false;
-		}
-	}
-
-	if (request)
-		action = *request->action;
-	else
-		lg_describe(view, verdict, request, &action);
-	LG_DEBUG_POINT("before_signal");
 
 	reason.pid = verdict->session.pid;
 	reason.session_start = verdict->session.session_start;
@@ -400,74 +358,99 @@ lg_act(LgView *view, const LgVerdict *verdict, const LgRequest *request,
 	reason.measured = verdict->measured;
 	reason.other_pid = verdict->preempted_for;
 	reason.requested_by_pid = request ? request->pid : 0;
-
-	/* Not under the locks: this asks the operating system. */
-	if (verdict->idle && !lg_state_is_idle(&verdict->session) &&
-		lg_client_has_moved(&view->tracks[verdict->session.procno], &verdict->session))
-		outcome = LG_NOT_PROVED;
-	else
-		outcome = lg_prove_and_signal(verdict,
-								   verdict->action == LG_DO_CANCEL ? SIGINT : SIGTERM,
-								   &reason, &action.acted_at);
-	action.open.acted_at = action.open.repeated_at = lg_now();
-	if (outcome != LG_SIGNALLED)
-	{
-		action.acted_at = GetCurrentTimestamp();
-		if (outcome == LG_NOT_PROVED)
-		{
-			action.result = LG_SELF_RESOLVED;
-			strlcpy(action.reason,
-					verdict->proof == LG_PROVE_BLOCKS || verdict->proof == LG_PROVE_WAITS ?
-					"it was out of the way already" :
-					"it was doing something else already", sizeof(action.reason));
-		}
-		else if (outcome == LG_IS_COMMITTING || outcome == LG_IS_DROPPING)
-		{
-			action.result = LG_PROTECTED;
-			strlcpy(action.reason, lg_committing_text(outcome == LG_IS_DROPPING),
-					sizeof(action.reason));
-		}
-		else if (outcome == LG_IS_EXEMPT)
-		{
-			action.result = LG_EXEMPTED;
-			strlcpy(action.reason, "exempt for a time by lockguard.exempt()", sizeof(action.reason));
-		}
-		else if (outcome == LG_IS_PAUSED)
-		{
-			action.result = LG_LOGGED;
-			strlcpy(action.reason, "paused by lockguard.pause()", sizeof(action.reason));
-		}
-		else
-		{
-			action.result = LG_FAILED;
-			strlcpy(action.reason, "the signal could not be sent", sizeof(action.reason));
-		}
-		action.action = LG_DO_LOG;
-		if (told_before(view, verdict, action.result))
-			return false;
-	}
-
-	lg_record_action(&action);
-	if (outcome == LG_SIGNALLED)
-	{
-		LgContention more = {0};
-
-		more.datid = verdict->session.datid;
-		more.userid = verdict->session.userid;
-		more.query_id = verdict->session.query_id;
-		more.actions = 1;
-		lg_count_contention(&more);
-	}
-	if (outcome == LG_SIGNALLED && verdict->passed_at != 0 && !verdict->escalation)
-		count_lateness(action.open.acted_at - verdict->passed_at);
-	if (outcome == LG_SIGNALLED && !request)
-		lg_cap_count(view->clock.now);
-	if (outcome == LG_SIGNALLED && sent != NULL)
-		*sent = action.open;
-	if (request)
-		*request->action = action;
-	else
-		lg_log_action(view, verdict, &action);
-	return outcome == LG_SIGNALLED;
+	return reason;
 }
 
+/* Prove a verdict and send its signal; see lg_prove_and_signal(). */
+static LgBrake
+signal_victim(LgView *view, const LgVerdict *verdict, const LgRequest *request,
+			  TimestampTz *acted_at)
+{
+	const LgSession *session = &verdict->session;
+	LgReason	reason = reason_for(verdict, request);
+
+	/* Not under the locks: this asks the operating system. */
+	if (verdict->still.idle && !lg_state_is_idle(session) &&
+		lg_client_has_moved(&view->tracks[session->procno], session))
+		return lg_not_proved(verdict);
+	return lg_prove_and_signal(verdict, verdict->action == LG_DO_CANCEL ? SIGINT : SIGTERM,
+							   &reason, acted_at);
+}
+
+/* Count a signal that was sent at that time (monotonic ns) in the statistics. */
+static void
+count_signal(const LgVerdict *verdict, int64 sent_at)
+{
+	LgContention more = {0};
+
+	more.datid = verdict->session.datid;
+	more.userid = verdict->session.userid;
+	more.query_id = verdict->session.query_id;
+	more.actions = 1;
+	lg_count_contention(&more);
+	if (verdict->passed_at != 0 && !verdict->escalation)
+		count_lateness(sent_at - verdict->passed_at);
+}
+
+/*
+ * Carry out a verdict: signal its session, if nothing keeps lockguard from it,
+ * and record what has come of it; the same once only, if no signal was sent.
+ * Returns true if one was; *sent then says which, to be followed.
+ *
+ * A verdict that was asked for by hand comes with a request.  Then nothing is
+ * allocated or logged here, so that nothing can fail between the signals to
+ * several sessions.  The caller has filled the row in with lg_describe(); what
+ * has come of it is added, and the caller writes the log message.
+ */
+bool
+lg_carry_out(LgView *view, const LgVerdict *verdict, const LgRequest *request,
+			 LgOpen *sent)
+{
+	LgAction	action;
+	LgBrake		brake = verdict->brake;
+
+	if (brake == LG_NO_BRAKE && !request)
+		brake = lg_server_brake(view->clock.now, verdict->limit);
+	if (brake != LG_NO_BRAKE && recorded_before(view, verdict, brake))
+		return false;
+
+	if (request)
+		action = *request->action;
+	else
+		lg_describe(view, verdict, NULL, &action);
+	action.dry_run = brake == LG_BRAKE_DRY_RUN;
+
+	if (brake == LG_NO_BRAKE)
+	{
+		LG_DEBUG_POINT("before_signal");
+		brake = signal_victim(view, verdict, request, &action.acted_at);
+		action.open.acted_at = action.open.repeated_at = lg_now();
+		if (brake != LG_NO_BRAKE)
+		{
+			action.action = LG_DO_LOG;
+			action.acted_at = 0;
+			if (recorded_before(view, verdict, brake))
+				return false;
+		}
+	}
+	set_brake(&action, brake, verdict->session.kind);
+
+	if (brake == LG_NO_BRAKE && !request)
+		lg_cap_count(view->clock.now);
+	if (request)
+	{
+		if (action.acted_at == 0)
+			action.acted_at = GetCurrentTimestamp();
+		lg_record_action(&action);
+		*request->action = action;
+	}
+	else
+		record_and_log(view, verdict, &action);
+	if (brake != LG_NO_BRAKE)
+		return false;
+
+	count_signal(verdict, action.open.acted_at);
+	if (sent != NULL)
+		*sent = action.open;
+	return true;
+}

@@ -28,14 +28,13 @@ typedef struct LgLogTexts
 	char	   *facts;			/* its query and the lock tree; may be empty */
 } LgLogTexts;
 
-extern bool lg_act(LgView *view, const LgVerdict *verdict, const LgRequest *request,
-				   LgOpen *sent);
+extern bool lg_carry_out(LgView *view, const LgVerdict *verdict, const LgRequest *request,
+						 LgOpen *sent);
+extern int64 lg_record_verdict(LgView *view, const LgVerdict *verdict);
 extern void lg_describe(LgView *view, const LgVerdict *verdict,
 						const LgRequest *request, LgAction *action);
 extern void lg_log_texts(LgView *view, const LgVerdict *verdict,
 						 const LgAction *action, LgLogTexts *texts);
 extern void lg_write_log(const LgLogTexts *texts, const LgAction *action);
-extern void lg_log_action(LgView *view, const LgVerdict *verdict,
-						  const LgAction *action);
 
 #endif							/* LOCKGUARD_ENFORCE_H */

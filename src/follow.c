@@ -24,7 +24,6 @@
 #include "record.h"
 #include "session.h"
 #include "settings.h"
-#include "shared.h"
 #include "types.h"
 #include "waitgraph.h"
 
@@ -242,118 +241,142 @@ still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
 		verdict->limit = LG_NO_LIMIT;
 		verdict->action = open->action;
 		verdict->by_hand = true;
-		verdict->result = lg_may_signal(&node->known->session, &node->known->values, &verdict->reason);
+		verdict->brake = lg_session_brake(&node->known->session, &node->known->values);
 		verdict->proof = LG_PROVE_BLOCKS;
-		verdict->evidence = lg_evidence(view->graph, node);
+		verdict->still.evidence = lg_evidence(view->graph, node);
 		*over = true;
 	}
 	return true;
 }
 
 /*
- * See what has come of the signals that are open: released, to be escalated,
- * or unresponsive.  Escalations are carried out here.
+ * Terminate a session that a cancel has not helped with.  Returns true if the
+ * signal was sent, and is followed from now on.
+ */
+static bool
+escalate(LgView *view, LgFollow *list, const LgOpen *open, LgVerdict *verdict)
+{
+	LgOpen		signal;
+
+	if (verdict->brake == LG_NO_BRAKE)
+	{
+		verdict->action = LG_DO_TERMINATE;
+		verdict->escalation = true;
+		verdict->still.idle = verdict->still.unreachable = false;
+	}
+	if (!lg_carry_out(view, verdict, NULL, &signal))
+		return false;
+	(void) lg_follow_add(view, list, &signal);
+	lg_record_result(open->action_id, LG_ESCALATED, -1);
+	return true;
+}
+
+/* Record and log that a session has not reacted to a signal for too long. */
+static void
+becomes_unresponsive(LgOpen *open, int64 now)
+{
+	open->unresponsive = true;
+	open->repeated_at = now;
+	lg_record_result(open->action_id, LG_UNRESPONSIVE, -1);
+	ereport(WARNING,
+			(open->action == LG_DO_CANCEL ?
+			 errmsg("lockguard: process %d is over its limit still, 10 s after its statement was cancelled",
+					open->pid) :
+			 errmsg("lockguard: process %d has not reacted to being terminated for 10 s",
+					open->pid),
+			 errdetail("The signal is repeated once a minute.")));
+}
+
+/* Send the signal of an unresponsive session once more. */
+static void
+repeat_signal(LgOpen *open, LgVerdict *verdict, int64 now)
+{
+	TimestampTz at;
+
+	open->repeated_at = now;
+	verdict->escalation = true;
+	lg_cap_count(now);
+	(void) lg_prove_and_signal(verdict, open->action == LG_DO_CANCEL ? SIGINT : SIGTERM,
+							   NULL, &at);
+}
+
+/*
+ * See what has come of one signal: released, to be escalated, or unresponsive.
+ * Returns true if its outcome is still open.
+ */
+static bool
+follow_up_one(LgView *view, LgFollow *list, LgOpen *open, int64 *next_due)
+{
+	LgTrack    *track = &view->tracks[open->procno];
+	LgVerdict	verdict;
+	LgValues	values;
+	bool		over;
+	bool		escalates = false;
+	int64		now = view->clock.now;
+	int64		age = now - open->acted_at;
+	int64		delay;
+
+	if (!still_open(view, open, &verdict, &over))
+	{
+		lg_record_result(open->action_id, LG_RELEASED, Max(age, 0) / 1000);
+		if (track->open_action == open->action_id ||
+			track->open_action == -open->action_id)
+			track->open_action = 0;
+		return false;
+	}
+
+	lg_settings_of_session(open->procno, open->pid, open->session_start,
+						   &view->server, &values);
+	delay = values.value[LG_ESCALATION_DELAY] * LG_NANOS_PER_MS;
+
+	if (open->action == LG_DO_CANCEL && over &&
+		open->limit != LG_NO_LIMIT && !lg_limits[open->limit].cancel_only &&
+		values.value[LG_ACTION] == LG_DO_TERMINATE)
+	{
+		escalates = age < delay;
+		if (escalates)
+			*next_due = Min(*next_due, open->acted_at + delay);
+		else if (escalate(view, list, open, &verdict))
+			return false;
+	}
+
+	/*
+	 * A cancel that nothing can follow has had its time: other limits, and
+	 * others of the tree, need not wait for it.
+	 */
+	if (open->action == LG_DO_CANCEL && !escalates && age >= delay &&
+		track->open_action == open->action_id)
+		track->open_action = -open->action_id;
+
+	if (!open->unresponsive && !escalates && age >= UNRESPONSIVE_AFTER)
+	{
+		becomes_unresponsive(open, now);
+		track->open_action = -open->action_id;
+	}
+	else if (open->unresponsive && over && now - open->repeated_at >= REPEAT_AFTER &&
+			 verdict.brake == LG_NO_BRAKE &&
+			 lg_server_brake(now, open->limit) == LG_NO_BRAKE)
+		repeat_signal(open, &verdict, now);
+	return true;
+}
+
+/*
+ * See what has come of the signals that are open.  Escalations are carried out
+ * here.
  */
 void
 lg_follow_up(LgView *view, LgFollow *list, LgVerdicts *verdicts)
 {
 	int			kept = 0;
-	int			n;
+	int			n = list->n;
 
-	n = list->n;
 	for (int i = 0; i < n; i++)
 	{
-		LgOpen		one = list->open[i];
-		LgOpen	   *open = &one;
-		LgTrack    *track = &view->tracks[open->procno];
-		LgVerdict	verdict;
-		bool		over;
-		bool		escalates = false;
-		int64		age = view->clock.now - open->acted_at;
-		int64		delay;
-		LgValues	values;
+		/* A copy: the list may grow meanwhile, and move. */
+		LgOpen		open = list->open[i];
 
-		if (!still_open(view, open, &verdict, &over))
-		{
-			lg_record_result(open->action_id, LG_RELEASED, Max(age, 0) / 1000);
-			if (track->open_action == open->action_id ||
-				track->open_action == -open->action_id)
-				track->open_action = 0;
-			continue;
-		}
-
-		lg_settings_of_session(open->procno, open->pid, open->session_start,
-							   &view->server, &values);
-		delay = values.value[LG_ESCALATION_DELAY] * LG_NANOS_PER_MS;
-
-		if (open->action == LG_DO_CANCEL && over &&
-			open->limit != LG_NO_LIMIT && !lg_limits[open->limit].cancel_only &&
-			values.value[LG_ACTION] == LG_DO_TERMINATE)
-		{
-			int64		at = open->acted_at + delay;
-
-			if (view->clock.now >= at)
-			{
-				LgOpen		signal;
-
-				if (verdict.result == LG_PENDING)
-				{
-					verdict.action = LG_DO_TERMINATE;
-					verdict.escalation = true;
-					verdict.idle = verdict.unreachable = false;
-				}
-				if (lg_act(view, &verdict, NULL, &signal))
-				{
-					lg_follow_add(view, list, &signal);
-					lg_record_result(open->action_id, LG_ESCALATED, -1);
-					continue;
-				}
-			}
-			else
-			{
-				verdicts->next_due = Min(verdicts->next_due, at);
-				escalates = true;
-			}
-		}
-
-		/*
-		 * A cancel that nothing can follow has had its time: other limits,
-		 * and others of the tree, need not wait for it.
-		 */
-		if (open->action == LG_DO_CANCEL && !escalates && age >= delay &&
-			track->open_action == open->action_id)
-			track->open_action = -open->action_id;
-
-		if (!open->unresponsive && !escalates && age >= UNRESPONSIVE_AFTER)
-		{
-			open->unresponsive = true;
-			open->repeated_at = view->clock.now;
-			track->open_action = -open->action_id;
-			lg_record_result(open->action_id, LG_UNRESPONSIVE, -1);
-			ereport(WARNING,
-					(open->action == LG_DO_CANCEL ?
-					 errmsg("lockguard: process %d is over its limit still, 10 s after its statement was cancelled",
-							open->pid) :
-					 errmsg("lockguard: process %d has not reacted to being terminated for 10 s",
-							open->pid),
-					 errdetail("The signal is repeated once a minute.")));
-		}
-		else if (open->unresponsive && over &&
-				 view->clock.now - open->repeated_at >= REPEAT_AFTER &&
-				 verdict.result == LG_PENDING && !lg_dry_run &&
-				 lg_shared->paused_until <= view->clock.now &&
-				 lg_cap_allows(view->clock.now, open->limit))
-		{
-			TimestampTz at;
-
-			open->repeated_at = view->clock.now;
-			verdict.escalation = true;
-			lg_cap_count(view->clock.now);
-			lg_prove_and_signal(&verdict,
-							 open->action == LG_DO_CANCEL ? SIGINT : SIGTERM,
-							 NULL, &at);
-		}
-		list->open[kept++] = *open;
+		if (follow_up_one(view, list, &open, &verdicts->next_due))
+			list->open[kept++] = open;
 	}
 
 	/* Escalations that were added meanwhile stand behind. */

@@ -316,6 +316,50 @@ warn_not_signalled(const LgSession *session, const LgAction *action)
 			 errhint("A member of pg_read_all_stats can see what it is and does.")));
 }
 
+/*
+ * Verdicts on all root blockers that a session waits for: signal them, or why
+ * not.  Returns how many.  Errors out if the caller may not signal one of them;
+ * that is checked before anything is shown, recorded or done, and of those that
+ * are protected, too.
+ */
+static int
+decide_by_hand(LgView *view, const LgSession *waiter, LgActionKind what,
+			   LgVerdict *verdicts)
+{
+	LgGraph    *graph = view->graph;
+	int			nupstream = lg_upstream(graph, waiter->leader);
+	int			n = 0;
+
+	for (int i = 1; i < nupstream; i++)
+	{
+		LgNode	   *node = &graph->nodes[graph->upstream[i]];
+		LgVerdict  *verdict = &verdicts[n];
+		LgValues	none;
+
+		if (node->waiting || node->known->session.kind == LG_KIND_NONE)
+			continue;
+		check_may_signal(&node->known->session, waiter->pid);
+		n++;
+		memset(verdict, 0, sizeof(*verdict));
+		memset(&none, 0, sizeof(none));
+		verdict->session = node->known->session;
+		verdict->limit = LG_NO_LIMIT;
+		verdict->action = what;
+		verdict->by_hand = true;
+		verdict->proof = LG_PROVE_BLOCKS;
+		verdict->still.evidence = graph->edges[graph->upstream[i]];
+		lg_link_to(graph, graph->upstream[i], verdict);
+		verdict->brake = lg_session_brake(&node->known->session, &none);
+
+		/* The caller's explicit word reaches exempt sessions, too. */
+		if (verdict->brake == LG_BRAKE_EXEMPT)
+			verdict->brake = LG_NO_BRAKE;
+		else if (verdict->brake != LG_NO_BRAKE)
+			verdict->action = LG_DO_LOG;
+	}
+	return n;
+}
+
 /* Signal all root blockers that a session waits for; returns their pids. */
 static Datum
 signal_blockers(int pid, LgActionKind what)
@@ -330,8 +374,7 @@ signal_blockers(int pid, LgActionKind what)
 	LgRequest	request;
 	bool	   *signalled;
 	int		   *pids;
-	int			nupstream;
-	int			nroots = 0;
+	int			nroots;
 	int			n = 0;
 
 	lg_require_loaded();
@@ -354,41 +397,7 @@ signal_blockers(int pid, LgActionKind what)
 		return lg_array_of_pids(NULL, 0);
 	}
 
-	/*
-	 * The right to signal them all, also those that are protected, is checked
-	 * before anything is shown, recorded or done.
-	 */
-	nupstream = lg_upstream(graph, session.leader);
-	for (int i = 1; i < nupstream; i++)
-	{
-		LgVerdict  *verdict = &verdicts[nroots];
-		LgValues	none;
-
-		node = &graph->nodes[graph->upstream[i]];
-		if (node->waiting || node->known->session.kind == LG_KIND_NONE)
-			continue;
-		check_may_signal(&node->known->session, pid);
-		nroots++;
-		memset(verdict, 0, sizeof(*verdict));
-		memset(&none, 0, sizeof(none));
-		verdict->session = node->known->session;
-		verdict->limit = LG_NO_LIMIT;
-		verdict->action = what;
-		verdict->by_hand = true;
-		verdict->proof = LG_PROVE_BLOCKS;
-		verdict->evidence = graph->edges[graph->upstream[i]];
-		lg_link_to(graph, graph->upstream[i], verdict);
-		verdict->result = lg_may_signal(&node->known->session, &none, &verdict->reason);
-
-		/* The caller's explicit word reaches exempt sessions, too. */
-		if (verdict->result == LG_PROTECTED)
-			verdict->action = LG_DO_LOG;
-		else
-		{
-			verdict->result = LG_PENDING;
-			verdict->reason = NULL;
-		}
-	}
+	nroots = decide_by_hand(view, &session, what, verdicts);
 
 	/*
 	 * All that can fail comes before the first signal.  Then none is sent
@@ -412,7 +421,7 @@ signal_blockers(int pid, LgActionKind what)
 	for (int i = 0; i < nroots; i++)
 	{
 		request.action = &actions[i];
-		signalled[i] = lg_act(view, &verdicts[i], &request, NULL);
+		signalled[i] = lg_carry_out(view, &verdicts[i], &request, NULL);
 		if (signalled[i])
 			pids[n++] = verdicts[i].session.pid;
 	}

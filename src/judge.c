@@ -37,12 +37,12 @@ lg_link_to(LgGraph *graph, int victim, LgVerdict *verdict)
 
 	for (int node = victim; node != start; node = graph->downward[node])
 		n++;
-	verdict->links = palloc0_array(LgLink, n);
-	verdict->nlinks = n;
-	verdict->needed = 1;
+	verdict->still.links = palloc0_array(LgLink, n);
+	verdict->still.nlinks = n;
+	verdict->still.needed = 1;
 	for (int i = 0, node = victim; i < n; i++)
 	{
-		LgLink	   *link = &verdict->links[i];
+		LgLink	   *link = &verdict->still.links[i];
 
 		link->evidence = graph->edges[node];
 		link->parent = i - 1;
@@ -61,16 +61,16 @@ link_counted(LgView *view, LgVerdict *verdict)
 {
 	LgGraph    *graph = view->graph;
 
-	if (verdict->limit != LG_MAX_BLOCKED_SESSIONS || verdict->result != LG_PENDING)
+	if (verdict->limit != LG_MAX_BLOCKED_SESSIONS || verdict->brake != LG_NO_BRAKE)
 		return;
-	verdict->nlinks = lg_downstream(graph, verdict->session.procno);
-	verdict->links = palloc0_array(LgLink, Max(verdict->nlinks, 1));
-	verdict->needed = verdict->value + 1;
-	for (int i = 0; i < verdict->nlinks; i++)
+	verdict->still.nlinks = lg_downstream(graph, verdict->session.procno);
+	verdict->still.links = palloc0_array(LgLink, Max(verdict->still.nlinks, 1));
+	verdict->still.needed = verdict->value + 1;
+	for (int i = 0; i < verdict->still.nlinks; i++)
 	{
 		const LgStep *step = &graph->steps[i + 1];
 		const LgWaiter *waiter = &graph->waiters[step->waiter];
-		LgLink	   *link = &verdict->links[i];
+		LgLink	   *link = &verdict->still.links[i];
 		LgBlocker	blocker = {0};
 
 		lg_describe_wait(graph, waiter, &link->evidence);
@@ -100,7 +100,7 @@ decide(LgVerdict *verdict, const LgSession *session, const LgValues *values,
 	verdict->value = values->value[limit];
 	verdict->source = values->source[limit];
 	verdict->proof = lg_limits[limit].proof;
-	verdict->idle = lg_limits[limit].terminate;
+	verdict->still.idle = lg_limits[limit].terminate;
 
 	if (!lg_limits[limit].terminate &&
 		(lg_limits[limit].cancel_only || lg_cancel_reaches(session)))
@@ -108,15 +108,11 @@ decide(LgVerdict *verdict, const LgSession *session, const LgValues *values,
 	else
 		verdict->action = LG_DO_TERMINATE;
 
-	verdict->unreachable = verdict->action == LG_DO_TERMINATE;
-	verdict->result = lg_may_signal(session, values, &verdict->reason);
-	if (verdict->result == LG_PENDING && verdict->action > most)
-	{
-		verdict->result = LG_LOGGED;
-		verdict->reason = most == LG_DO_LOG ? "lockguard.action is log" :
-			"lockguard.action is cancel, which cannot reach this session";
-	}
-	if (verdict->result != LG_PENDING)
+	verdict->still.unreachable = verdict->action == LG_DO_TERMINATE;
+	verdict->brake = lg_session_brake(session, values);
+	if (verdict->brake == LG_NO_BRAKE && verdict->action > most)
+		verdict->brake = most == LG_DO_LOG ? LG_BRAKE_ACTION_LOG : LG_BRAKE_ACTION_CANCEL;
+	if (verdict->brake != LG_NO_BRAKE)
 		verdict->action = LG_DO_LOG;
 }
 
@@ -131,7 +127,7 @@ lg_judge_root(const LgSession *session, const LgValues *values)
 
 	decide(&verdict, session, values, lg_state_is_idle(session) ?
 		   LG_IDLE_BLOCKER_TIMEOUT : LG_BLOCKER_TIMEOUT);
-	return verdict.result;
+	return lg_brake_result(verdict.brake);
 }
 
 static void
@@ -239,16 +235,16 @@ complete(LgView *view, LgVerdict *verdict, const LgNode *node, int64 passed_at,
 		verdict->passed_at = passed_at;
 	if (node == NULL)
 		return;
-	verdict->evidence = lg_evidence(view->graph, node);
-	verdict->root = verdict->proof == LG_PROVE_BLOCKS && !node->waiting;
+	verdict->still.evidence = lg_evidence(view->graph, node);
+	verdict->still.root = verdict->proof == LG_PROVE_BLOCKS && !node->waiting;
 	wait = verdict->proof == LG_PROVE_WAITS ?
 		lg_longest_wait(view->graph, node) : lg_relation_wait(view->graph, node);
 	if (wait != NULL && verdict->proof == LG_PROVE_WAITS)
-		lg_describe_wait(view->graph, wait, &verdict->evidence);
+		lg_describe_wait(view->graph, wait, &verdict->still.evidence);
 	else if (wait != NULL && verdict->proof == LG_PROVE_BLOCKS)
 	{
-		verdict->waits = true;
-		lg_describe_wait(view->graph, wait, &verdict->wait);
+		verdict->still.waits = true;
+		lg_describe_wait(view->graph, wait, &verdict->still.wait);
 	}
 	lg_count_blocked(view, (int) (node - view->graph->nodes),
 					 &verdict->blocked_sessions, &verdict->longest_wait);
@@ -394,7 +390,7 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 			/* One that may not be touched does not end the search. */
 			link_counted(view, &candidates[i].verdict);
 			add_verdict(verdicts, &candidates[i].verdict);
-			done = candidates[i].verdict.result == LG_PENDING;
+			done = candidates[i].verdict.brake == LG_NO_BRAKE;
 		}
 	}
 	pfree(candidates);
@@ -417,9 +413,9 @@ decide_preemption(LgView *view, const LgNode *waiting, int procno, LgVerdict *ve
 	verdict->preempted_for = waiting->known->session.pid;
 
 	/* It must be in the way of this waiter, not just of anybody. */
-	verdict->evidence = graph->edges[procno];
-	verdict->waits = true;
-	lg_describe_wait(graph, wait, &verdict->wait);
+	verdict->still.evidence = graph->edges[procno];
+	verdict->still.waits = true;
+	lg_describe_wait(graph, wait, &verdict->still.wait);
 	lg_link_to(graph, procno, verdict);
 }
 
@@ -455,13 +451,12 @@ preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 		int			procno = graph->upstream[i];
 		LgNode	   *node = &graph->nodes[procno];
 		LgVerdict	verdict;
-		const char *reason;
 
 		if (is_leaving(view, &node->known->session))
 			continue;
 		if (!lg_is_root(graph, node))
 		{
-			if (lg_may_signal(&node->known->session, &node->known->values, &reason) != LG_PENDING)
+			if (lg_session_brake(&node->known->session, &node->known->values) != LG_NO_BRAKE)
 				stays = procno;
 			continue;
 		}
@@ -472,13 +467,13 @@ preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 		if (!found || verdict.blocked_sessions > best->blocked_sessions)
 			*best = verdict;
 		found = true;
-		if (verdict.result != LG_PENDING)
+		if (verdict.brake != LG_NO_BRAKE)
 		{
 			*best = verdict;
 			break;
 		}
 	}
-	if (found && best->result == LG_PENDING && stays >= 0)
+	if (found && best->brake == LG_NO_BRAKE && stays >= 0)
 		decide_preemption(view, waiting, stays, best);
 	return found;
 }
@@ -493,7 +488,7 @@ judge_preemption(LgView *view, const LgNode *waiting, LgVerdicts *verdicts)
 	if (tree_is_busy(view, tree))
 		return;
 	for (int i = 0; i < verdicts->n; i++)
-		if (verdicts->verdicts[i].result == LG_PENDING &&
+		if (verdicts->verdicts[i].brake == LG_NO_BRAKE &&
 			lg_limits[verdicts->verdicts[i].limit].proof == LG_PROVE_BLOCKS &&
 			lg_tree(view->graph, verdicts->verdicts[i].session.procno) == tree)
 			return;
@@ -696,7 +691,7 @@ lg_judge_session(LgView *view, int procno, LgVerdicts *verdicts)
 		decide(&verdict, &session, &values, limit);
 		complete(view, &verdict, subject.node, at, measured);
 		add_verdict(verdicts, &verdict);
-		if (verdict.result == LG_PENDING)
+		if (verdict.brake == LG_NO_BRAKE)
 			break;
 	}
 }

@@ -26,6 +26,20 @@ typedef struct LgLink
 	bool		holds;			/* has been proved again */
 } LgLink;
 
+/* What has to be so still when the signal is sent; see proof.c. */
+typedef struct LgStill
+{
+	LgEvidence	evidence;		/* for LG_PROVE_BLOCKS and LG_PROVE_WAITS */
+	bool		waits;			/* this wait has to go on, too: its own, */
+	LgEvidence	wait;			/* or that of the one it is preempted for */
+	int			nlinks;
+	LgLink	   *links;			/* who waits for the victim; live as long as the scan */
+	int			needed;			/* of those that count, so many have to wait for it */
+	bool		idle;			/* it is idle */
+	bool		unreachable;	/* a cancel cannot reach it */
+	bool		root;			/* it waits for nobody */
+} LgStill;
+
 /* What was decided about one session. */
 typedef struct LgVerdict
 {
@@ -34,18 +48,9 @@ typedef struct LgVerdict
 	int			value;
 	LgSource	source;
 	LgActionKind action;
-	LgResult	result;			/* LG_PENDING: to be signalled */
-	const char *reason;			/* why not, else NULL */
+	LgBrake		brake;			/* LG_NO_BRAKE: to be signalled */
 	LgProof		proof;
-	LgEvidence	evidence;		/* for LG_PROVE_BLOCKS and LG_PROVE_WAITS */
-	bool		waits;			/* this wait has to go on still, too: its own, */
-	LgEvidence	wait;			/* or that of the one it is preempted for */
-	int			nlinks;
-	LgLink	   *links;			/* who waits for the victim; live as long as the scan */
-	int			needed;			/* of those that count, so many have to wait for it still */
-	bool		idle;			/* has to be idle still */
-	bool		unreachable;	/* by a cancel, and has to be so still */
-	bool		root;			/* has to wait for nobody still */
+	LgStill		still;
 	int64		passed_at;		/* monotonic ns; 0 = not to be told */
 	int64		measured;
 	int			blocked_sessions;

@@ -129,32 +129,28 @@ start_rollback(Attempt *attempt, const LgSession *session)
 	return started;
 }
 
-/* Why nothing may be rolled back now; NULL if it may. */
-static const char *
-brake(int64 now)
+/* Why nothing may be rolled back now, but for the cap on actions. */
+static LgBrake
+standing_brake(int64 now)
 {
-	if (lg_prepared_action != LG_DO_ROLLBACK)
-		return "lockguard.prepared_transaction_action is log";
-	if (lg_dry_run)
-		return "lockguard.dry_run is on";
-	if (lg_shared->paused_until > now)
-		return "paused by lockguard.pause()";
-	return NULL;
+	return lg_prepared_action != LG_DO_ROLLBACK ? LG_BRAKE_PREPARED_ACTION_LOG :
+		lg_standing_brake(now);
 }
 
 /* An attempt has come to its end, or has been given up. */
 static void
 end_attempt(Attempt *attempt, bool gone, int64 now)
 {
-	const char *why = gone ? NULL : brake(now);
+	LgBrake		brake = gone ? LG_NO_BRAKE : standing_brake(now);
 
 	lg_record_result(attempt->action_id,
-					 gone ? LG_RELEASED : why ? LG_LOGGED : LG_FAILED,
+					 gone ? LG_RELEASED :
+					 brake != LG_NO_BRAKE ? lg_brake_result(brake) : LG_FAILED,
 					 gone ? (now - attempt->started) / 1000 : -1);
-	if (why != NULL)
+	if (brake != LG_NO_BRAKE)
 	{
 		/* The other worker has stood back: see lg_rollback_main(). */
-		lg_record_reason(attempt->action_id, why);
+		lg_record_reason(attempt->action_id, lg_brake_text(brake, LG_KIND_PREPARED));
 		attempt->told = true;
 	}
 	else if (!gone && !attempt->warned)
@@ -178,57 +174,32 @@ static void
 act(LgView *view, Attempt *attempt, const LgSession *session, int64 age, bool busy)
 {
 	LgVerdict	verdict = {0};
-	LgAction	action;
-	bool		rollback = lg_prepared_action == LG_DO_ROLLBACK;
-	const char *why = brake(view->clock.now);
+	LgBrake		brake = standing_brake(view->clock.now);
+
+	if (brake == LG_NO_BRAKE)
+		brake = lg_server_brake(view->clock.now, LG_PREPARED_TRANSACTION_TIMEOUT);
+	if (brake != LG_NO_BRAKE && attempt->told)
+		return;
 
 	verdict.session = *session;
 	verdict.limit = LG_PREPARED_TRANSACTION_TIMEOUT;
 	verdict.value = lg_prepared_timeout;
 	verdict.source = LG_SOURCE_CONFIGURATION;
-	verdict.action = rollback ? LG_DO_ROLLBACK : LG_DO_LOG;
+	verdict.action = (LgActionKind) lg_prepared_action;
+	verdict.brake = brake;
 	verdict.measured = age / LG_NANOS_PER_MS;
 	lg_count_blocked(view, session->procno, &verdict.blocked_sessions,
 					 &verdict.longest_wait);
-
-	if (why != NULL)
+	if (brake != LG_NO_BRAKE)
 	{
-		if (attempt->told)
-			return;
-		verdict.result = LG_LOGGED;
-		verdict.reason = why;
-		lg_describe(view, &verdict, NULL, &action);
-		action.dry_run = lg_dry_run;
-		action.acted_at = GetCurrentTimestamp();
-		lg_record_action(&action);
-		lg_log_action(view, &verdict, &action);
-		attempt->told = true;
-		return;
-	}
-
-	if (!lg_cap_allows(view->clock.now, LG_PREPARED_TRANSACTION_TIMEOUT))
-	{
-		if (attempt->told)
-			return;
-		verdict.result = LG_SUPPRESSED;
-		verdict.reason = "lockguard.max_actions_per_minute is reached";
-		lg_describe(view, &verdict, NULL, &action);
-		action.acted_at = GetCurrentTimestamp();
-		lg_record_action(&action);
-		lg_log_action(view, &verdict, &action);
+		(void) lg_record_verdict(view, &verdict);
 		attempt->told = true;
 		return;
 	}
 
 	attempt->started = lg_now();
 	if (attempt->action_id == 0)
-	{
-		verdict.result = LG_PENDING;
-		lg_describe(view, &verdict, NULL, &action);
-		action.acted_at = GetCurrentTimestamp();
-		attempt->action_id = lg_record_action(&action);
-		lg_log_action(view, &verdict, &action);
-	}
+		attempt->action_id = lg_record_verdict(view, &verdict);
 	if (busy || !start_rollback(attempt, session))
 		end_attempt(attempt, false, lg_now());
 	else

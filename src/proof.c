@@ -103,9 +103,9 @@ TimestampTz
 lg_held_against(const LgVerdict *verdict)
 {
 	return verdict->proof == LG_PROVE_BLOCKS &&
-		verdict->evidence.kind == LG_HOLDER &&
-		verdict->evidence.procno == verdict->session.procno ?
-		verdict->evidence.waiter_start : 0;
+		verdict->still.evidence.kind == LG_HOLDER &&
+		verdict->still.evidence.procno == verdict->session.procno ?
+		verdict->still.evidence.waiter_start : 0;
 }
 
 /*
@@ -117,16 +117,16 @@ links_hold(const LgVerdict *verdict)
 {
 	int			found = 0;
 
-	for (int i = 0; i < verdict->nlinks && found < verdict->needed; i++)
+	for (int i = 0; i < verdict->still.nlinks && found < verdict->still.needed; i++)
 	{
-		LgLink	   *link = &verdict->links[i];
+		LgLink	   *link = &verdict->still.links[i];
 
-		link->holds = (link->parent < 0 || verdict->links[link->parent].holds) &&
+		link->holds = (link->parent < 0 || verdict->still.links[link->parent].holds) &&
 			still_blocks(&link->evidence);
 		if (link->holds && link->counts)
 			found++;
 	}
-	return found >= verdict->needed;
+	return found >= verdict->still.needed;
 }
 
 /*
@@ -154,14 +154,14 @@ is_same(const LgVerdict *verdict, const LgSession *now)
 			 now->wait_event != WAIT_EVENT_CLIENT_READ);
 	if (verdict->by_hand || verdict->escalation)
 		return true;
-	if (verdict->idle)
+	if (verdict->still.idle)
 		return now->state == then->state && now->state_start == then->state_start &&
 			now->stmt_start == then->stmt_start &&
 			(lg_state_is_idle(now) ||
 			 (now->wait_event == then->wait_event && now->progress == then->progress));
-	if (verdict->unreachable && lg_cancel_reaches(now))
+	if (verdict->still.unreachable && lg_cancel_reaches(now))
 		return false;
-	return !verdict->root || !now->waiting;
+	return !verdict->still.root || !now->waiting;
 }
 
 /*
@@ -239,10 +239,19 @@ unlock_partitions(const bool *partitions, int64 start)
 	lg_note_partition_lock_time(held);
 }
 
+/* What is recorded of a verdict that cannot be proved again. */
+LgBrake
+lg_not_proved(const LgVerdict *verdict)
+{
+	return verdict->proof == LG_PROVE_BLOCKS || verdict->proof == LG_PROVE_WAITS ?
+		LG_BRAKE_RELEASED : LG_BRAKE_CHANGED;
+}
+
 /*
  * Prove the verdict and, only then, leave the reason with the victim and send
- * the signal.  *acted_at is the time just before the signal.  "reason" may be
- * NULL, if it has been left with a signal that is repeated.
+ * the signal.  Returns LG_NO_BRAKE if it was sent, else why not.  *acted_at is
+ * the time just before the signal.  "reason" may be NULL, if it has been left
+ * with a signal that is repeated.
  *
  * A session that commits is not signalled, unless it waits for a heavyweight
  * lock: NOTIFY takes one in the middle of COMMIT, and an error there still
@@ -254,7 +263,7 @@ unlock_partitions(const bool *partitions, int64 start)
  * and a victim that waits for none, ProcArrayLock instead, shared: either keeps
  * the process there.
  */
-LgOutcome
+LgBrake
 lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 					TimestampTz *acted_at)
 {
@@ -263,7 +272,7 @@ lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 	bool		partitions[NUM_LOCK_PARTITIONS] = {false};
 	bool		by_lock = verdict->proof == LG_PROVE_BLOCKS ||
 		verdict->proof == LG_PROVE_WAITS;
-	LgOutcome		outcome = LG_NOT_PROVED;
+	LgBrake		brake = lg_not_proved(verdict);
 	LOCK	   *awaited;
 	LOCKTAG		awaited_tag;
 	bool		waits;
@@ -271,15 +280,15 @@ lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 	int64		locked;
 
 	if (slot == NULL)
-		return LG_NOT_PROVED;
+		return brake;
 
 	if (by_lock)
 	{
-		partitions[partition_of(&verdict->evidence)] = true;
-		if (verdict->waits)
-			partitions[partition_of(&verdict->wait)] = true;
-		for (int i = 0; i < verdict->nlinks; i++)
-			partitions[partition_of(&verdict->links[i].evidence)] = true;
+		partitions[partition_of(&verdict->still.evidence)] = true;
+		if (verdict->still.waits)
+			partitions[partition_of(&verdict->still.wait)] = true;
+		for (int i = 0; i < verdict->still.nlinks; i++)
+			partitions[partition_of(&verdict->still.links[i].evidence)] = true;
 	}
 	waits = read_wait(victim, &awaited, &awaited_tag);
 	if (waits)
@@ -299,12 +308,12 @@ lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 	switch (verdict->proof)
 	{
 		case LG_PROVE_BLOCKS:
-			proved = still_blocks(&verdict->evidence) &&
-				(!verdict->waits || waiter_is_there(&verdict->wait)) &&
+			proved = still_blocks(&verdict->still.evidence) &&
+				(!verdict->still.waits || waiter_is_there(&verdict->still.wait)) &&
 				links_hold(verdict);
 			break;
 		case LG_PROVE_WAITS:
-			proved = waiter_is_there(&verdict->evidence);
+			proved = waiter_is_there(&verdict->still.evidence);
 			break;
 		default:
 			proved = true;
@@ -321,13 +330,13 @@ lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 		lg_read_session(verdict->session.procno, &now);
 		LG_DEBUG_POINT("in_proof");
 		if (!is_same(verdict, &now))
-			outcome = LG_NOT_PROVED;
+			brake = lg_not_proved(verdict);
 		else if (now.committing && !waits)
-			outcome = now.dropping ? LG_IS_DROPPING : LG_IS_COMMITTING;
+			brake = now.dropping ? LG_BRAKE_DROPPING : LG_BRAKE_COMMITTING;
 		else if (!verdict->by_hand && lg_is_exempt(&verdict->session))
-			outcome = LG_IS_EXEMPT;
+			brake = LG_BRAKE_EXEMPT;
 		else if (!verdict->by_hand && lg_shared->paused_until > lg_now())
-			outcome = LG_IS_PAUSED;
+			brake = LG_BRAKE_PAUSED;
 		else
 		{
 			LgReason	before = slot->reason;
@@ -338,10 +347,10 @@ lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 				lg_leave_reason(verdict->session.procno, reason);
 			}
 			*acted_at = GetCurrentTimestamp();
-			outcome = send_signal(verdict->session.pid, sig) ? LG_SIGNALLED : LG_KILL_FAILED;
+			brake = send_signal(verdict->session.pid, sig) ? LG_NO_BRAKE : LG_BRAKE_FAILED;
 
 			/* A signal that another sends later must not be explained by this. */
-			if (outcome == LG_KILL_FAILED && reason != NULL)
+			if (brake == LG_BRAKE_FAILED && reason != NULL)
 				lg_put_reason(verdict->session.procno, &before);
 		}
 		pg_atomic_fetch_sub_u32(&slot->signalling, 1);
@@ -352,7 +361,7 @@ lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 	else
 		unlock_partitions(partitions, locked);
 	LWLockRelease(lg_shared->lock);
-	return outcome;
+	return brake;
 }
 
 /*

@@ -10,21 +10,11 @@
 
 #include "judge.h"
 #include "shared.h"
+#include "types.h"
 
-/* What came of a verdict at the moment of the signal. */
-typedef enum LgOutcome
-{
-	LG_SIGNALLED,
-	LG_NOT_PROVED,
-	LG_IS_COMMITTING,
-	LG_IS_DROPPING,
-	LG_IS_EXEMPT,
-	LG_IS_PAUSED,
-	LG_KILL_FAILED
-} LgOutcome;
-
-extern LgOutcome lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
-									 TimestampTz *acted_at);
+extern LgBrake lg_not_proved(const LgVerdict *verdict);
+extern LgBrake lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
+								   TimestampTz *acted_at);
 extern TimestampTz lg_held_against(const LgVerdict *verdict);
 extern bool lg_wait_for_signals(LgSlot *slots, int n, int64 most);
 

@@ -340,6 +340,13 @@ was_left_alone(const LgAction *action)
 		action->result == LG_LOGGED || action->result == LG_SUPPRESSED;
 }
 
+/* Milliseconds since 1970, for Mermaid. */
+static long long
+epoch_ms(TimestampTz t)
+{
+	return (long long) (t / 1000 + INT64CONST(946684800000));
+}
+
 /*
  * The signals in an incident's tree, each as a row of the timeline.  Returns
  * how many; *spared is the last row about the root that is none, or has no
@@ -400,17 +407,237 @@ append_actions(StringInfo out, const LgIncident *incident, StringInfo gantt,
 			n++;
 			appendStringInfo(gantt, "    %s %d : milestone, %lld, 0d\n",
 							 lg_action_name(action->action), action->pid,
-							 (long long) (action->acted_at / 1000 + INT64CONST(946684800000)));
+							 epoch_ms(action->acted_at));
 		}
 	}
 	return n;
 }
 
-/* Milliseconds since 1970, for Mermaid. */
-static long long
-epoch_ms(TimestampTz t)
+/* When an incident ended, or was last seen. */
+static TimestampTz
+end_of(const LgIncident *incident)
 {
-	return (long long) (t / 1000 + INT64CONST(946684800000));
+	return incident->ended_at != 0 ? incident->ended_at : incident->updated_at;
+}
+
+/* The first sentences. */
+static void
+append_summary(StringInfo out, const LgIncident *incident)
+{
+	appendStringInfo(out, "From %s", timestamptz_to_str(incident->started_at));
+	if (incident->ended_at != 0)
+		appendStringInfo(out, " to %s, ", timestamptz_to_str(incident->ended_at));
+	else
+		appendStringInfoString(out, " until now, ");
+	append_root(out, incident);
+	if (lg_may_see(incident->userid) && incident->kind == LG_KIND_CLIENT && incident->state[0])
+		appendStringInfo(out, ", %s,", incident->state);
+	appendStringInfo(out, " blocked up to %s on %s; together they lost %s.",
+					 count_of(incident->peak_blocked_sessions, "session"),
+					 lock_name(&incident->tag), duration(incident->total_wait));
+	switch (incident->resolution)
+	{
+		case LG_OPEN_INCIDENT:
+			appendStringInfoString(out, " It is going on still.");
+			break;
+		case LG_BY_RELEASE:
+			appendStringInfoString(out, " It let go by itself.");
+			break;
+		case LG_BY_CANCEL:
+			appendStringInfoString(out, " A statement was cancelled to end it.");
+			break;
+		case LG_BY_TERMINATION:
+			appendStringInfoString(out, " A session was terminated to end it.");
+			break;
+		case LG_BY_SESSION_END:
+			appendStringInfoString(out, " Its session ended.");
+			break;
+		case LG_BY_ROLLBACK:
+			appendStringInfoString(out, " It was rolled back.");
+			break;
+		case LG_BY_REPLACEMENT:
+			appendStringInfo(out, " Then it began to wait itself, for another root%s.",
+							 incident->replaced_by != 0 ?
+							 psprintf(" (incident %lld)", (long long) incident->replaced_by) : "");
+			break;
+		case LG_BY_RESTART:
+			appendStringInfoString(out, " The server was restarted.");
+			break;
+	}
+}
+
+/* What happened when; "actions" has the rows of append_actions(). */
+static void
+append_timeline(StringInfo out, const LgIncident *incident, const char *actions)
+{
+	appendStringInfoString(out, "\n\n## Timeline\n\n| when | what |\n|---|---|\n");
+	if (incident->xact_start != 0 && lg_may_see(incident->userid))
+		appendStringInfo(out, "| %s | the root's transaction began |\n",
+						 timestamptz_to_str(incident->xact_start));
+	appendStringInfo(out, "| %s | it began to block |\n",
+					 timestamptz_to_str(incident->started_at));
+	appendStringInfo(out, "| %s | most were blocked: %s |\n",
+					 timestamptz_to_str(incident->peak_at),
+					 count_of(incident->peak_blocked_sessions, "session"));
+	appendStringInfoString(out, actions);
+	if (incident->ended_at != 0)
+		appendStringInfo(out, "| %s | the end: %s |\n",
+						 timestamptz_to_str(incident->ended_at),
+						 lg_resolution_name(incident->resolution));
+}
+
+/* The same as a chart; "milestones" is what append_actions() has for it. */
+static void
+append_gantt(StringInfo out, const LgIncident *incident, const char *milestones)
+{
+	const LgIncidentSession *session = NULL;
+	const char *usename;
+	const char *application_name;
+	const char *query;
+	TimestampTz end = end_of(incident);
+	int			n = 0;
+
+	appendStringInfoString(out, "\n```mermaid\ngantt\n    dateFormat x\n    axisFormat %H:%M:%S\n    section root\n");
+	appendStringInfo(out, "    %s : crit, %lld, %lld\n",
+					 incident->kind == LG_KIND_PREPARED ? "prepared transaction" :
+					 psprintf("process %d", incident->root_pid),
+					 epoch_ms(incident->started_at),
+					 Max(epoch_ms(end), epoch_ms(incident->started_at) + 1));
+	appendStringInfoString(out, "    section blocked\n");
+	while ((session = lg_next_session(incident, session, &usename,
+									  &application_name, &query)) != NULL && n < MAX_DRAWN)
+		if (session->level > 0)
+		{
+			long long	start = epoch_ms(incident->peak_at - session->waited);
+
+			n++;
+			appendStringInfo(out, "    process %d : %lld, %lld\n", session->pid, start,
+							 Max(epoch_ms(end), start + 1));
+		}
+	if (milestones[0])
+		appendStringInfo(out, "    section lockguard\n%s", milestones);
+	appendStringInfoString(out, "```\n");
+}
+
+/* How bad it was. */
+static void
+append_impact(StringInfo out, const LgIncident *incident)
+{
+	appendStringInfo(out, "\n## Impact\n\n| | |\n|---|---|\n"
+					 "| Duration | %s |\n", duration(end_of(incident) - incident->started_at));
+	appendStringInfo(out, "| Sessions blocked at once, at most | %d |\n",
+					 incident->peak_blocked_sessions);
+	appendStringInfo(out, "| Longest wait | %s |\n", duration(incident->longest_wait));
+	appendStringInfo(out, "| Session time lost | %s |\n", duration(incident->total_wait));
+}
+
+/* Who waited for whom, as a drawing. */
+static void
+append_graph(StringInfo out, const LgIncident *incident)
+{
+	const LgIncidentSession *session = NULL;
+	const char *usename;
+	const char *application_name;
+	const char *query;
+	int			n = 0;
+
+	appendStringInfoString(out, "\n## Who waited for whom, at the worst\n\n```mermaid\nflowchart LR\n");
+	while ((session = lg_next_session(incident, session, &usename,
+									  &application_name, &query)) != NULL && n < MAX_DRAWN)
+	{
+		appendStringInfo(out, "    n%d[\"", n);
+		if (session->kind == LG_KIND_PREPARED)
+		{
+			appendStringInfoString(out, "prepared ");
+			append_label(out, incident->gid, 40);
+		}
+		else
+			appendStringInfo(out, "%d ", session->pid);
+		if (session->kind == LG_KIND_CLIENT)
+			append_label(out, application_name[0] ? application_name : usename, 40);
+		else if (session->kind != LG_KIND_PREPARED && lg_may_see(session->userid))
+			append_label(out, lg_kind_text((LgKind) session->kind), 40);
+		appendStringInfoString(out, "\"]\n");
+		if (session->level > 0)
+		{
+			appendStringInfo(out, "    n%d -->|\"", n);
+			append_label(out, GetLockmodeName(session->tag.locktag_lockmethodid,
+											   session->mode), 40);
+			appendStringInfoString(out, ", ");
+			append_label(out, lock_name(&session->tag), 80);
+			if (session->block_kind == LG_QUEUE)
+				appendStringInfoString(out, ", queued");
+			appendStringInfo(out, "\"| n%d\n", session->parent);
+		}
+		n++;
+	}
+	appendStringInfoString(out, "    style n0 stroke-width:4px\n```\n");
+	if (incident->peak_blocked_sessions + 1 > n)
+		appendStringInfo(out, "\n%s not drawn.\n",
+						 count_of(incident->peak_blocked_sessions + 1 - n, "more session"));
+}
+
+/* The sessions of the tree, as a table. */
+static void
+append_sessions(StringInfo out, const LgIncident *incident)
+{
+	const LgIncidentSession *session = NULL;
+	const char *usename;
+	const char *application_name;
+	const char *query;
+	int		   *pids = palloc_array(int, incident->nsessions + 1);
+	int			n = 0;
+
+	appendStringInfoString(out, "\n## Sessions\n\n"
+						   "| process | role | application | state | waits for | lock | for |\n"
+						   "|---|---|---|---|---|---|---|\n");
+	while ((session = lg_next_session(incident, session, &usename,
+									  &application_name, &query)) != NULL)
+	{
+		pids[n++] = session->pid;
+		appendStringInfoString(out, "| ");
+		if (session->kind == LG_KIND_PREPARED)
+			append_code(out, incident->gid);
+		else
+			appendStringInfo(out, "%d", session->pid);
+		appendStringInfoString(out, " | ");
+		append_code(out, usename);
+		appendStringInfoString(out, " | ");
+		append_code(out, application_name);
+		appendStringInfo(out, " | %s", lg_kept_state(session, lg_may_see));
+		if (session->level > 0)
+			appendStringInfo(out, " | %d | %s, %s | %s |\n",
+							 pids[session->parent],
+							 GetLockmodeName(session->tag.locktag_lockmethodid,
+											 session->mode),
+							 lock_name(&session->tag), duration(session->waited));
+		else
+			appendStringInfo(out, " | | | blocking for %s |\n", duration(session->waited));
+	}
+	if (incident->nleft_out > 0)
+		appendStringInfo(out, "\n%s could not be kept.\n",
+						 count_of(incident->nleft_out, "more session"));
+}
+
+/* Their queries, as far as the caller may see them. */
+static void
+append_queries(StringInfo out, const LgIncident *incident)
+{
+	const LgIncidentSession *session = NULL;
+	const char *usename;
+	const char *application_name;
+	const char *query;
+
+	appendStringInfoString(out, "\n## What they ran\n");
+	while ((session = lg_next_session(incident, session, &usename,
+									  &application_name, &query)) != NULL)
+	{
+		if (query[0] == '\0')
+			continue;
+		appendStringInfo(out, "\n%d:\n\n", session->pid);
+		append_block(out, "sql", lg_may_see(session->userid) ? query :
+					 "<insufficient privilege>");
+	}
 }
 
 PG_FUNCTION_INFO_V1(lockguard_report);
@@ -424,18 +651,11 @@ lockguard_report(PG_FUNCTION_ARGS)
 {
 	int64		id = PG_GETARG_INT64(0);
 	LgIncident *incident = palloc0(sizeof(LgIncident));
-	const LgIncidentSession *session;
-	const char *usename;
-	const char *application_name;
-	const char *query;
 	StringInfoData out;
 	StringInfoData actions;
-	StringInfoData gantt;
+	StringInfoData milestones;
 	LgAction	spared;
-	TimestampTz end;
-	bool		visible;
 	int			acted;
-	int			n;
 
 	lg_require_loaded();
 	if (!lg_fetch_incident(id, incident))
@@ -443,198 +663,26 @@ lockguard_report(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("incident %lld does not exist", (long long) id),
 				 errhint("lockguard.incidents lists those that are kept.")));
-	visible = lg_may_see(incident->userid);
-	end = incident->ended_at != 0 ? incident->ended_at : incident->updated_at;
 
 	initStringInfo(&actions);
-	initStringInfo(&gantt);
+	initStringInfo(&milestones);
 	spared.action_id = 0;
-	acted = append_actions(&actions, incident, &gantt, &spared);
+	acted = append_actions(&actions, incident, &milestones, &spared);
 
 	initStringInfo(&out);
 	appendStringInfo(&out, "# Incident %lld: %s blocked for %s\n\n", (long long) id,
 					 count_of(incident->peak_blocked_sessions, "session"),
-					 duration(end - incident->started_at));
-
-	/* Summary */
-	appendStringInfo(&out, "From %s", timestamptz_to_str(incident->started_at));
-	if (incident->ended_at != 0)
-		appendStringInfo(&out, " to %s, ", timestamptz_to_str(incident->ended_at));
-	else
-		appendStringInfoString(&out, " until now, ");
-	append_root(&out, incident);
-	if (visible && incident->kind == LG_KIND_CLIENT && incident->state[0])
-		appendStringInfo(&out, ", %s,", incident->state);
-	appendStringInfo(&out, " blocked up to %s on %s; together they lost %s.",
-					 count_of(incident->peak_blocked_sessions, "session"),
-					 lock_name(&incident->tag), duration(incident->total_wait));
-	switch (incident->resolution)
-	{
-		case LG_OPEN_INCIDENT:
-			appendStringInfoString(&out, " It is going on still.");
-			break;
-		case LG_BY_RELEASE:
-			appendStringInfoString(&out, " It let go by itself.");
-			break;
-		case LG_BY_CANCEL:
-			appendStringInfoString(&out, " A statement was cancelled to end it.");
-			break;
-		case LG_BY_TERMINATION:
-			appendStringInfoString(&out, " A session was terminated to end it.");
-			break;
-		case LG_BY_SESSION_END:
-			appendStringInfoString(&out, " Its session ended.");
-			break;
-		case LG_BY_ROLLBACK:
-			appendStringInfoString(&out, " It was rolled back.");
-			break;
-		case LG_BY_REPLACEMENT:
-			appendStringInfo(&out, " Then it began to wait itself, for another root%s.",
-							 incident->replaced_by != 0 ?
-							 psprintf(" (incident %lld)", (long long) incident->replaced_by) : "");
-			break;
-		case LG_BY_RESTART:
-			appendStringInfoString(&out, " The server was restarted.");
-			break;
-	}
-
-	/* Timeline */
-	appendStringInfoString(&out, "\n\n## Timeline\n\n| when | what |\n|---|---|\n");
-	if (incident->xact_start != 0 && visible)
-		appendStringInfo(&out, "| %s | the root's transaction began |\n",
-						 timestamptz_to_str(incident->xact_start));
-	appendStringInfo(&out, "| %s | it began to block |\n",
-					 timestamptz_to_str(incident->started_at));
-	appendStringInfo(&out, "| %s | most were blocked: %s |\n",
-					 timestamptz_to_str(incident->peak_at),
-					 count_of(incident->peak_blocked_sessions, "session"));
-	appendStringInfoString(&out, actions.data);
-	if (incident->ended_at != 0)
-		appendStringInfo(&out, "| %s | the end: %s |\n",
-						 timestamptz_to_str(incident->ended_at),
-						 lg_resolution_name(incident->resolution));
-
-	appendStringInfoString(&out, "\n```mermaid\ngantt\n    dateFormat x\n    axisFormat %H:%M:%S\n    section root\n");
-	appendStringInfo(&out, "    %s : crit, %lld, %lld\n",
-					 incident->kind == LG_KIND_PREPARED ? "prepared transaction" :
-					 psprintf("process %d", incident->root_pid),
-					 epoch_ms(incident->started_at),
-					 Max(epoch_ms(end), epoch_ms(incident->started_at) + 1));
-	appendStringInfoString(&out, "    section blocked\n");
-	n = 0;
-	session = NULL;
-	while ((session = lg_next_session(incident, session, &usename,
-									  &application_name, &query)) != NULL && n < MAX_DRAWN)
-		if (session->level > 0)
-		{
-			long long	start = epoch_ms(incident->peak_at - session->waited);
-
-			n++;
-			appendStringInfo(&out, "    process %d : %lld, %lld\n", session->pid, start,
-							 Max(epoch_ms(end), start + 1));
-		}
-	if (gantt.len > 0)
-		appendStringInfo(&out, "    section lockguard\n%s", gantt.data);
-	appendStringInfoString(&out, "```\n");
-
-	/* Impact */
-	appendStringInfo(&out, "\n## Impact\n\n| | |\n|---|---|\n"
-					 "| Duration | %s |\n", duration(end - incident->started_at));
-	appendStringInfo(&out, "| Sessions blocked at once, at most | %d |\n",
-					 incident->peak_blocked_sessions);
-	appendStringInfo(&out, "| Longest wait | %s |\n", duration(incident->longest_wait));
-	appendStringInfo(&out, "| Session time lost | %s |\n", duration(incident->total_wait));
-
-	/* Graph */
-	appendStringInfoString(&out, "\n## Who waited for whom, at the worst\n\n```mermaid\nflowchart LR\n");
-	n = 0;
-	session = NULL;
-	while ((session = lg_next_session(incident, session, &usename,
-									  &application_name, &query)) != NULL && n < MAX_DRAWN)
-	{
-		appendStringInfo(&out, "    n%d[\"", n);
-		if (session->kind == LG_KIND_PREPARED)
-		{
-			appendStringInfoString(&out, "prepared ");
-			append_label(&out, incident->gid, 40);
-		}
-		else
-			appendStringInfo(&out, "%d ", session->pid);
-		if (session->kind == LG_KIND_CLIENT)
-			append_label(&out, application_name[0] ? application_name : usename, 40);
-		else if (session->kind != LG_KIND_PREPARED && lg_may_see(session->userid))
-			append_label(&out, lg_kind_text((LgKind) session->kind), 40);
-		appendStringInfoString(&out, "\"]\n");
-		if (session->level > 0)
-		{
-			appendStringInfo(&out, "    n%d -->|\"", n);
-			append_label(&out, GetLockmodeName(session->tag.locktag_lockmethodid,
-											   session->mode), 40);
-			appendStringInfoString(&out, ", ");
-			append_label(&out, lock_name(&session->tag), 80);
-			if (session->block_kind == LG_QUEUE)
-				appendStringInfoString(&out, ", queued");
-			appendStringInfo(&out, "\"| n%d\n", session->parent);
-		}
-		n++;
-	}
-	appendStringInfoString(&out, "    style n0 stroke-width:4px\n```\n");
-	if (incident->peak_blocked_sessions + 1 > n)
-		appendStringInfo(&out, "\n%s not drawn.\n",
-						 count_of(incident->peak_blocked_sessions + 1 - n, "more session"));
-
-	/* Sessions */
-	appendStringInfoString(&out, "\n## Sessions\n\n"
-						   "| process | role | application | state | waits for | lock | for |\n"
-						   "|---|---|---|---|---|---|---|\n");
-	session = NULL;
-	n = 0;
-	{
-		int		   *pids = palloc_array(int, incident->nsessions + 1);
-
-		while ((session = lg_next_session(incident, session, &usename,
-										  &application_name, &query)) != NULL)
-		{
-			pids[n++] = session->pid;
-			appendStringInfoString(&out, "| ");
-			if (session->kind == LG_KIND_PREPARED)
-				append_code(&out, incident->gid);
-			else
-				appendStringInfo(&out, "%d", session->pid);
-			appendStringInfoString(&out, " | ");
-			append_code(&out, usename);
-			appendStringInfoString(&out, " | ");
-			append_code(&out, application_name);
-			appendStringInfo(&out, " | %s", lg_kept_state(session, lg_may_see));
-			if (session->level > 0)
-				appendStringInfo(&out, " | %d | %s, %s | %s |\n",
-								 pids[session->parent],
-								 GetLockmodeName(session->tag.locktag_lockmethodid,
-												 session->mode),
-								 lock_name(&session->tag), duration(session->waited));
-			else
-				appendStringInfo(&out, " | | | blocking for %s |\n", duration(session->waited));
-		}
-	}
-	if (incident->nleft_out > 0)
-		appendStringInfo(&out, "\n%s could not be kept.\n",
-						 count_of(incident->nleft_out, "more session"));
-
-	appendStringInfoString(&out, "\n## What they ran\n");
-	session = NULL;
-	while ((session = lg_next_session(incident, session, &usename,
-									  &application_name, &query)) != NULL)
-	{
-		if (query[0] == '\0')
-			continue;
-		appendStringInfo(&out, "\n%d:\n\n", session->pid);
-		append_block(&out, "sql", lg_may_see(session->userid) ? query :
-					 "<insufficient privilege>");
-	}
-
+					 duration(end_of(incident) - incident->started_at));
+	append_summary(&out, incident);
+	append_timeline(&out, incident, actions.data);
+	append_gantt(&out, incident, milestones.data);
+	append_impact(&out, incident);
+	append_graph(&out, incident);
+	append_sessions(&out, incident);
+	append_queries(&out, incident);
 	appendStringInfoString(&out, "\n## What to do next\n\n");
 	append_advice(&out, incident, acted > 0, spared.action_id != 0 ? &spared : NULL,
-				  visible);
+				  lg_may_see(incident->userid));
 
 	PG_RETURN_TEXT_P(cstring_to_text_with_len(out.data, out.len));
 }

@@ -150,6 +150,78 @@ is_committing(PGPROC *proc, LocalTransactionId lxid)
 		slot->pid == proc->pid && slot->committing == lxid;
 }
 
+/* What kind of process has that type in its status? */
+static LgKind
+kind_of(const LgSession *session, BackendType type)
+{
+	switch (type)
+	{
+		case B_BACKEND:
+			return LG_KIND_CLIENT;
+		case B_AUTOVAC_WORKER:
+			return LG_KIND_AUTOVACUUM;
+		case B_WAL_SENDER:
+			return LG_KIND_WALSENDER;
+		case B_STARTUP:
+			return LG_KIND_STARTUP;
+		case B_BG_WORKER:
+			return session->leader != session->procno ?
+				LG_KIND_PARALLEL : LG_KIND_BACKGROUND;
+		default:
+			return LG_KIND_OTHER;
+	}
+}
+
+/*
+ * Read what a process reports in its backend status, if it has one: all of one
+ * moment.
+ */
+static void
+read_status(LgSession *session)
+{
+	volatile PgBackendStatus *entry =
+		lg_status_entry(&ProcGlobal->allProcs[session->procno]);
+
+	for (int reads = 0; entry != NULL && reads < MAX_STATUS_READS; reads++)
+	{
+		int			before;
+		int			after;
+		int			status_pid;
+		BackendType type;
+		uint64		progress = 0;
+
+		pgstat_begin_read_activity(entry, before);
+		status_pid = entry->st_procpid;
+		type = entry->st_backendType;
+		session->state = entry->st_state;
+		session->session_start = entry->st_proc_start_timestamp;
+		session->xact_start = entry->st_xact_start_timestamp;
+		session->stmt_start = entry->st_activity_start_timestamp;
+		session->state_start = entry->st_state_start_timestamp;
+		if (entry->st_progress_command != PROGRESS_COMMAND_INVALID)
+			for (int i = 0; i < PGSTAT_NUM_PROGRESS_PARAM; i++)
+				progress = progress * 31 + (uint64) entry->st_progress_param[i];
+		session->progress = progress;
+		session->query_id = (int64) entry->st_query_id;
+		pgstat_end_read_activity(entry, after);
+
+		if (!pgstat_read_activity_complete(before, after))
+			continue;
+
+		if (status_pid != session->pid ||
+			(session->procno < MaxBackends && lg_state_is_starting(session->state)))
+			break;
+		session->has_status = true;
+		session->kind = kind_of(session, type);
+		break;
+	}
+	if (session->has_status)
+		return;
+	session->state = STATE_UNDEFINED;
+	session->session_start = 0;
+	session->xact_start = session->stmt_start = session->state_start = 0;
+}
+
 /*
  * Read one process.  A client that has no status yet is one that logs in.
  */
@@ -158,7 +230,6 @@ lg_read_session(int procno, LgSession *session)
 {
 	PGPROC	   *proc = &ProcGlobal->allProcs[procno];
 	volatile PGPROC *vproc = proc;
-	volatile PgBackendStatus *entry;
 
 	memset(session, 0, sizeof(*session));
 	session->procno = procno;
@@ -194,61 +265,7 @@ lg_read_session(int procno, LgSession *session)
 	session->kind = procno >= MaxBackends ? LG_KIND_OTHER :
 		lg_proc_is_regular(vproc) ? LG_KIND_STARTING : LG_KIND_BACKGROUND;
 
-	entry = lg_status_entry(proc);
-	for (int reads = 0; entry != NULL && reads < MAX_STATUS_READS; reads++)
-	{
-		int			before;
-		int			after;
-		int			status_pid;
-		BackendType type;
-		uint64		progress = 0;
-
-		pgstat_begin_read_activity(entry, before);
-		status_pid = entry->st_procpid;
-		type = entry->st_backendType;
-		session->state = entry->st_state;
-		session->session_start = entry->st_proc_start_timestamp;
-		session->xact_start = entry->st_xact_start_timestamp;
-		session->stmt_start = entry->st_activity_start_timestamp;
-		session->state_start = entry->st_state_start_timestamp;
-		if (entry->st_progress_command != PROGRESS_COMMAND_INVALID)
-			for (int i = 0; i < PGSTAT_NUM_PROGRESS_PARAM; i++)
-				progress = progress * 31 + (uint64) entry->st_progress_param[i];
-		session->progress = progress;
-		session->query_id = (int64) entry->st_query_id;
-		pgstat_end_read_activity(entry, after);
-
-		if (!pgstat_read_activity_complete(before, after))
-			continue;
-
-		if (status_pid != session->pid ||
-			(procno < MaxBackends && lg_state_is_starting(session->state)))
-			break;
-		session->has_status = true;
-		switch (type)
-		{
-			case B_BACKEND:
-				session->kind = LG_KIND_CLIENT;
-				break;
-			case B_AUTOVAC_WORKER:
-				session->kind = LG_KIND_AUTOVACUUM;
-				break;
-			case B_WAL_SENDER:
-				session->kind = LG_KIND_WALSENDER;
-				break;
-			case B_STARTUP:
-				session->kind = LG_KIND_STARTUP;
-				break;
-			case B_BG_WORKER:
-				session->kind = session->leader != procno ?
-					LG_KIND_PARALLEL : LG_KIND_BACKGROUND;
-				break;
-			default:
-				session->kind = LG_KIND_OTHER;
-				break;
-		}
-		break;
-	}
+	read_status(session);
 	if (session->has_status && session->state == STATE_DISABLED)
 	{
 		/* It reports nothing, but publishes this; see victim.c. */
@@ -256,12 +273,6 @@ lg_read_session(int procno, LgSession *session)
 
 		if (slot != NULL && slot->pid == session->pid)
 			session->stmt_start = slot->statement_start;
-	}
-	if (!session->has_status)
-	{
-		session->state = STATE_UNDEFINED;
-		session->session_start = 0;
-		session->xact_start = session->stmt_start = session->state_start = 0;
 	}
 }
 

@@ -397,14 +397,6 @@ lg_describe_source(LgSource source, const char *role, const char *database,
 	}
 }
 
-/* Why a session that commits, or drops a database, is not signalled. */
-const char *
-lg_committing_text(bool dropping)
-{
-	return dropping ? "it drops a database or a tablespace, which cannot be undone" :
-		"its commit cannot be undone any more";
-}
-
 /* What a session did that has passed a limit, what is measured, and a hint. */
 static const struct
 {
@@ -505,4 +497,28 @@ const char *
 lg_limit_hint(int limit)
 {
 	return limit_texts[limit].hint;
+}
+
+/* Why nothing was done to a process of that kind; NULL for LG_NO_BRAKE. */
+const char *
+lg_brake_text(LgBrake brake, LgKind kind)
+{
+	static const char *const texts[] = {
+		[LG_NO_BRAKE] = NULL,
+		[LG_BRAKE_EXEMPT_SETTING] = "lockguard.exempt is on",
+		[LG_BRAKE_EXEMPT] = "exempt for a time by lockguard.exempt()",
+		[LG_BRAKE_COMMITTING] = "its commit cannot be undone any more",
+		[LG_BRAKE_DROPPING] = "it drops a database or a tablespace, which cannot be undone",
+		[LG_BRAKE_ACTION_LOG] = "lockguard.action is log",
+		[LG_BRAKE_ACTION_CANCEL] = "lockguard.action is cancel, which cannot reach this session",
+		[LG_BRAKE_PREPARED_ACTION_LOG] = "lockguard.prepared_transaction_action is log",
+		[LG_BRAKE_DRY_RUN] = "lockguard.dry_run is on",
+		[LG_BRAKE_PAUSED] = "paused by lockguard.pause()",
+		[LG_BRAKE_CAP] = "lockguard.max_actions_per_minute is reached",
+		[LG_BRAKE_RELEASED] = "it was out of the way already",
+		[LG_BRAKE_CHANGED] = "it was doing something else already",
+		[LG_BRAKE_FAILED] = "the signal could not be sent"
+	};
+
+	return brake == LG_BRAKE_KIND ? lg_kind_text(kind) : texts[brake];
 }

@@ -49,7 +49,7 @@ extern const char *lg_result_name(LgResult result);
 extern const char *lg_resolution_name(LgResolution resolution);
 extern void lg_describe_source(LgSource source, const char *role, const char *database,
 							   char *buf, size_t size);
-extern const char *lg_committing_text(bool dropping);
+extern const char *lg_brake_text(LgBrake brake, LgKind kind);
 extern void lg_tell(int limit, int blocked, int64 measured, BackendState state,
 					char *buf, size_t size);
 extern const char *lg_limit_hint(int limit);

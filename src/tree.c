@@ -60,6 +60,79 @@ append_who(const LgSession *session, const LgTreeStyle *style,
 	}
 }
 
+/* What a step of the tree waits for, and for how long. */
+static void
+append_wait(const LgView *view, const LgStep *step, const LgTreeStyle *style,
+			StringInfo out)
+{
+	const LgWaiter *waiter = &view->graph->waiters[step->waiter];
+	const LOCKTAG *tag = &view->graph->locks[waiter->lock].tag;
+	char		duration[32];
+	char		lock[256];
+
+	lg_lock_text(tag, style, lock, sizeof(lock));
+	lg_duration_text(view->clock.now - waiter->since, duration, sizeof(duration));
+	appendStringInfo(out, " waits %s for %s on %s", duration,
+					 GetLockmodeName(tag->locktag_lockmethodid, waiter->mode), lock);
+	if (step->kind == LG_QUEUE)
+		appendStringInfoString(out, ", queued behind");
+}
+
+/* What the root of the tree does, how many it blocks, and for how long. */
+static void
+append_blocking(const LgView *view, const LgNode *node, int blocked,
+				const LgTreeStyle *style, StringInfo out)
+{
+	const LgSession *session = &node->known->session;
+	const char *state = lg_state_text(session);
+	char		duration[32];
+
+	if (session->kind != LG_KIND_PREPARED &&
+		(style->may_see == NULL || style->may_see(session->userid)))
+	{
+		/* What holds a process up that no limit can end. */
+		if (session->kind != LG_KIND_CLIENT)
+			appendStringInfo(out, ", %s", lg_doing_text(state, session->wait_event));
+		else if (state)
+			appendStringInfo(out, ", %s", state);
+	}
+	if (node->blocking_since == LG_NEVER)
+		return;
+	lg_duration_text(view->clock.now -
+					 (node->waiting ? node->blocking_since : node->root_since),
+					 duration, sizeof(duration));
+	appendStringInfo(out, ", blocking %d %s for %s", blocked,
+					 blocked == 1 ? "session" : "sessions", duration);
+}
+
+/* Its query, if the reader may see it. */
+static void
+append_query(const LgSession *session, const char *query, const LgTreeStyle *style,
+			 StringInfo out)
+{
+	if (session->kind == LG_KIND_PREPARED)
+		return;
+	if (style->may_see && !style->may_see(session->userid))
+		appendStringInfoString(out, ": <insufficient privilege>");
+	else if (query[0])
+	{
+		char	   *text = lg_one_line(query, 200);
+
+		appendStringInfo(out, ": %s", style->clean ? style->clean(text) : text);
+	}
+}
+
+/* Cut a line at so many characters, and mark that with "...". */
+static void
+cut_line(StringInfo line, int width)
+{
+	if (pg_mbcharcliplen(line->data, line->len, width) >= line->len)
+		return;
+	line->len = pg_mbcharcliplen(line->data, line->len, width - 3);
+	line->data[line->len] = '\0';
+	appendStringInfoString(line, "...");
+}
+
 /*
  * Draw the tree below "root" into "out", a line a session.  Runs a traversal,
  * and leaves its steps in the graph.  Allocates in the current context.
@@ -79,16 +152,12 @@ lg_draw_tree(LgView *view, int root, const LgTreeStyle *style, StringInfo out)
 		const LgSession *session = &node->known->session;
 		char		query[LG_QUERY_SIZE];
 		char		application_name[NAMEDATALEN];
-		char		duration[32];
-		const char *state;
 		StringInfoData line;
 
 		if (style->max_lines > 0 && drawn >= style->max_lines)
 			break;
 		drawn++;
 		lg_know(graph, node);
-		state = lg_state_text(session);
-
 		initStringInfo(&line);
 		lg_read_texts(session, query, sizeof(query), application_name, NULL);
 		if (i == 0 && style->root_query)
@@ -101,64 +170,12 @@ lg_draw_tree(LgView *view, int root, const LgTreeStyle *style, StringInfo out)
 		append_who(session, style, application_name, &line);
 
 		if (step->waiter >= 0)
-		{
-			const LgWaiter *waiter = &graph->waiters[step->waiter];
-			char		lock[256];
-
-			lg_lock_text(&graph->locks[waiter->lock].tag, style, lock, sizeof(lock));
-			lg_duration_text(view->clock.now - waiter->since, duration, sizeof(duration));
-			appendStringInfo(&line, " waits %s for %s on %s", duration,
-							 GetLockmodeName(graph->locks[waiter->lock].tag.locktag_lockmethodid,
-											 waiter->mode),
-							 lock);
-			if (step->kind == LG_QUEUE)
-				appendStringInfoString(&line, ", queued behind");
-		}
+			append_wait(view, step, style, &line);
 		else
-		{
-			if (session->kind != LG_KIND_PREPARED &&
-				(style->may_see == NULL || style->may_see(session->userid)))
-			{
-				/* What holds a process up that no limit can end. */
-				if (session->kind != LG_KIND_CLIENT)
-					appendStringInfo(&line, ", %s",
-									 lg_doing_text(state, session->wait_event));
-				else if (state)
-					appendStringInfo(&line, ", %s", state);
-			}
-			if (node->blocking_since != LG_NEVER)
-			{
-				lg_duration_text(view->clock.now - (node->waiting ? node->blocking_since :
-													 node->root_since),
-								 duration, sizeof(duration));
-				appendStringInfo(&line, ", blocking %d %s for %s", blocked,
-								 blocked == 1 ? "session" : "sessions", duration);
-			}
-		}
-		if (session->kind != LG_KIND_PREPARED)
-		{
-			if (style->may_see && !style->may_see(session->userid))
-				appendStringInfoString(&line, ": <insufficient privilege>");
-			else if (query[0])
-			{
-				char	   *text = lg_one_line(query, 200);
-
-				appendStringInfo(&line, ": %s", style->clean ? style->clean(text) : text);
-			}
-		}
-
+			append_blocking(view, node, blocked, style, &line);
+		append_query(session, query, style, &line);
 		if (style->width > 0)
-		{
-			int			cut = pg_mbcharcliplen(line.data, line.len, style->width);
-
-			if (cut < line.len)
-			{
-				cut = pg_mbcharcliplen(line.data, line.len, style->width - 3);
-				line.len = cut;
-				line.data[cut] = '\0';
-				appendStringInfoString(&line, "...");
-			}
-		}
+			cut_line(&line, style->width);
 		if (drawn > 1)
 			appendStringInfoChar(out, '\n');
 		appendStringInfoString(out, line.data);

@@ -131,4 +131,24 @@ typedef enum LgResolution
 	LG_BY_RESTART				/* of the server */
 } LgResolution;
 
+/* What keeps lockguard from signalling a session, or from rolling back. */
+typedef enum LgBrake
+{
+	LG_NO_BRAKE,
+	LG_BRAKE_KIND,				/* it is not a client's session */
+	LG_BRAKE_EXEMPT_SETTING,
+	LG_BRAKE_EXEMPT,			/* by exempt() */
+	LG_BRAKE_COMMITTING,
+	LG_BRAKE_DROPPING,			/* a database or a tablespace */
+	LG_BRAKE_ACTION_LOG,
+	LG_BRAKE_ACTION_CANCEL,		/* which would not reach it */
+	LG_BRAKE_PREPARED_ACTION_LOG,
+	LG_BRAKE_DRY_RUN,
+	LG_BRAKE_PAUSED,
+	LG_BRAKE_CAP,				/* max_actions_per_minute */
+	LG_BRAKE_RELEASED,			/* it blocks, or waits, no more */
+	LG_BRAKE_CHANGED,			/* it does something else by now */
+	LG_BRAKE_FAILED				/* the system refused the signal */
+} LgBrake;
+
 #endif							/* LOCKGUARD_TYPES_H */

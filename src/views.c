@@ -450,7 +450,6 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 		LgValues	values;
 		LgSubject	subject;
 		const LgWaiter *wait = NULL;
-		const char *reason;
 		char		query[LG_QUERY_SIZE];
 		char		application_name[NAMEDATALEN];
 		bool		visible;
@@ -477,7 +476,7 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 		visible = lg_may_see(session.userid);
 		named = slot != NULL && slot->pid == session.pid;
 		session.committing = false;
-		exempt = lg_may_signal(&session, &values, &reason) == LG_EXEMPTED;
+		exempt = lg_brake_result(lg_session_brake(&session, &values)) == LG_EXEMPTED;
 		if (node != NULL)
 			wait = lg_longest_wait(view->graph, node);
 

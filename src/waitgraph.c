@@ -966,6 +966,117 @@ lg_undoes_deadlock(const LgGraph *graph, int node, const LgSession *session,
 }
 
 /*
+ * Enter the waiters of a lock (its index) into the graph, with what is known of
+ * their waits.  Returns one of their nodes.
+ */
+static int
+enter_waiters(LgGraph *graph, int l)
+{
+	LgLock	   *lock = &graph->locks[l];
+	int			tree = -1;
+
+	lock->waited = 0;
+	lock->visit = 0;
+	for (int mode = 0; mode < LG_LOCKMODES; mode++)
+		lock->last[mode] = -1;
+
+	for (int i = 0; i < lock->nwaiters; i++)
+	{
+		int			index = lock->waiter + i;
+		LgWaiter   *waiter = &graph->waiters[index];
+		LgWaitTrack *track = wait_track(graph, waiter->procno, waiter->pid);
+		LgNode	   *node = add_node(graph, waiter->node, waiter->procno, waiter->pid);
+
+		track_wait(track, lock->address, waiter->wait_start, graph->clock,
+				   graph->clock->now);
+		waiter->since = track->wait.at;
+		if (track->wait_looked == 0)
+			track->wait_looked = graph->looked_at;
+		waiter->seen = track->wait_looked;
+		waiter->lock = l;
+		waiter->same_mode = lock->last[waiter->mode];
+		lock->last[waiter->mode] = index;
+		lock->waited |= LOCKBIT_ON(waiter->mode);
+		waiter->next_of_node = node->first_wait;
+		node->first_wait = index;
+		node->waiting = true;
+		if (tree < 0)
+			tree = waiter->node;
+		else
+			join_trees(graph, tree, waiter->node);
+	}
+	return tree;
+}
+
+/*
+ * Enter those holders of a lock that are in the way of its waiters, one of
+ * which is the node "tree".
+ */
+static void
+enter_holders(LgGraph *graph, int l, int tree)
+{
+	LgLock	   *lock = &graph->locks[l];
+	LOCKMASK	blocking = conflicting(lock, lock->waited);
+
+	carry_over_holders(graph, lock, graph->looked_at);
+	for (int i = 0; i < lock->nholders; i++)
+	{
+		LgHolder   *holder = &graph->holders[lock->holder + i];
+
+		holder->lock = l;
+		holder->blocks = (holder->mask & blocking) != 0;
+		if (holder->blocks)
+		{
+			LgNode	   *node = add_node(graph, holder->node, holder->procno, holder->pid);
+
+			holder->next_of_node = node->first_hold;
+			node->first_hold = lock->holder + i;
+			join_trees(graph, tree, holder->node);
+		}
+	}
+}
+
+/* Enter the waits that were too young to be walked: who waits is no root. */
+static void
+enter_young_waits(LgGraph *graph, const LgFound *found, int nfound)
+{
+	for (int i = 0; i < nfound; i++)
+	{
+		PGPROC	   *proc = &ProcGlobal->allProcs[found[i].procno];
+		LgNode	   *node = lg_node(graph, found[i].procno);
+
+		if (node != NULL && node->waiting)
+			continue;
+		node = lg_node(graph, lg_leader_number(proc));
+		if (node != NULL && ((volatile PGPROC *) proc)->waitLock != NULL)
+			node->waiting = true;
+	}
+}
+
+/* Bring what is remembered of everybody in the graph up to date. */
+static void
+track_nodes(LgGraph *graph)
+{
+	int64		now = lg_now();
+
+	for (int i = 0; i < graph->nactive; i++)
+	{
+		LgNode	   *node = &graph->nodes[graph->active[i]];
+		LgWaitTrack *track = wait_track(graph, graph->active[i], node->pid);
+
+		if (!node->waiting)
+			end_wait(track, track->wait_seen < graph->clock->now ? track->wait_seen : now);
+
+		track_cycle(graph, node, track, now);
+
+		/* Who only waits in a queue cannot become a root by that. */
+		node->root_since = node->blocking_since;
+		if (node->blocking_since != LG_NEVER && !(node->waiting && node->first_hold < 0))
+			node->root_since = root_since(track, node->blocking_since, now);
+	}
+}
+
+/*
  * Look at the lock manager: walk the locks of all waiters in "found" that
  * have waited at least min_age ns, and find out who blocks whom since when.
  * "server" has the server's own settings; it and "tracks" are for lg_know().
@@ -977,8 +1088,6 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 			  const LgValues *server,
 			  const LgFound *found, int nfound, int64 min_age)
 {
-	int64		now;
-
 	begin_look(graph);
 	graph->tracks = tracks;
 	graph->clock = clock;
@@ -998,74 +1107,9 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 	/* All that was seen was there by now at the latest. */
 	graph->looked_at = lg_now();
 
-	/* Nodes, and what is known of each wait and each holder. */
 	for (int l = 0; l < graph->nlocks; l++)
-	{
-		LgLock	   *lock = &graph->locks[l];
-		LOCKMASK	blocking;
-		int			tree = -1;
-
-		lock->waited = 0;
-		lock->visit = 0;
-		for (int mode = 0; mode < LG_LOCKMODES; mode++)
-			lock->last[mode] = -1;
-
-		for (int i = 0; i < lock->nwaiters; i++)
-		{
-			int			index = lock->waiter + i;
-			LgWaiter   *waiter = &graph->waiters[index];
-			LgWaitTrack *track = wait_track(graph, waiter->procno, waiter->pid);
-			LgNode	   *node = add_node(graph, waiter->node, waiter->procno, waiter->pid);
-
-			track_wait(track, lock->address, waiter->wait_start, clock, clock->now);
-			waiter->since = track->wait.at;
-			if (track->wait_looked == 0)
-				track->wait_looked = graph->looked_at;
-			waiter->seen = track->wait_looked;
-			waiter->lock = l;
-			waiter->same_mode = lock->last[waiter->mode];
-			lock->last[waiter->mode] = index;
-			lock->waited |= LOCKBIT_ON(waiter->mode);
-			waiter->next_of_node = node->first_wait;
-			node->first_wait = index;
-			node->waiting = true;
-			if (tree < 0)
-				tree = waiter->node;
-			else
-				join_trees(graph, tree, waiter->node);
-		}
-
-		blocking = conflicting(lock, lock->waited);
-		carry_over_holders(graph, lock, graph->looked_at);
-		for (int i = 0; i < lock->nholders; i++)
-		{
-			LgHolder   *holder = &graph->holders[lock->holder + i];
-
-			holder->lock = l;
-			holder->blocks = (holder->mask & blocking) != 0;
-			if (holder->blocks)
-			{
-				LgNode	   *node = add_node(graph, holder->node, holder->procno, holder->pid);
-
-				holder->next_of_node = node->first_hold;
-				node->first_hold = lock->holder + i;
-				join_trees(graph, tree, holder->node);
-			}
-		}
-	}
-
-	/* Waits that were too young to be walked: who waits is no root. */
-	for (int i = 0; i < nfound; i++)
-	{
-		PGPROC	   *proc = &ProcGlobal->allProcs[found[i].procno];
-		LgNode	   *node = lg_node(graph, found[i].procno);
-
-		if (node != NULL && node->waiting)
-			continue;
-		node = lg_node(graph, lg_leader_number(proc));
-		if (node != NULL && ((volatile PGPROC *) proc)->waitLock != NULL)
-			node->waiting = true;
-	}
+		enter_holders(graph, l, enter_waiters(graph, l));
+	enter_young_waits(graph, found, nfound);
 
 	/* Since when a root has been idle bears on whom to blame. */
 	for (int i = 0; i < graph->nactive; i++)
@@ -1079,23 +1123,7 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 	for (int l = 0; l < graph->nlocks; l++)
 		blame_lock(graph, &graph->locks[l]);
 	find_cycles(graph);
-
-	now = lg_now();
-	for (int i = 0; i < graph->nactive; i++)
-	{
-		LgNode	   *node = &graph->nodes[graph->active[i]];
-		LgWaitTrack *track = wait_track(graph, graph->active[i], node->pid);
-
-		if (!node->waiting)
-			end_wait(track, track->wait_seen < clock->now ? track->wait_seen : now);
-
-		track_cycle(graph, node, track, now);
-
-		/* Who only waits in a queue cannot become a root by that. */
-		node->root_since = node->blocking_since;
-		if (node->blocking_since != LG_NEVER && !(node->waiting && node->first_hold < 0))
-			node->root_since = root_since(track, node->blocking_since, now);
-	}
+	track_nodes(graph);
 }
 
 /* A root blocker blocks somebody and waits for no heavyweight lock itself. */

@@ -85,6 +85,7 @@ typedef struct LgWorker
 	bool		incident_open;
 	bool		dozed;			/* it dozed after the last scan */
 	bool		exact;			/* the next scan is for a limit that is passed then */
+	int64		look_time;		/* what the last look took, ns */
 
 	/* To find out that the server has stood still; see account_for_gap(). */
 	int64		awake_since;	/* monotonic ns */
@@ -413,93 +414,109 @@ take_settings(LgWorker *worker)
 }
 
 /*
- * One scan: look, judge, act.  With "whole", every waiter is looked at,
- * however short it has waited.  Returns when the next scan is due (monotonic
- * ns), naptime aside.
+ * How often to look, by the limits in force: times in ns, 0 where there is no
+ * such limit.
+ */
+typedef struct Pace
+{
+	int64		blockers;		/* the smallest limit on blockers, or threshold */
+	int64		looks;			/* between two looks while anything waits */
+	int64		lock_wait;		/* the smallest lock_wait_timeout */
+	int64		sleep;			/* between two scans */
+} Pace;
+
+static Pace
+pace_of(const LgWorker *worker)
+{
+	int64		blocker_limit = smallest_blocker_limit(worker);
+	Pace		pace;
+
+	pace.blockers = smaller(blocker_limit, lg_incident_threshold * LG_NANOS_PER_MS);
+	pace.looks = pace.blockers / 10;
+	if (pace.looks > 0)
+		pace.looks = Max(pace.looks, LG_NANOS_PER_MS);
+	pace.lock_wait = smallest(worker, LG_LOCK_WAIT_TIMEOUT);
+
+	/* What begins now must be seen before it can be over a limit. */
+	pace.sleep = smaller(blocker_limit > 0 ? pace.looks : 0, pace.lock_wait);
+	return pace;
+}
+
+/*
+ * Find out who waits, and look at the lock manager if anything has waited long
+ * enough to matter; with "whole", at every wait, however short.  Returns when
+ * to look again (monotonic ns).
  */
 static int64
-scan(LgWorker *worker, bool whole)
+look(LgWorker *worker, const Pace *pace, bool whole)
 {
 	LgView	   *view = &worker->view;
-	LgScanStats *stats = &lg_shared->scan_stats;
-	int64		start;
-	int64		looked = 0;
-	int64		blocker_limit;
-	int64		threshold;
-	int64		tenth;
-	int64		doze;
-	int64		min_age;
-	int64		pause;
+	int64		start = view->clock.now;
 	int64		wake = LG_NEVER;
-	int64		stepped = view->clock.stepped;
-	int64		blocked_time = 0;
-	int			nfound;
-	bool		settings_changed;
-	bool		must_look;
-
-	if (pg_atomic_read_u32(&lg_shared->dozing) != 0)
-		pg_atomic_write_u32(&lg_shared->dozing, 0);
-	else if (worker->dozed)
-		worker->quiet_since = 0;	/* somebody has woken us: it is not quiet */
-	lg_clock_read(&view->clock);
-	start = view->clock.now;
-	settings_changed = take_settings(worker);
-	blocker_limit = smallest_blocker_limit(worker);
-	threshold = smaller(blocker_limit, lg_incident_threshold * LG_NANOS_PER_MS);
-	tenth = threshold / 10;
-	if (tenth > 0)
-		tenth = Max(tenth, LG_NANOS_PER_MS);
 
 	/* From which age on does a wait matter? */
-	min_age = smaller(tenth, smallest(worker, LG_LOCK_WAIT_TIMEOUT));
-	lg_follow_adopt(view, worker->follow);
+	int64		min_age = smaller(pace->looks, pace->lock_wait);
 
 	/* After a step of the clock, waits look younger than they are. */
-	must_look = whole ||
+	view->looked = whole ||
 		(worker->incident_open && view->clock.stepped > start - min_age) ||
 		(worker->follow->n > 0 && lg_follow_needs_look(worker->follow)) ||
 		(max_prepared_xacts > 0 && lg_prepared_due(worker->prepared, start));
-	if (must_look)
+	if (view->looked)
 		min_age = 0;
 	else if (min_age == 0)
 		min_age = LG_NEVER;
 
 	LG_DEBUG_POINT("before_look");
 	lg_live_procs(&view->live);
-	nfound = worker->nfound = lg_find_waiters(view->graph, worker->found,
-											  worker->nfound, &view->live,
-											  &view->clock);
-	view->looked = must_look;
-	for (int i = 0; i < nfound; i++)
+	worker->nfound = lg_find_waiters(view->graph, worker->found, worker->nfound,
+									 &view->live, &view->clock);
+	for (int i = 0; i < worker->nfound && min_age != LG_NEVER; i++)
 	{
-		int64		age = start - worker->found[i].since;
-
-		if (min_age == LG_NEVER)
-			break;
-		if (age >= min_age)
+		if (start - worker->found[i].since >= min_age)
 			view->looked = true;
 		else
 			wake = Min(wake, worker->found[i].since + min_age);
 	}
-	if (view->looked)
-	{
-		lg_graph_walk(view->graph, view->tracks, &view->clock, &view->server,
-					  worker->found, nfound, min_age);
-		looked = lg_now() - start;
+	if (!view->looked)
+		return wake;
 
-		/* Session time lost since the last look, for the statistics. */
-		for (int i = 0; i < view->graph->nwaiters; i++)
-			blocked_time += lg_newly_waited(view->graph, &view->graph->waiters[i], start,
-											worker->last_scan, PG_INT64_MIN);
-		if (tenth > 0 && nfound > 0)
-			wake = Min(wake, start + tenth);
-	}
+	lg_graph_walk(view->graph, view->tracks, &view->clock, &view->server,
+				  worker->found, worker->nfound, min_age);
+	worker->look_time = lg_now() - start;
+	if (pace->looks > 0 && worker->nfound > 0)
+		wake = Min(wake, start + pace->looks);
+	return wake;
+}
 
-	/* On a quiet server there is nothing to follow. */
-	if (view->looked || worker->incident_open)
-		wake = Min(wake, lg_incidents_scan(worker->incidents, view, worker->last_scan,
-										   &worker->incident_open));
-	worker->last_scan = start;
+/*
+ * Count the session time lost since the look before this one, for the
+ * statistics.
+ */
+static void
+count_blocked_time(LgWorker *worker)
+{
+	LgGraph    *graph = worker->view.graph;
+	int64		lost = 0;
+
+	for (int i = 0; i < graph->nwaiters; i++)
+		lost += lg_newly_waited(graph, &graph->waiters[i], worker->view.clock.now,
+								worker->last_scan, PG_INT64_MIN);
+	pg_atomic_fetch_add_u64(&lg_shared->scan_stats.blocked_time, lost);
+}
+
+/*
+ * Judge what this scan has seen; with "all", the age of every session.  The
+ * verdicts are in worker->verdicts.  Returns how long the worker may doze
+ * after this scan, in ns; 0 = not at all.
+ */
+static int64
+judge(LgWorker *worker, const Pace *pace, bool all)
+{
+	LgView	   *view = &worker->view;
+	int64		ages = smallest_age_limit(worker);
+	int64		doze;
+
 	LG_DEBUG_POINT("before_judge");
 	worker->verdicts.n = 0;
 	worker->verdicts.next_due = LG_NEVER;
@@ -508,57 +525,116 @@ scan(LgWorker *worker, bool whole)
 	if (view->looked)
 		lg_judge_waits(view, &worker->verdicts);
 
-	/* What begins now must be seen before it can be over a limit. */
-	pause = smaller(blocker_limit > 0 ? tenth : 0,
-					smallest(worker, LG_LOCK_WAIT_TIMEOUT));
-	doze = may_doze(worker, start, smaller(pause, smallest_age_limit(worker)),
-					smaller(smaller(threshold, smallest(worker, LG_LOCK_WAIT_TIMEOUT)),
-							smallest_age_limit(worker)));
-	worker->dozed = doze > 0;
-	judge_ages(worker, whole || settings_changed || stepped != view->clock.stepped);
+	/* It may list the processes anew: before they are gone through. */
+	doze = may_doze(worker, view->clock.now, smaller(pace->sleep, ages),
+					smaller(smaller(pace->blockers, pace->lock_wait), ages));
+	judge_ages(worker, all);
+	return doze;
+}
+
+/*
+ * Carry out the verdicts, and see to prepared transactions.  Returns when to do
+ * so again (monotonic ns).
+ */
+static int64
+act(LgWorker *worker)
+{
+	LgView	   *view = &worker->view;
+	LgVerdicts *verdicts = &worker->verdicts;
+	int64		wake = LG_NEVER;
 
 	LG_DEBUG_POINT("before_act");
-	if (worker->verdicts.n > 1)
-		lg_sort_verdicts(&worker->verdicts);
-	for (int i = 0; i < worker->verdicts.n; i++)
+	if (verdicts->n > 1)
+		lg_sort_verdicts(verdicts);
+	for (int i = 0; i < verdicts->n; i++)
 	{
-		LgVerdict  *verdict = &worker->verdicts.verdicts[i];
+		LgVerdict  *verdict = &verdicts->verdicts[i];
 		LgOpen		signal;
 
 		if (view->tracks[verdict->session.procno].open_action > 0 &&
-			verdict->result == LG_PENDING)
+			verdict->brake == LG_NO_BRAKE)
 			continue;
-		if (lg_act(view, verdict, NULL, &signal))
-			lg_follow_add(view, worker->follow, &signal);
+		if (lg_carry_out(view, verdict, NULL, &signal))
+			(void) lg_follow_add(view, worker->follow, &signal);
 	}
 	if (max_prepared_xacts > 0)
-		wake = Min(wake, lg_prepared_scan(worker->prepared, view));
+		wake = lg_prepared_scan(worker->prepared, view);
 	LG_DEBUG_POINT("after_act");
 
-	wake = Min(wake, worker->verdicts.next_due);
 	if (worker->follow->n > 0)
 		wake = Min(wake, lg_follow_wake(worker->follow, lg_now()));
+	return wake;
+}
 
+/* Publish what this scan has measured, and what it has cost. */
+static void
+account(LgWorker *worker)
+{
+	LgScanStats *stats = &lg_shared->scan_stats;
+	int64		scan_time;
+
+	if (worker->view.looked)
+	{
+		pg_atomic_fetch_add_u64(&stats->looks, 1);
+		pg_atomic_fetch_add_u64(&stats->look_time, worker->look_time);
+		keep_maximum(&stats->max_look_time, worker->look_time);
+		publish_measures(worker);
+	}
+	pg_atomic_write_u64(&lg_shared->last_scan, worker->view.clock.wall);
+	scan_time = lg_now() - worker->view.clock.now;
+	pg_atomic_fetch_add_u64(&stats->scans, 1);
+	pg_atomic_fetch_add_u64(&stats->scan_time, scan_time);
+	keep_maximum(&stats->max_scan_time, scan_time);
+}
+
+/*
+ * One scan: look, follow incidents, judge, act, account.  With "whole", every
+ * waiter is looked at, however short it has waited.  Returns when the next scan
+ * is due (monotonic ns), naptime aside.
+ */
+static int64
+scan(LgWorker *worker, bool whole)
+{
+	LgView	   *view = &worker->view;
+	int64		stepped = view->clock.stepped;
+	bool		settings_changed;
+	Pace		pace;
+	int64		doze;
+	int64		wake;
+
+	if (pg_atomic_read_u32(&lg_shared->dozing) != 0)
+		pg_atomic_write_u32(&lg_shared->dozing, 0);
+	else if (worker->dozed)
+		worker->quiet_since = 0;	/* the worker was woken: it is not quiet */
+	lg_clock_read(&view->clock);
+	settings_changed = take_settings(worker);
+	pace = pace_of(worker);
+	lg_follow_adopt(view, worker->follow);
+
+	wake = look(worker, &pace, whole);
+	if (view->looked)
+		count_blocked_time(worker);
+
+	/* On a quiet server there is nothing to follow. */
+	if (view->looked || worker->incident_open)
+		wake = Min(wake, lg_incidents_scan(worker->incidents, view, worker->last_scan,
+										   &worker->incident_open));
+	worker->last_scan = view->clock.now;
+
+	doze = judge(worker, &pace,
+				 whole || settings_changed || stepped != view->clock.stepped);
+	worker->dozed = doze > 0;
+	wake = Min(wake, act(worker));
+
+	wake = Min(wake, worker->verdicts.next_due);
 	if (doze > 0)
-		wake = Min(wake, start + doze);
-	else if (pause > 0)
-		wake = Min(wake, start + pause);
+		wake = Min(wake, view->clock.now + doze);
+	else if (pace.sleep > 0)
+		wake = Min(wake, view->clock.now + pace.sleep);
 	wake = Min(wake, worker->ages_new);
 	worker->exact = wake == worker->verdicts.next_due;
 
-	if (view->looked)
-	{
-		pg_atomic_fetch_add_u64(&stats->looks, 1);
-		pg_atomic_fetch_add_u64(&stats->look_time, looked);
-		pg_atomic_fetch_add_u64(&stats->blocked_time, blocked_time);
-		keep_maximum(&stats->max_look_time, looked);
-		publish_measures(worker);
-	}
-	pg_atomic_write_u64(&lg_shared->last_scan, view->clock.wall);
-	start = lg_now() - start;
-	pg_atomic_fetch_add_u64(&stats->scans, 1);
-	pg_atomic_fetch_add_u64(&stats->scan_time, start);
-	keep_maximum(&stats->max_scan_time, start);
+	account(worker);
 	return wake;
 }
 

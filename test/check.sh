@@ -74,6 +74,15 @@ static_analysis()
 		"$tmp/plain/src"
 }
 
+# Nothing but the proof may send a signal.
+one_file_signals()
+{
+	local files
+
+	files=$(cd "$tmp/plain" && grep -lE '\bkill ?\(' src/*.[ch])
+	[ "$files" = src/proof.c ] || { echo "calls kill():" $files; return 1; }
+}
+
 # Single files outside the server; test/unit/run.sh shows them one by one, and does more.
 unit_tests()
 {
@@ -180,6 +189,8 @@ step "builds with gcc" strict_build gcc plain || finish
 step "builds with $(basename "$(find_clang)")" strict_build "$(find_clang)" clang
 step "builds with wait points" strict_build gcc debug LOCKGUARD_DEBUG=1 || finish
 step "cppcheck" static_analysis
+step "no circle of includes" make -C "$tmp/plain" -s PG_CONFIG="$PG_CONFIG" include-graph
+step "one file sends signals" one_file_signals
 step "unit tests" unit_tests
 
 at_exit=restore_plain_build

@@ -110,13 +110,13 @@ only_verdict(int procno, int limit, LgActionKind action)
 
 	return CHECK_INT(verdicts.n, 1) && CHECK(verdict != NULL) &&
 		CHECK_INT(verdict->limit, limit) && CHECK_INT(verdict->action, action) &&
-		CHECK_INT(verdict->result, LG_PENDING) &&
+		CHECK_INT(lg_brake_result(verdict->brake), LG_PENDING) &&
 
 	/* What has to be so still when the signal is sent. */
-		CHECK_INT(verdict->idle, limit == LG_IDLE_BLOCKER_TIMEOUT ||
+		CHECK_INT(verdict->still.idle, limit == LG_IDLE_BLOCKER_TIMEOUT ||
 				  limit == LG_IDLE_IN_TRANSACTION_TIMEOUT ||
 				  limit == LG_IDLE_SESSION_TIMEOUT) &&
-		CHECK_INT(verdict->unreachable, action == LG_DO_TERMINATE);
+		CHECK_INT(verdict->still.unreachable, action == LG_DO_TERMINATE);
 }
 
 /* Session 0 holds what session 1 waits for, since now. */
@@ -893,9 +893,10 @@ actions(void)
 			verdict = verdict_on(0);
 			if (!CHECK(verdict != NULL))
 				return;
-			CHECK_INT(verdict->result, exempt ? LG_EXEMPTED : cases[i].result);
+			CHECK_INT(lg_brake_result(verdict->brake), exempt ? LG_EXEMPTED : cases[i].result);
 			CHECK_INT(verdict->action, exempt ? LG_DO_LOG : cases[i].action);
-			CHECK_INT(verdict->reason != NULL, verdict->result != LG_PENDING);
+			CHECK_INT(lg_brake_text(verdict->brake, verdict->session.kind) != NULL,
+					  verdict->brake != LG_NO_BRAKE);
 		}
 
 	/* Over a limit on ages: looked at again at the next scan, come what may. */
@@ -966,9 +967,10 @@ protected(void)
 		CHECK_INT(verdicts.n, 1);
 		if (CHECK(verdict_on(procno) != NULL))
 		{
-			CHECK_INT(verdict_on(procno)->result, LG_PROTECTED);
+			CHECK_INT(lg_brake_result(verdict_on(procno)->brake), LG_PROTECTED);
 			CHECK_INT(verdict_on(procno)->action, LG_DO_LOG);
-			CHECK(verdict_on(procno)->reason != NULL);
+			CHECK(verdict_on(procno)->brake == LG_BRAKE_KIND ||
+				  verdict_on(procno)->brake == LG_BRAKE_COMMITTING);
 		}
 	}
 
@@ -991,7 +993,7 @@ protected(void)
 	clock_ns += 200 * MS;
 	judge();
 	CHECK_INT(verdicts.n, 1);
-	CHECK(strstr(verdict_on(0)->reason, "drops a database") != NULL);
+	CHECK_INT(verdict_on(0)->brake, LG_BRAKE_DROPPING);
 
 	/* Another transaction was past the point of no return. */
 	start(10, 0);
@@ -1032,8 +1034,8 @@ parallel_worker(void)
 	clock_ns += 200 * MS;
 	judge();
 	only_verdict(0, LG_BLOCKER_TIMEOUT, LG_DO_CANCEL);
-	CHECK_INT(verdict_on(0)->evidence.procno, 2);
-	CHECK_INT(verdict_on(0)->evidence.pid, 102);
+	CHECK_INT(verdict_on(0)->still.evidence.procno, 2);
+	CHECK_INT(verdict_on(0)->still.evidence.pid, 102);
 }
 
 /* Deadlocks are the server's own business. */
@@ -1190,7 +1192,7 @@ one_victim_per_tree(void)
 		for (int i = 0; i < verdicts.n; i++)
 		{
 			CHECK_INT(verdicts.verdicts[i].session.procno, order[i]);
-			CHECK_INT(verdicts.verdicts[i].result,
+			CHECK_INT(lg_brake_result(verdicts.verdicts[i].brake),
 					  untouchable[i] ? LG_EXEMPTED : LG_PENDING);
 		}
 	}
@@ -1311,8 +1313,8 @@ preemption(void)
 				CHECK_INT(verdict->action, LG_DO_CANCEL);
 				CHECK_INT(verdict->value, 100);
 				CHECK_INT(verdict->preempted_for, 102);
-				CHECK(verdict->waits && verdict->wait.waiter_procno == 2);
-				CHECK_INT(verdict->evidence.waiter_procno, 2);
+				CHECK(verdict->still.waits && verdict->still.wait.waiter_procno == 2);
+				CHECK_INT(verdict->still.evidence.waiter_procno, 2);
 			}
 		}
 }
@@ -1350,7 +1352,7 @@ preemption_in_vain(void)
 		clock_ns += 200 * MS;
 		judge();
 		CHECK_INT(verdicts.n, 1);
-		CHECK(verdict_on(1) != NULL && verdict_on(1)->result != LG_PENDING);
+		CHECK(verdict_on(1) != NULL && verdict_on(1)->brake != LG_NO_BRAKE);
 	}
 
 	start(10, 0);
@@ -1365,7 +1367,7 @@ preemption_in_vain(void)
 	clock_ns += 200 * MS;
 	judge();
 	CHECK_INT(verdicts.n, 1);
-	CHECK(verdict_on(1) != NULL && verdict_on(1)->result == LG_EXEMPTED);
+	CHECK(verdict_on(1) != NULL && verdict_on(1)->brake == LG_BRAKE_EXEMPT_SETTING);
 	*value(1, LG_EXEMPT) = 0;
 	judge();
 	only_verdict(0, LG_PREEMPT_TIMEOUT, LG_DO_CANCEL);
@@ -1722,13 +1724,13 @@ check_preemption(const LgVerdict *verdict, int nprocs)
 	CHECK(view.clock.now - waiting_since(waiter) >=
 		  values_of(waiter)->value[LG_PREEMPT_TIMEOUT] * MS);
 	CHECK(model.ahead[victim][waiter]);
-	CHECK(model_root(&model, victim) || verdict->result != LG_PENDING);
+	CHECK(model_root(&model, victim) || verdict->brake != LG_NO_BRAKE);
 	CHECK(!busy_in_tree(model.tree[victim], nprocs));
 	for (int i = 0; i < nprocs; i++)
 		if (i != waiter && model.ahead[i][waiter])
 		{
 			CHECK(values_of(i)->value[LG_PRIORITY] < values_of(waiter)->value[LG_PRIORITY]);
-			if (verdict->result == LG_PENDING && model_root(&model, i) &&
+			if (verdict->brake == LG_NO_BRAKE && model_root(&model, i) &&
 				!is_busy(i, LG_PREEMPT_TIMEOUT))
 			{
 				/* It, too, can be removed, and is no better choice. */
@@ -1737,7 +1739,7 @@ check_preemption(const LgVerdict *verdict, int nprocs)
 				CHECK_INT(expected[nexpected].result, LG_PENDING);
 				CHECK(expected[nexpected].blocked <= verdict->blocked_sessions);
 			}
-			else if (verdict->result == LG_PENDING)
+			else if (verdict->brake == LG_NO_BRAKE)
 			{
 				/* It does not stay for good. */
 				expect(i, LG_PREEMPT_TIMEOUT);
@@ -1748,7 +1750,7 @@ check_preemption(const LgVerdict *verdict, int nprocs)
 		}
 	expect(victim, LG_PREEMPT_TIMEOUT);
 	nexpected--;
-	CHECK_INT(verdict->result, expected[nexpected].result);
+	CHECK_INT(lg_brake_result(verdict->brake), expected[nexpected].result);
 	CHECK_INT(verdict->action, expected[nexpected].action);
 
 	/* One victim per tree. */
@@ -1756,8 +1758,8 @@ check_preemption(const LgVerdict *verdict, int nprocs)
 	{
 		const LgVerdict *other = &verdicts.verdicts[i];
 
-		if (other != verdict && other->result == LG_PENDING &&
-			verdict->result == LG_PENDING && other->limit != LG_LOCK_WAIT_TIMEOUT)
+		if (other != verdict && other->brake == LG_NO_BRAKE &&
+			verdict->brake == LG_NO_BRAKE && other->limit != LG_LOCK_WAIT_TIMEOUT)
 			CHECK(model.tree[other->session.procno] != model.tree[victim]);
 	}
 }
@@ -1821,15 +1823,15 @@ check_judgement(int nprocs)
 		CHECK_INT(verdict->blocked_sessions, model_count(&model, procno));
 		if (lg_limits[verdict->limit].proof == LG_PROVE_BLOCKS)
 		{
-			CHECK(blocks_directly(&verdict->evidence));
-			CHECK_INT(node_of(verdict->evidence.procno), procno);
-			CHECK_INT(verdict->root, !model.waiting[procno]);
+			CHECK(blocks_directly(&verdict->still.evidence));
+			CHECK_INT(node_of(verdict->still.evidence.procno), procno);
+			CHECK_INT(verdict->still.root, !model.waiting[procno]);
 			/* One of a deadlock is no root; but it may be why nobody is preempted. */
 			CHECK(!model.ahead[procno][procno] ||
-				  (verdict->limit == LG_PREEMPT_TIMEOUT && verdict->result != LG_PENDING));
+				  (verdict->limit == LG_PREEMPT_TIMEOUT && verdict->brake != LG_NO_BRAKE));
 		}
 		else
-			CHECK_INT(verdict->evidence.waiter_procno, procno);
+			CHECK_INT(verdict->still.evidence.waiter_procno, procno);
 		if (verdict->limit == LG_PREEMPT_TIMEOUT)
 		{
 			check_preemption(verdict, nprocs);
@@ -1845,7 +1847,7 @@ check_judgement(int nprocs)
 		if (!CHECK(match < nexpected))
 			continue;
 		CHECK_INT(verdict->limit, expected[match].limit);
-		CHECK_INT(verdict->result, expected[match].result);
+		CHECK_INT(lg_brake_result(verdict->brake), expected[match].result);
 		CHECK_INT(verdict->action, expected[match].action);
 		CHECK_INT(verdict->longest_wait, expected[match].longest);
 		CHECK_INT(verdict->value, values_of(procno)->value[verdict->limit]);
@@ -1860,7 +1862,7 @@ check_judgement(int nprocs)
 		for (int v = 0; v < verdicts.n && !found_one; v++)
 			found_one = model.tree[verdicts.verdicts[v].session.procno] == model.tree[i] &&
 				(verdicts.verdicts[v].preempted_for == proc_of(i)->pid ||
-				 (verdicts.verdicts[v].result == LG_PENDING &&
+				 (lg_brake_result(verdicts.verdicts[v].brake) == LG_PENDING &&
 				  verdicts.verdicts[v].limit != LG_LOCK_WAIT_TIMEOUT));
 		CHECK(found_one);
 	}
@@ -1946,7 +1948,7 @@ random_judgements(void)
 				for (int v = 0; v < verdicts.n; v++)
 					printf("    session %d: limit %d, result %d, action %d\n",
 						   verdicts.verdicts[v].session.procno, verdicts.verdicts[v].limit,
-						   verdicts.verdicts[v].result, verdicts.verdicts[v].action);
+						   lg_brake_result(verdicts.verdicts[v].brake), verdicts.verdicts[v].action);
 				for (int v = 0; v < nexpected; v++)
 					printf("    expected: session %d, limit %d, result %d, action %d, tree %d\n",
 						   expected[v].procno, expected[v].limit, expected[v].result,
