@@ -32,7 +32,7 @@ WHERE a.backend_type = 'lockguard';
 SELECT scans, clock_timestamp() AS now FROM lockguard.stats \gset
 SELECT lockguard.scan();
 SELECT scans > :scans AS scanned, last_scan >= :'now' AS just_now,
-       looks > 0 AS looked, max_scan_time > 0 AND scan_time >= max_scan_time AS timed
+       lock_scans > 0 AS looked, max_scan_time > 0 AND scan_time >= max_scan_time AS timed
 FROM lockguard.stats;
 
 -- Nobody waits, and nothing has been done.

@@ -87,7 +87,7 @@ COMMENT ON FUNCTION lockguard._actions() IS 'internal: see view lockguard.action
 
 CREATE FUNCTION lockguard._stats(
     OUT scans bigint, OUT scan_time float8, OUT max_scan_time float8,
-    OUT looks bigint, OUT look_time float8, OUT max_look_time float8,
+    OUT lock_scans bigint, OUT lock_scan_time float8, OUT max_lock_scan_time float8,
     OUT max_partition_lock_time float8, OUT acted_within_1ms bigint,
     OUT acted_within_10ms bigint, OUT acted_within_100ms bigint,
     OUT acted_within_1s bigint, OUT acted_later bigint,

@@ -197,9 +197,9 @@ lockguard_reset_stats(PG_FUNCTION_ARGS)
 	pg_atomic_write_u64(&scan->scans, 0);
 	pg_atomic_write_u64(&scan->scan_time, 0);
 	pg_atomic_write_u64(&scan->max_scan_time, 0);
-	pg_atomic_write_u64(&scan->looks, 0);
-	pg_atomic_write_u64(&scan->look_time, 0);
-	pg_atomic_write_u64(&scan->max_look_time, 0);
+	pg_atomic_write_u64(&scan->lock_scans, 0);
+	pg_atomic_write_u64(&scan->lock_scan_time, 0);
+	pg_atomic_write_u64(&scan->max_lock_scan_time, 0);
 	pg_atomic_write_u64(&scan->max_partition_lock_time, 0);
 	pg_atomic_write_u64(&scan->blocked_time, 0);
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);

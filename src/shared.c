@@ -33,9 +33,9 @@ init_scan_stats(LgScanStats *stats)
 	pg_atomic_init_u64(&stats->scans, 0);
 	pg_atomic_init_u64(&stats->scan_time, 0);
 	pg_atomic_init_u64(&stats->max_scan_time, 0);
-	pg_atomic_init_u64(&stats->looks, 0);
-	pg_atomic_init_u64(&stats->look_time, 0);
-	pg_atomic_init_u64(&stats->max_look_time, 0);
+	pg_atomic_init_u64(&stats->lock_scans, 0);
+	pg_atomic_init_u64(&stats->lock_scan_time, 0);
+	pg_atomic_init_u64(&stats->max_lock_scan_time, 0);
 	pg_atomic_init_u64(&stats->max_partition_lock_time, 0);
 	pg_atomic_init_u64(&stats->blocked_time, 0);
 }

@@ -124,9 +124,9 @@ typedef struct LgScanStats
 	pg_atomic_uint64 scans;
 	pg_atomic_uint64 scan_time;
 	pg_atomic_uint64 max_scan_time;
-	pg_atomic_uint64 looks;
-	pg_atomic_uint64 look_time;
-	pg_atomic_uint64 max_look_time;
+	pg_atomic_uint64 lock_scans;
+	pg_atomic_uint64 lock_scan_time;
+	pg_atomic_uint64 max_lock_scan_time;
 	pg_atomic_uint64 max_partition_lock_time;
 	pg_atomic_uint64 blocked_time;
 } LgScanStats;

@@ -743,9 +743,9 @@ lockguard_stats(PG_FUNCTION_ARGS)
 	put_count(pg_atomic_read_u64(&scan->scans));
 	put_ms(pg_atomic_read_u64(&scan->scan_time));
 	put_ms(pg_atomic_read_u64(&scan->max_scan_time));
-	put_count(pg_atomic_read_u64(&scan->looks));
-	put_ms(pg_atomic_read_u64(&scan->look_time));
-	put_ms(pg_atomic_read_u64(&scan->max_look_time));
+	put_count(pg_atomic_read_u64(&scan->lock_scans));
+	put_ms(pg_atomic_read_u64(&scan->lock_scan_time));
+	put_ms(pg_atomic_read_u64(&scan->max_lock_scan_time));
 	put_ms(pg_atomic_read_u64(&scan->max_partition_lock_time));
 	for (int i = 0; i < LG_NUM_LATENESS; i++)
 		put_count(stats.within[i]);

@@ -575,9 +575,9 @@ account(LgWorker *worker)
 
 	if (worker->view.looked)
 	{
-		pg_atomic_fetch_add_u64(&stats->looks, 1);
-		pg_atomic_fetch_add_u64(&stats->look_time, worker->look_time);
-		keep_maximum(&stats->max_look_time, worker->look_time);
+		pg_atomic_fetch_add_u64(&stats->lock_scans, 1);
+		pg_atomic_fetch_add_u64(&stats->lock_scan_time, worker->look_time);
+		keep_maximum(&stats->max_lock_scan_time, worker->look_time);
 		publish_measures(worker);
 	}
 	pg_atomic_write_u64(&lg_shared->last_scan, worker->view.clock.wall);

@@ -141,7 +141,7 @@ sub watch
 		@window{qw(scans scan_time looks look_time max_look max_partition_lock)} =
 		  @{
 			($observer->rows(
-				'SELECT scans, scan_time, looks, look_time, max_look_time, max_partition_lock_time FROM lockguard.stats'
+				'SELECT scans, scan_time, lock_scans, lock_scan_time, max_lock_scan_time, max_partition_lock_time FROM lockguard.stats'
 			))[0]
 		  };
 		push @windows, \%window;

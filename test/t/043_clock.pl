@@ -108,7 +108,7 @@ sub is_sane
 		$observer->rows("SELECT 'contention', total_wait, longest_wait FROM lockguard.contention"
 			  . " WHERE NOT (longest_wait BETWEEN '0' AND '50 min') OR NOT (total_wait BETWEEN '0' AND '50 min')"),
 		$observer->rows("SELECT 'stats', s FROM lockguard.stats s WHERE s::text ~ '[,(]-' OR blocked_time > 3e6"
-			  . ' OR max_scan_time > 3e6 OR max_look_time > 3e6'),
+			  . ' OR max_scan_time > 3e6 OR max_lock_scan_time > 3e6'),
 		$observer->rows("SELECT 'report', line FROM lockguard.incidents, string_to_table(lockguard.report(incident_id), E'\\n') line"
 			  . " WHERE line ~ '\\m\\d+ h \\d+ min' OR line ~ '[^0-9:]-\\d+(\\.\\d)? (ms|s|min|h)\\M'"));
 

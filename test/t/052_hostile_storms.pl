@@ -82,7 +82,7 @@ sub memory_of
 		$reader->close;
 	}
 	# Four orders of magnitude less is usual.
-	cmp_ok($observer->value('SELECT max_look_time FROM lockguard.stats'), '<', 1000, 'the worker has no trouble with them');
+	cmp_ok($observer->value('SELECT max_lock_scan_time FROM lockguard.stats'), '<', 1000, 'the worker has no trouble with them');
 
 	# They go one by one, and the lock is free soon.
 	$_->query_ok("SET lockguard.idle_blocker_timeout = '100ms'") foreach @holders;
@@ -152,7 +152,7 @@ foreach my $storm (
 	$_->close(silent => 1) foreach @s, $w;
 }
 is($observer->value('SELECT worker_pid FROM lockguard.stats'), $worker, 'the worker has got over all of it');
-ok($observer->poll('SELECT max_look_time < 10000 FROM lockguard.stats'), 'without a long look');
+ok($observer->poll('SELECT max_lock_scan_time < 10000 FROM lockguard.stats'), 'without a long look');
 
 $node->stop;
 done_testing();
