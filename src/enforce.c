@@ -48,7 +48,7 @@ static bool
 recorded_before(LgView *view, const LgVerdict *verdict, LgBrake brake)
 {
 	LgResult	result = lg_brake_result(brake);
-	LgTold	   *told;
+	LgRecorded	   *recorded;
 	const LgSession *session = &verdict->session;
 	TimestampTz wait = lg_held_against(verdict);
 	TimestampTz since;
@@ -56,7 +56,7 @@ recorded_before(LgView *view, const LgVerdict *verdict, LgBrake brake)
 
 	if (verdict->limit == LG_NO_LIMIT)
 		return false;
-	told = &view->tracks[session->procno].told[verdict->limit];
+	recorded = &view->tracks[session->procno].recorded[verdict->limit];
 	if (verdict->proof == LG_PROVE_WAITS)
 		since = verdict->still.evidence.waiter_start;
 	else if (verdict->still.waits && verdict->preempted_for == 0)
@@ -69,14 +69,14 @@ recorded_before(LgView *view, const LgVerdict *verdict, LgBrake brake)
 	else
 		since = 0;
 
-	if ((told->lxid != session->lxid || told->since != since) &&
-		(wait == 0 || told->wait != wait))
-		told->results = 0;
-	before = (told->results & (1U << result)) != 0;
-	told->results |= 1U << result;
-	told->lxid = session->lxid;
-	told->since = since;
-	told->wait = wait;
+	if ((recorded->lxid != session->lxid || recorded->since != since) &&
+		(wait == 0 || recorded->wait != wait))
+		recorded->results = 0;
+	before = (recorded->results & (1U << result)) != 0;
+	recorded->results |= 1U << result;
+	recorded->lxid = session->lxid;
+	recorded->since = since;
+	recorded->wait = wait;
 	return before;
 }
 
@@ -144,7 +144,7 @@ lg_describe(LgView *view, const LgVerdict *verdict, const LgRequest *request,
 		/* Of those whom the log will show, read before the signal frees them. */
 		lg_downstream(graph, session->procno);
 		for (int i = 0; i < Min(graph->nsteps, LOG_TREE_LINES); i++)
-			lg_know(graph, &graph->nodes[graph->steps[i].node]);
+			lg_load_node(graph, &graph->nodes[graph->steps[i].node]);
 		for (int i = 1; i < graph->nsteps && action->nblocked_pids < LG_MAX_PIDS; i++)
 			action->blocked_pids[action->nblocked_pids++] =
 				graph->nodes[graph->steps[i].node].pid;
@@ -339,7 +339,7 @@ lg_record_verdict(LgView *view, const LgVerdict *verdict)
 	return record_and_log(view, verdict, &action);
 }
 
-/* What the victim of a verdict is told; "request" as for lg_carry_out(). */
+/* What the victim of a verdict is recorded; "request" as for lg_carry_out(). */
 static LgReason
 reason_for(const LgVerdict *verdict, const LgRequest *request)
 {

@@ -235,7 +235,7 @@ still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
 		*over = lg_judge_again(view, open->procno, open->limit, verdict);
 	else
 	{
-		lg_know(view->graph, node);
+		lg_load_node(view->graph, node);
 		memset(verdict, 0, sizeof(*verdict));
 		verdict->session = node->known->session;
 		verdict->limit = LG_NO_LIMIT;

@@ -185,7 +185,7 @@ keep_tree(LgView *view, LgIncident *incident, const LgNode *root)
 			incident->nleft_out++;
 			continue;
 		}
-		lg_know(graph, node);
+		lg_load_node(graph, node);
 		lg_read_texts(session, query, sizeof(query), application_name, NULL);
 		size = MAXALIGN(offsetof(LgIncidentSession, texts) + strlen(usename) +
 						strlen(application_name) + strlen(query) + 3);
@@ -280,7 +280,7 @@ root_text(const LgIncident *incident)
  * Returns true if the tree was kept anew.
  */
 static bool
-follow(LgView *view, LgIncident *incident, const LgNode *root, int64 last_scan)
+update_from_tree(LgView *view, LgIncident *incident, const LgNode *root, int64 last_scan)
 {
 	LgGraph    *graph = view->graph;
 	int			blocked = graph->nsteps - 1;
@@ -343,7 +343,7 @@ open_incident(LgIncidents *incidents, LgView *view, const LgNode *root)
 	LgIncident *incident = MemoryContextAllocZero(TopMemoryContext, sizeof(LgIncident));
 
 	incident->started_at = lg_clock_wall(&view->clock, root->root_since);
-	follow(view, incident, root, PG_INT64_MIN);
+	update_from_tree(view, incident, root, PG_INT64_MIN);
 	lg_record_incident(incident);
 	incidents->open[procno] = incident;
 	incidents->nopen++;
@@ -610,7 +610,7 @@ lg_incidents_scan(LgIncidents *incidents, LgView *view, int64 last_scan, bool *a
 		if (!lg_is_root(graph, root))
 			continue;
 		incident = incidents->open[procno];
-		lg_know(graph, root);
+		lg_load_node(graph, root);
 		lg_downstream(graph, procno);
 		if (incident != NULL && is_another(incident, root, last_scan))
 		{
@@ -624,7 +624,7 @@ lg_incidents_scan(LgIncidents *incidents, LgView *view, int64 last_scan, bool *a
 			incidents->ended[procno] = 0;
 			view->tracks[procno].incident_id = incident->incident_id;
 			lg_update_incident(incident,
-							   follow(view, incident, root, last_scan));
+							   update_from_tree(view, incident, root, last_scan));
 			left--;
 		}
 		else if (lg_incident_threshold > 0 &&

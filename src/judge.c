@@ -89,7 +89,7 @@ link_counted(LgView *view, LgVerdict *verdict)
 
 /* Decide what to do with a session that is over a limit. */
 static void
-decide(LgVerdict *verdict, const LgSession *session, const LgValues *values,
+decide_action(LgVerdict *verdict, const LgSession *session, const LgValues *values,
 	   int limit)
 {
 	LgActionKind most = (LgActionKind) values->value[LG_ACTION];
@@ -125,7 +125,7 @@ lg_judge_root(const LgSession *session, const LgValues *values)
 {
 	LgVerdict	verdict;
 
-	decide(&verdict, session, values, lg_state_is_idle(session) ?
+	decide_action(&verdict, session, values, lg_state_is_idle(session) ?
 		   LG_IDLE_BLOCKER_TIMEOUT : LG_BLOCKER_TIMEOUT);
 	return lg_brake_result(verdict.brake);
 }
@@ -143,7 +143,7 @@ add_verdict(LgVerdicts *verdicts, const LgVerdict *verdict)
 }
 
 static void
-due(LgVerdicts *verdicts, int64 at)
+note_due(LgVerdicts *verdicts, int64 at)
 {
 	verdicts->next_due = Min(verdicts->next_due, at);
 }
@@ -153,7 +153,7 @@ subject_of_node(LgView *view, LgNode *node)
 {
 	LgSubject	subject;
 
-	lg_know(view->graph, node);
+	lg_load_node(view->graph, node);
 	subject.session = &node->known->session;
 	subject.values = &node->known->values;
 	subject.track = &view->tracks[node->known->session.procno];
@@ -223,7 +223,7 @@ compare_candidates(const void *a, const void *b)
  * "passed_at", and what has to be proved.
  */
 static void
-complete(LgView *view, LgVerdict *verdict, const LgNode *node, int64 passed_at,
+complete_verdict(LgView *view, LgVerdict *verdict, const LgNode *node, int64 passed_at,
 		 int64 measured)
 {
 	const LgWaiter *wait;
@@ -355,7 +355,7 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 				at = lg_limits[limit].passed_at(view, &subject, value, &measured);
 			if (at > view->clock.now)
 			{
-				due(verdicts, at);
+				note_due(verdicts, at);
 				continue;
 			}
 			if (ncandidates >= max_candidates)
@@ -366,8 +366,8 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 					repalloc_array(candidates, Candidate, max_candidates);
 			}
 			candidate = &candidates[ncandidates++];
-			decide(&candidate->verdict, &node->known->session, &node->known->values, limit);
-			complete(view, &candidate->verdict, node, at, measured);
+			decide_action(&candidate->verdict, &node->known->session, &node->known->values, limit);
+			complete_verdict(view, &candidate->verdict, node, at, measured);
 			candidate->tree = lg_tree(graph, graph->active[i]);
 			candidate->rank = removal_rank(view, node);
 			break;
@@ -405,9 +405,9 @@ decide_preemption(LgView *view, const LgNode *waiting, int procno, LgVerdict *ve
 	const LgWaiter *wait = lg_longest_wait(graph, waiting);
 	int			value = waiting->known->values.value[LG_PREEMPT_TIMEOUT];
 
-	decide(verdict, &node->known->session, &node->known->values, LG_PREEMPT_TIMEOUT);
+	decide_action(verdict, &node->known->session, &node->known->values, LG_PREEMPT_TIMEOUT);
 	verdict->value = value;
-	complete(view, verdict, node, wait->since + value * LG_NANOS_PER_MS,
+	complete_verdict(view, verdict, node, wait->since + value * LG_NANOS_PER_MS,
 			 (view->clock.now - wait->since) / LG_NANOS_PER_MS);
 	verdict->source = waiting->known->values.source[LG_PREEMPT_TIMEOUT];
 	verdict->preempted_for = waiting->known->session.pid;
@@ -441,7 +441,7 @@ preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 	{
 		LgNode	   *node = &graph->nodes[graph->upstream[i]];
 
-		lg_know(graph, node);
+		lg_load_node(graph, node);
 		if (node->known->values.value[LG_PRIORITY] >= priority)
 			return false;
 	}
@@ -510,7 +510,7 @@ lg_preempt_again(LgView *view, int waiter_procno, int victim, LgVerdict *verdict
 		{
 			LgNode	   *waiting = lg_node(graph, graph->waiters[i].node);
 
-			lg_know(graph, waiting);
+			lg_load_node(graph, waiting);
 			return waiting->known->values.value[LG_PREEMPT_TIMEOUT] > 0 &&
 				preempt(view, waiting, victim, verdict);
 		}
@@ -532,7 +532,7 @@ waits_long_enough(LgView *view, const LgNode *node, int limit, LgVerdicts *verdi
 	at = wait->since + view->smallest[limit] * LG_NANOS_PER_MS;
 	if (at <= view->clock.now)
 		return true;
-	due(verdicts, at);
+	note_due(verdicts, at);
 	return false;
 }
 
@@ -562,7 +562,7 @@ lg_judge_waits(LgView *view, LgVerdicts *verdicts)
 			continue;
 		at = lg_limits[LG_PREEMPT_TIMEOUT].passed_at(view, &subject, value, &measured);
 		if (at > view->clock.now)
-			due(verdicts, at);
+			note_due(verdicts, at);
 		else
 			judge_preemption(view, node, verdicts);
 	}
@@ -587,7 +587,7 @@ lg_judge_waits(LgView *view, LgVerdicts *verdicts)
 		{
 			int64		measured;
 
-			due(verdicts, lg_limits[LG_LOCK_WAIT_TIMEOUT].passed_at(view, &subject, value,
+			note_due(verdicts, lg_limits[LG_LOCK_WAIT_TIMEOUT].passed_at(view, &subject, value,
 																	  &measured));
 		}
 	}
@@ -629,8 +629,8 @@ lg_judge_again(LgView *view, int procno, int limit, LgVerdict *verdict)
 									&measured);
 	if (at > view->clock.now)
 		return false;
-	decide(verdict, subject.session, subject.values, limit);
-	complete(view, verdict, node, at, measured);
+	decide_action(verdict, subject.session, subject.values, limit);
+	complete_verdict(view, verdict, node, at, measured);
 	link_counted(view, verdict);
 	return true;
 }
@@ -678,18 +678,18 @@ lg_judge_session(LgView *view, int procno, LgVerdicts *verdicts)
 										&measured);
 		if (at > view->clock.now)
 		{
-			due(verdicts, at);
+			note_due(verdicts, at);
 			continue;
 		}
 
 		/* If nothing comes of it now, something may at the next scan. */
-		due(verdicts, view->clock.now + lg_naptime * LG_NANOS_PER_MS);
+		note_due(verdicts, view->clock.now + lg_naptime * LG_NANOS_PER_MS);
 		if (is_busy(track, limit) ||
 			lg_undoes_deadlock(view->graph, procno, &session, view->clock.now,
 							   LG_UNDOING_MOST))
 			continue;
-		decide(&verdict, &session, &values, limit);
-		complete(view, &verdict, subject.node, at, measured);
+		decide_action(&verdict, &session, &values, limit);
+		complete_verdict(view, &verdict, subject.node, at, measured);
 		add_verdict(verdicts, &verdict);
 		if (verdict.brake == LG_NO_BRAKE)
 			break;

@@ -45,7 +45,7 @@ lg_look(void)
 	view->looked = true;
 
 	for (int i = 0; i < view->graph->nactive; i++)
-		lg_know(view->graph, &view->graph->nodes[view->graph->active[i]]);
+		lg_load_node(view->graph, &view->graph->nodes[view->graph->active[i]]);
 
 	/* The worker may know that it has been so for longer. */
 	LWLockAcquire(lg_shared->lock, LW_SHARED);

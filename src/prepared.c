@@ -54,7 +54,7 @@ typedef struct Attempt
 	char		gid[LG_GID_SIZE];
 	bool		warned;			/* that it could not be rolled back */
 	LgMoment	prepared;
-	bool		told;			/* recorded, without an attempt */
+	bool		recorded;			/* recorded, without an attempt */
 	int64		action_id;		/* its row, once there was an attempt; or 0 */
 	BackgroundWorkerHandle *handle; /* of an attempt under way */
 	bool		released;		/* recorded as such */
@@ -69,7 +69,7 @@ struct LgPrepared
 	int64		wake;			/* when one is due, monotonic ns */
 };
 
-/* What the rollback worker is told. */
+/* What the rollback worker is recorded. */
 typedef struct Order
 {
 	Oid			datid;
@@ -151,7 +151,7 @@ end_attempt(Attempt *attempt, bool gone, int64 now)
 	{
 		/* The other worker has stood back: see lg_rollback_main(). */
 		lg_record_reason(attempt->action_id, lg_brake_text(brake, LG_KIND_PREPARED));
-		attempt->told = true;
+		attempt->recorded = true;
 	}
 	else if (!gone && !attempt->warned)
 	{
@@ -171,14 +171,14 @@ end_attempt(Attempt *attempt, bool gone, int64 now)
 
 /* Record and do what prepared_transaction_action says about one. */
 static void
-act(LgView *view, Attempt *attempt, const LgSession *session, int64 age, bool busy)
+act_on_transaction(LgView *view, Attempt *attempt, const LgSession *session, int64 age, bool busy)
 {
 	LgVerdict	verdict = {0};
 	LgBrake		brake = standing_brake(view->clock.now);
 
 	if (brake == LG_NO_BRAKE)
 		brake = lg_server_brake(view->clock.now, LG_PREPARED_TRANSACTION_TIMEOUT);
-	if (brake != LG_NO_BRAKE && attempt->told)
+	if (brake != LG_NO_BRAKE && attempt->recorded)
 		return;
 
 	verdict.session = *session;
@@ -193,7 +193,7 @@ act(LgView *view, Attempt *attempt, const LgSession *session, int64 age, bool bu
 	if (brake != LG_NO_BRAKE)
 	{
 		(void) lg_record_verdict(view, &verdict);
-		attempt->told = true;
+		attempt->recorded = true;
 		return;
 	}
 
@@ -233,7 +233,7 @@ nothing_new(const Attempt *attempt, int procno, int64 now)
 	if (!TransactionIdIsValid(attempt->xid))
 		return true;
 	return attempt->prepared.at != 0 &&
-		(due_at(attempt) > now || (attempt->told && lg_prepared_action == LG_DO_LOG));
+		(due_at(attempt) > now || (attempt->recorded && lg_prepared_action == LG_DO_LOG));
 }
 
 /*
@@ -266,7 +266,7 @@ lg_prepared_scan(LgPrepared *prepared, LgView *view)
 			if (!TransactionIdIsValid(attempt->xid))
 				continue;
 			prepared->idle = false;
-			if (!attempt->told)
+			if (!attempt->recorded)
 				wake = Min(wake, due_at(attempt));
 			continue;
 		}
@@ -325,7 +325,7 @@ lg_prepared_scan(LgPrepared *prepared, LgView *view)
 			wake = Min(wake, attempt->retry);
 		else
 		{
-			act(view, attempt, &session,
+			act_on_transaction(view, attempt, &session,
 				view->clock.now - attempt->prepared.at, busy);
 			if (attempt->handle != NULL)
 				wake = Min(wake, view->clock.now + LG_NANOS_PER_MS);

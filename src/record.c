@@ -123,7 +123,7 @@ incident_row(int64 incident_id)
 
 /* Count an outcome in the statistics.  Takes LgShared->lock. */
 static void
-count(const LgAction *action, LgResult result)
+count_result(const LgAction *action, LgResult result)
 {
 	LgStats    *stats = &lg_shared->stats;
 
@@ -171,7 +171,7 @@ lg_record_action(LgAction *action)
 	pg_atomic_fetch_add_u64(&record->recorded, 1);
 	LWLockRelease(record->lock);
 	lg_record_changed();
-	count(action, action->result);
+	count_result(action, action->result);
 
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
 	lg_shared->stats.actions[action->limit + 1]
@@ -202,7 +202,7 @@ lg_record_result(int64 action_id, LgResult result, int64 released_after)
 	LWLockRelease(record->lock);
 	lg_record_changed();
 	if (result != LG_PENDING)
-		count(action, result);
+		count_result(action, result);
 }
 
 /* Say in a row why nothing was done after all.  Takes the lock. */

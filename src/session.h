@@ -46,13 +46,13 @@ typedef struct LgSession
 } LgSession;
 
 /* With which results an episode has been recorded that led to no signal. */
-typedef struct LgTold
+typedef struct LgRecorded
 {
 	LocalTransactionId lxid;
 	TimestampTz since;			/* of the wait, statement or state */
 	TimestampTz wait;			/* that it holds a lock against; 0 = none */
 	uint16		results;		/* bit per LgResult */
-} LgTold;
+} LgRecorded;
 
 /*
  * What is remembered of a process between two scans, one per PGPROC; private
@@ -91,7 +91,7 @@ typedef struct LgTrack
 
 	/*
 	 * A client that it waits for, without any progress since; less the time
-	 * for which that cannot be told.
+	 * for which that cannot be recorded.
 	 */
 	int64		stalled;		/* 0 = not stalled */
 	int64		stall_seen;		/* by the last look */
@@ -115,7 +115,7 @@ typedef struct LgTrack
 	int64		quiet_stmt_seen;
 
 	/* What was recorded without a signal: once per limit and episode. */
-	LgTold		told[LG_NUM_LIMITS];
+	LgRecorded		recorded[LG_NUM_LIMITS];
 } LgTrack;
 
 /* PGPROCs to pass over, in ascending order: all, if there are n = all of them. */

@@ -157,7 +157,7 @@ lg_draw_tree(LgView *view, int root, const LgTreeStyle *style, StringInfo out)
 		if (style->max_lines > 0 && drawn >= style->max_lines)
 			break;
 		drawn++;
-		lg_know(graph, node);
+		lg_load_node(graph, node);
 		initStringInfo(&line);
 		lg_read_texts(session, query, sizeof(query), application_name, NULL);
 		if (i == 0 && style->root_query)

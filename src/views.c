@@ -98,7 +98,7 @@ init_row(Row *row)
 										 ALLOCSET_DEFAULT_SIZES);
 }
 
-/* Until emit(), allocate in the row's context. */
+/* Until emit_row(), allocate in the row's context. */
 static void
 begin_row(Row *row)
 {
@@ -108,7 +108,7 @@ begin_row(Row *row)
 }
 
 static void
-put(Row *row, Datum value)
+put_datum(Row *row, Datum value)
 {
 	row->nulls[row->n] = false;
 	row->values[row->n++] = value;
@@ -162,7 +162,7 @@ put_role(Row *row, const char *known, Oid userid)
 }
 
 static void
-emit(ReturnSetInfo *rsinfo, Row *row)
+emit_row(ReturnSetInfo *rsinfo, Row *row)
 {
 	Assert(row->n == rsinfo->setDesc->natts);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row->values, row->nulls);
@@ -219,7 +219,7 @@ put_lock(Row *row, const LOCKTAG *tag)
 		default:
 			break;
 	}
-	put(row, CStringGetTextDatum(GetLockNameFromTagType(tag->locktag_type)));
+	put_datum(row, CStringGetTextDatum(GetLockNameFromTagType(tag->locktag_type)));
 	put_if(row, tag->locktag_type != LOCKTAG_TRANSACTION &&
 		   tag->locktag_type != LOCKTAG_VIRTUALTRANSACTION &&
 		   tag->locktag_type != LOCKTAG_SPECULATIVE_TOKEN,
@@ -227,7 +227,7 @@ put_lock(Row *row, const LOCKTAG *tag)
 	put_if(row, relation, ObjectIdGetDatum(tag->locktag_field2));
 	if (relation && (tag->locktag_field1 == MyDatabaseId ||
 					 tag->locktag_field1 == InvalidOid))
-		put(row, DirectFunctionCall1(regclassout,
+		put_datum(row, DirectFunctionCall1(regclassout,
 									 ObjectIdGetDatum(tag->locktag_field2)));
 	else
 		put_null(row);
@@ -268,13 +268,13 @@ emit_step(ReturnSetInfo *rsinfo, Row *row, LgView *view, int index, int *path)
 	lg_read_texts(session, query, sizeof(query), application_name, NULL);
 
 	begin_row(row);
-	put(row, Int32GetDatum(path[0]));
-	put(row, Int32GetDatum(step.level));
-	put(row, lg_array_of_pids(path, depth));
-	put(row, Int32GetDatum(session->pid));
+	put_datum(row, Int32GetDatum(path[0]));
+	put_datum(row, Int32GetDatum(step.level));
+	put_datum(row, lg_array_of_pids(path, depth));
+	put_datum(row, Int32GetDatum(session->pid));
 	put_text(row, gid);
-	put(row, blocked_by(view, node));
-	put(row, Int32GetDatum(lg_downstream(graph, step.node)));
+	put_datum(row, blocked_by(view, node));
+	put_datum(row, Int32GetDatum(lg_downstream(graph, step.node)));
 	put_text(row, waiter == NULL ? NULL : step.kind == LG_HOLDER ? "holder" : "queue");
 	put_lock(row, waiter ? &graph->locks[waiter->lock].tag : NULL);
 	put_text(row, waiter ? GetLockmodeName(graph->locks[waiter->lock].tag.locktag_lockmethodid,
@@ -293,7 +293,7 @@ emit_step(ReturnSetInfo *rsinfo, Row *row, LgView *view, int index, int *path)
 	put_text(row, application_name);
 	put_text(row, visible || session->kind == LG_KIND_PREPARED ? query :
 			 "<insufficient privilege>");
-	emit(rsinfo, row);
+	emit_row(rsinfo, row);
 }
 
 PG_FUNCTION_INFO_V1(lockguard_lock_tree);
@@ -386,8 +386,8 @@ lockguard_tree(PG_FUNCTION_ARGS)
 			if (rest)
 				*rest++ = '\0';
 			begin_row(&row);
-			put(&row, CStringGetTextDatum(line));
-			emit(rsinfo, &row);
+			put_datum(&row, CStringGetTextDatum(line));
+			emit_row(rsinfo, &row);
 		}
 		MemoryContextReset(context);
 		CHECK_FOR_INTERRUPTS();
@@ -395,8 +395,8 @@ lockguard_tree(PG_FUNCTION_ARGS)
 	if (nroots == 0)
 	{
 		begin_row(&row);
-		put(&row, CStringGetTextDatum("No session waits for a lock."));
-		emit(rsinfo, &row);
+		put_datum(&row, CStringGetTextDatum("No session waits for a lock."));
+		emit_row(rsinfo, &row);
 	}
 	return (Datum) 0;
 }
@@ -487,7 +487,7 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 		subject.again = false;
 		limit_at = lg_next_limit(view, &subject, &limit);
 
-		put(&row, Int32GetDatum(session.pid));
+		put_datum(&row, Int32GetDatum(session.pid));
 		put_text(&row, visible ? lg_backend_type(session.kind) : NULL);
 		put_database(&row, named ? NameStr(slot->datname) : "", session.datid);
 		put_role(&row, named ? NameStr(slot->usename) : "", session.userid);
@@ -496,26 +496,26 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 		put_time(&row, visible ? session.xact_start : 0);
 		put_text(&row, visible ? lg_state_text(&session) : NULL);
 		if (node != NULL)
-			put(&row, blocked_by(view, node));
+			put_datum(&row, blocked_by(view, node));
 		else
-			put(&row, lg_array_of_pids(NULL, 0));
-		put(&row, Int32GetDatum(node ? lg_downstream(view->graph, procno) : 0));
+			put_datum(&row, lg_array_of_pids(NULL, 0));
+		put_datum(&row, Int32GetDatum(node ? lg_downstream(view->graph, procno) : 0));
 		put_time(&row, node && node->blocking_since != LG_NEVER ?
 				 lg_clock_wall(&view->clock, node->blocking_since) : 0);
 		put_time(&row, wait ? lg_clock_wall(&view->clock, wait->since) : 0);
-		put(&row, Int32GetDatum(lg_count_locks(procno, INT_MAX - 1)));
+		put_datum(&row, Int32GetDatum(lg_count_locks(procno, INT_MAX - 1)));
 		put_text(&row, lg_priority_name((LgPriority) values.value[LG_PRIORITY]));
 		put_text(&row, lg_action_name((LgActionKind) values.value[LG_ACTION]));
-		put(&row, BoolGetDatum(exempt));
+		put_datum(&row, BoolGetDatum(exempt));
 
 		/* They tell its state, and when its transaction or statement began. */
 		if (!visible)
 			limit = LG_NO_LIMIT;
 		put_text(&row, limit == LG_NO_LIMIT ? NULL : lg_setting_name(limit));
 		put_time(&row, limit == LG_NO_LIMIT ? 0 : lg_clock_wall(&view->clock, limit_at));
-		put(&row, settings_as_json(&values));
+		put_datum(&row, settings_as_json(&values));
 		put_text(&row, visible ? query : "<insufficient privilege>");
-		emit(rsinfo, &row);
+		emit_row(rsinfo, &row);
 	}
 	return (Datum) 0;
 }
@@ -546,10 +546,10 @@ lockguard_actions(PG_FUNCTION_ARGS)
 			continue;
 		begin_row(&row);
 		visible = lg_may_see(action->userid);
-		put(&row, Int64GetDatum(action->action_id));
+		put_datum(&row, Int64GetDatum(action->action_id));
 		put_if(&row, action->incident_id != 0, Int64GetDatum(action->incident_id));
 		put_time(&row, action->acted_at);
-		put(&row, Int32GetDatum(action->pid));
+		put_datum(&row, Int32GetDatum(action->pid));
 		put_time(&row, visible ? action->backend_start : 0);
 		put_text(&row, action->gid);
 		put_database(&row, NameStr(action->datname), action->datid);
@@ -573,15 +573,15 @@ lockguard_actions(PG_FUNCTION_ARGS)
 		}
 		put_text(&row, NameStr(action->requested_by));
 		put_text(&row, lg_action_name(action->action));
-		put(&row, BoolGetDatum(action->dry_run));
+		put_datum(&row, BoolGetDatum(action->dry_run));
 		put_text(&row, lg_result_name(action->result));
 		/* It may tell what kind of process it is, and what it does. */
 		put_text(&row, visible || action->pid == 0 ? action->reason : NULL);
 		put_if(&row, action->released_after >= 0, interval_of(action->released_after));
-		put(&row, Int32GetDatum(action->blocked_sessions));
-		put(&row, lg_array_of_pids(action->blocked_pids, action->nblocked_pids));
+		put_datum(&row, Int32GetDatum(action->blocked_sessions));
+		put_datum(&row, lg_array_of_pids(action->blocked_pids, action->nblocked_pids));
 		put_if(&row, action->blocked_sessions > 0, interval_of(action->longest_wait));
-		emit(rsinfo, &row);
+		emit_row(rsinfo, &row);
 	}
 	return (Datum) 0;
 }
@@ -622,11 +622,11 @@ lockguard_incidents(PG_FUNCTION_ARGS)
 			continue;
 		begin_row(&row);
 		visible = lg_may_see(incident->userid);
-		put(&row, Int64GetDatum(incident->incident_id));
+		put_datum(&row, Int64GetDatum(incident->incident_id));
 		put_text(&row, incident->ended_at == 0 ? "open" : "closed");
 		put_time(&row, incident->started_at);
 		put_time(&row, incident->ended_at);
-		put(&row, Int32GetDatum(incident->root_pid));
+		put_datum(&row, Int32GetDatum(incident->root_pid));
 		put_text(&row, incident->gid);
 		put_role(&row, NameStr(incident->usename), incident->userid);
 		put_database(&row, NameStr(incident->datname), incident->datid);
@@ -639,14 +639,14 @@ lockguard_incidents(PG_FUNCTION_ARGS)
 		put_if(&row, visible && incident->query_id != 0,
 			   Int64GetDatum(incident->query_id));
 		put_text(&row, GetLockNameFromTagType(incident->tag.locktag_type));
-		put(&row, Int32GetDatum(incident->peak_blocked_sessions));
+		put_datum(&row, Int32GetDatum(incident->peak_blocked_sessions));
 		put_time(&row, incident->peak_at);
-		put(&row, interval_of(incident->longest_wait));
-		put(&row, interval_of(incident->total_wait));
+		put_datum(&row, interval_of(incident->longest_wait));
+		put_datum(&row, interval_of(incident->total_wait));
 		put_text(&row, lg_resolution_name(incident->resolution));
 		put_if(&row, incident->replaced_by != 0, Int64GetDatum(incident->replaced_by));
-		put(&row, incident_tree(incident));
-		emit(rsinfo, &row);
+		put_datum(&row, incident_tree(incident));
+		emit_row(rsinfo, &row);
 	}
 	return (Datum) 0;
 }
@@ -673,12 +673,12 @@ lockguard_contention(PG_FUNCTION_ARGS)
 		put_role(&row, "", all[i].userid);
 		put_if(&row, all[i].query_id != 0 && lg_may_see(all[i].userid),
 			   Int64GetDatum(all[i].query_id));
-		put(&row, Int64GetDatum(all[i].incidents));
-		put(&row, Int64GetDatum(all[i].sessions));
-		put(&row, interval_of(all[i].lost));
-		put(&row, interval_of(all[i].longest_wait));
-		put(&row, Int64GetDatum(all[i].actions));
-		emit(rsinfo, &row);
+		put_datum(&row, Int64GetDatum(all[i].incidents));
+		put_datum(&row, Int64GetDatum(all[i].sessions));
+		put_datum(&row, interval_of(all[i].lost));
+		put_datum(&row, interval_of(all[i].longest_wait));
+		put_datum(&row, Int64GetDatum(all[i].actions));
+		emit_row(rsinfo, &row);
 	}
 	return (Datum) 0;
 }
@@ -708,8 +708,8 @@ lockguard_action_counts(PG_FUNCTION_ARGS)
 			begin_row(&row);
 			put_text(&row, limit == LG_NO_LIMIT ? NULL : lg_setting_name(limit));
 			put_text(&row, lg_action_name(action));
-			put(&row, Int64GetDatum(stats.actions[limit + 1][action]));
-			emit(rsinfo, &row);
+			put_datum(&row, Int64GetDatum(stats.actions[limit + 1][action]));
+			emit_row(rsinfo, &row);
 		}
 	return (Datum) 0;
 }
@@ -738,8 +738,8 @@ lockguard_stats(PG_FUNCTION_ARGS)
 
 	init_row(&row);
 	begin_row(&row);
-#define put_count(count) put(&row, Int64GetDatum((int64) (count)))
-#define put_ms(ns) put(&row, Float8GetDatum((double) (ns) / LG_NANOS_PER_MS))
+#define put_count(count) put_datum(&row, Int64GetDatum((int64) (count)))
+#define put_ms(ns) put_datum(&row, Float8GetDatum((double) (ns) / LG_NANOS_PER_MS))
 	put_count(pg_atomic_read_u64(&scan->scans));
 	put_ms(pg_atomic_read_u64(&scan->scan_time));
 	put_ms(pg_atomic_read_u64(&scan->max_scan_time));
@@ -765,7 +765,7 @@ lockguard_stats(PG_FUNCTION_ARGS)
 	put_time(&row, worker_pid != 0 ? worker_start : 0);
 	put_time(&row, (TimestampTz) pg_atomic_read_u64(&lg_shared->last_scan));
 	put_time(&row, stats.stats_reset);
-	emit(rsinfo, &row);
+	emit_row(rsinfo, &row);
 	return (Datum) 0;
 }
 
@@ -795,7 +795,7 @@ lockguard_server_settings(PG_FUNCTION_ARGS)
 		put_text(&row, lg_setting_name(id));
 		put_text(&row, value);
 		put_text(&row, lg_source_name(server.source[id]));
-		emit(rsinfo, &row);
+		emit_row(rsinfo, &row);
 	}
 	return (Datum) 0;
 }

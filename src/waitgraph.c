@@ -470,7 +470,7 @@ lg_node(LgGraph *graph, int node)
  * Of most waiters nothing needs to be known but that they wait.
  */
 void
-lg_know(LgGraph *graph, LgNode *node)
+lg_load_node(LgGraph *graph, LgNode *node)
 {
 	int			procno = node - graph->nodes;
 	LgTrack    *track = &graph->tracks[procno];
@@ -915,7 +915,7 @@ track_cycle(LgGraph *graph, LgNode *node, LgWaitTrack *track, int64 now)
 
 	if (node->in_cycle)
 	{
-		lg_know(graph, node);
+		lg_load_node(graph, node);
 		track->cycle_seen = now;
 		track->cycle_stmt = node->known->session.stmt_start;
 	}
@@ -1079,7 +1079,7 @@ track_nodes(LgGraph *graph)
 /*
  * Look at the lock manager: walk the locks of all waiters in "found" that
  * have waited at least min_age ns, and find out who blocks whom since when.
- * "server" has the server's own settings; it and "tracks" are for lg_know().
+ * "server" has the server's own settings; it and "tracks" are for lg_load_node().
  *
  * Takes the partition lock of each of these locks, one at a time, shared.
  */
@@ -1117,7 +1117,7 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 		LgNode	   *node = &graph->nodes[graph->active[i]];
 
 		if (node->first_hold >= 0 && !node->waiting)
-			lg_know(graph, node);
+			lg_load_node(graph, node);
 	}
 
 	for (int l = 0; l < graph->nlocks; l++)

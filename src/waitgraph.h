@@ -122,7 +122,7 @@ typedef struct LgEvidence
 	TimestampTz waiter_start;	/* its waitStart */
 } LgEvidence;
 
-/* What lg_know() reads of the leader of a lock group, once per look. */
+/* What lg_load_node() reads of the leader of a lock group, once per look. */
 typedef struct LgKnown
 {
 	LgSession	session;
@@ -143,7 +143,7 @@ typedef struct LgNode
 	int			tree;			/* parent in the union of its tree */
 	uint32		visit;
 	bool		waiting;		/* some member waits for a heavyweight lock */
-	bool		is_known;		/* lg_know() has filled "known" in this look */
+	bool		is_known;		/* lg_load_node() has filled "known" in this look */
 	bool		in_cycle;		/* waits for itself */
 	uint8		blame_kind;		/* LgBlockKind; see below */
 	int			blame_procno;
@@ -233,7 +233,7 @@ typedef struct LgGraph
 
 	int64		max_lock_time;	/* longest a partition lock was held, ns */
 
-	/* The caller's, for lg_know(). */
+	/* The caller's, for lg_load_node(). */
 	LgTrack    *tracks;
 	const LgClock *clock;
 	const LgValues *server;
@@ -254,7 +254,7 @@ extern void lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 						  const LgFound *found, int nfound, int64 min_age);
 
 extern LgNode *lg_node(LgGraph *graph, int node);
-extern void lg_know(LgGraph *graph, LgNode *node);
+extern void lg_load_node(LgGraph *graph, LgNode *node);
 extern LgEvidence lg_evidence(const LgGraph *graph, const LgNode *node);
 extern bool lg_is_root(LgGraph *graph, const LgNode *node);
 extern const LgWaiter *lg_longest_wait(LgGraph *graph, const LgNode *node);

@@ -165,7 +165,7 @@ log_limits(void)
  * transactions be rolled back any more, none is rolled back after that.
  */
 static void
-reload(void)
+reload_configuration(void)
 {
 	bool		rolled_back = pg_atomic_read_u32(&lg_shared->rolls_back) != 0;
 
@@ -179,7 +179,7 @@ reload(void)
 
 /* The smaller of two times of which 0 means "off". */
 static int64
-smaller(int64 a, int64 b)
+smaller_set(int64 a, int64 b)
 {
 	if (a == 0 || b == 0)
 		return Max(a, b);
@@ -203,11 +203,11 @@ smallest_blocker_limit(const LgWorker *worker)
 {
 	int64		least = smallest(worker, LG_IDLE_BLOCKER_TIMEOUT);
 
-	least = smaller(least, smallest(worker, LG_BLOCKER_TIMEOUT));
-	least = smaller(least, smallest(worker, LG_QUEUED_BLOCKER_TIMEOUT));
-	least = smaller(least, smallest(worker, LG_PREEMPT_TIMEOUT));
+	least = smaller_set(least, smallest(worker, LG_BLOCKER_TIMEOUT));
+	least = smaller_set(least, smallest(worker, LG_QUEUED_BLOCKER_TIMEOUT));
+	least = smaller_set(least, smallest(worker, LG_PREEMPT_TIMEOUT));
 	if (worker->view.smallest[LG_MAX_BLOCKED_SESSIONS] > 0)
-		least = smaller(least, DeadlockTimeout * LG_NANOS_PER_MS);
+		least = smaller_set(least, DeadlockTimeout * LG_NANOS_PER_MS);
 	return least;
 }
 
@@ -217,9 +217,9 @@ smallest_age_limit(const LgWorker *worker)
 {
 	int64		least = smallest(worker, LG_TRANSACTION_TIMEOUT);
 
-	least = smaller(least, smallest(worker, LG_IDLE_IN_TRANSACTION_TIMEOUT));
-	least = smaller(least, smallest(worker, LG_STATEMENT_TIMEOUT));
-	return smaller(least, smallest(worker, LG_IDLE_SESSION_TIMEOUT));
+	least = smaller_set(least, smallest(worker, LG_IDLE_IN_TRANSACTION_TIMEOUT));
+	least = smaller_set(least, smallest(worker, LG_STATEMENT_TIMEOUT));
+	return smaller_set(least, smallest(worker, LG_IDLE_SESSION_TIMEOUT));
 }
 
 /*
@@ -229,13 +229,13 @@ smallest_age_limit(const LgWorker *worker)
  * naptime.  LG_NEVER if there is no such limit.
  */
 static int64
-next_pass(const LgWorker *worker)
+until_next_pass(const LgWorker *worker)
 {
 	int64		next = smallest_age_limit(worker);
 
 	if (worker->view.smallest[LG_MAX_LOCKS] > 0 ||
 		worker->view.smallest[LG_MAX_XMIN_AGE] > 0)
-		next = smaller(next, lg_naptime * LG_NANOS_PER_MS);
+		next = smaller_set(next, lg_naptime * LG_NANOS_PER_MS);
 	return next > 0 ? next : LG_NEVER;
 }
 
@@ -248,7 +248,7 @@ judge_ages(LgWorker *worker, bool now)
 {
 	LgView	   *view = &worker->view;
 	LgVerdicts *verdicts = &worker->verdicts;
-	int64		next = next_pass(worker);
+	int64		next = until_next_pass(worker);
 
 	if (next == LG_NEVER)
 	{
@@ -407,7 +407,7 @@ take_settings(LgWorker *worker)
 		pg_atomic_write_u32(&lg_shared->smallest[limit], view->smallest[limit]);
 
 	/* No session that has just logged in can be over its limit before. */
-	next = next_pass(worker);
+	next = until_next_pass(worker);
 	if (next != LG_NEVER)
 		worker->ages_new = Min(worker->ages_new, view->clock.now + next);
 	return changed;
@@ -431,14 +431,14 @@ pace_of(const LgWorker *worker)
 	int64		blocker_limit = smallest_blocker_limit(worker);
 	Pace		pace;
 
-	pace.blockers = smaller(blocker_limit, lg_incident_threshold * LG_NANOS_PER_MS);
+	pace.blockers = smaller_set(blocker_limit, lg_incident_threshold * LG_NANOS_PER_MS);
 	pace.looks = pace.blockers / 10;
 	if (pace.looks > 0)
 		pace.looks = Max(pace.looks, LG_NANOS_PER_MS);
 	pace.lock_wait = smallest(worker, LG_LOCK_WAIT_TIMEOUT);
 
 	/* What begins now must be seen before it can be over a limit. */
-	pace.sleep = smaller(blocker_limit > 0 ? pace.looks : 0, pace.lock_wait);
+	pace.sleep = smaller_set(blocker_limit > 0 ? pace.looks : 0, pace.lock_wait);
 	return pace;
 }
 
@@ -448,14 +448,14 @@ pace_of(const LgWorker *worker)
  * to look again (monotonic ns).
  */
 static int64
-look(LgWorker *worker, const Pace *pace, bool whole)
+look_for_waits(LgWorker *worker, const Pace *pace, bool whole)
 {
 	LgView	   *view = &worker->view;
 	int64		start = view->clock.now;
 	int64		wake = LG_NEVER;
 
 	/* From which age on does a wait matter? */
-	int64		min_age = smaller(pace->looks, pace->lock_wait);
+	int64		min_age = smaller_set(pace->looks, pace->lock_wait);
 
 	/* After a step of the clock, waits look younger than they are. */
 	view->looked = whole ||
@@ -511,7 +511,7 @@ count_blocked_time(LgWorker *worker)
  * after this scan, in ns; 0 = not at all.
  */
 static int64
-judge(LgWorker *worker, const Pace *pace, bool all)
+judge_scan(LgWorker *worker, const Pace *pace, bool all)
 {
 	LgView	   *view = &worker->view;
 	int64		ages = smallest_age_limit(worker);
@@ -526,8 +526,8 @@ judge(LgWorker *worker, const Pace *pace, bool all)
 		lg_judge_waits(view, &worker->verdicts);
 
 	/* It may list the processes anew: before they are gone through. */
-	doze = may_doze(worker, view->clock.now, smaller(pace->sleep, ages),
-					smaller(smaller(pace->blockers, pace->lock_wait), ages));
+	doze = may_doze(worker, view->clock.now, smaller_set(pace->sleep, ages),
+					smaller_set(smaller_set(pace->blockers, pace->lock_wait), ages));
 	judge_ages(worker, all);
 	return doze;
 }
@@ -537,7 +537,7 @@ judge(LgWorker *worker, const Pace *pace, bool all)
  * so again (monotonic ns).
  */
 static int64
-act(LgWorker *worker)
+act_on_verdicts(LgWorker *worker)
 {
 	LgView	   *view = &worker->view;
 	LgVerdicts *verdicts = &worker->verdicts;
@@ -568,7 +568,7 @@ act(LgWorker *worker)
 
 /* Publish what this scan has measured, and what it has cost. */
 static void
-account(LgWorker *worker)
+account_for_scan(LgWorker *worker)
 {
 	LgScanStats *stats = &lg_shared->scan_stats;
 	int64		scan_time;
@@ -593,7 +593,7 @@ account(LgWorker *worker)
  * is due (monotonic ns), naptime aside.
  */
 static int64
-scan(LgWorker *worker, bool whole)
+run_scan(LgWorker *worker, bool whole)
 {
 	LgView	   *view = &worker->view;
 	int64		stepped = view->clock.stepped;
@@ -611,7 +611,7 @@ scan(LgWorker *worker, bool whole)
 	pace = pace_of(worker);
 	lg_follow_adopt(view, worker->follow);
 
-	wake = look(worker, &pace, whole);
+	wake = look_for_waits(worker, &pace, whole);
 	if (view->looked)
 		count_blocked_time(worker);
 
@@ -621,10 +621,10 @@ scan(LgWorker *worker, bool whole)
 										   &worker->incident_open));
 	worker->last_scan = view->clock.now;
 
-	doze = judge(worker, &pace,
+	doze = judge_scan(worker, &pace,
 				 whole || settings_changed || stepped != view->clock.stepped);
 	worker->dozed = doze > 0;
-	wake = Min(wake, act(worker));
+	wake = Min(wake, act_on_verdicts(worker));
 
 	wake = Min(wake, worker->verdicts.next_due);
 	if (doze > 0)
@@ -634,7 +634,7 @@ scan(LgWorker *worker, bool whole)
 	wake = Min(wake, worker->ages_new);
 	worker->exact = wake == worker->verdicts.next_due;
 
-	account(worker);
+	account_for_scan(worker);
 	return wake;
 }
 
@@ -705,7 +705,7 @@ account_for_gap(int64 gap, int64 whole)
  * time would be for nothing.
  */
 static void
-nap(LgWorker *worker, int64 wake)
+sleep_until(LgWorker *worker, int64 wake)
 {
 	bool		exact = worker->exact;
 	int64		ms = lg_naptime;
@@ -784,7 +784,7 @@ lg_worker_main(Datum main_arg)
 	lg_settings_publish_server();
 	log_limits();
 #ifdef LOCKGUARD_DEBUG
-	lg_debug_reload = reload;
+	lg_debug_reload = reload_configuration;
 #endif
 
 	for (;;)
@@ -794,11 +794,11 @@ lg_worker_main(Datum main_arg)
 
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
-			reload();
+			reload_configuration();
 
 		requested = pg_atomic_read_u64(&lg_shared->scans_requested);
 		if (lg_enabled)
-			wake = scan(worker, requested != pg_atomic_read_u64(&lg_shared->scans_served));
+			wake = run_scan(worker, requested != pg_atomic_read_u64(&lg_shared->scans_served));
 		if (requested != pg_atomic_read_u64(&lg_shared->scans_served))
 		{
 			pg_atomic_write_u64(&lg_shared->scans_served, requested);
@@ -806,6 +806,6 @@ lg_worker_main(Datum main_arg)
 		}
 
 		MemoryContextReset(worker->scan_context);
-		nap(worker, wake);
+		sleep_until(worker, wake);
 	}
 }

@@ -75,7 +75,7 @@ node_at(int procno)
 	LgNode	   *node = lg_node(graph, procno);
 
 	if (node != NULL)
-		lg_know(graph, node);
+		lg_load_node(graph, node);
 	return node;
 }
 
