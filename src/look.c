@@ -22,27 +22,60 @@
 #define MEASURE_IS_RECENT	(10 * LG_NANOS_PER_SEC)
 
 /*
- * A fresh look at everybody, in the current memory context: every waiter's
- * lock is walked.
+ * Set up what looks need, in the current memory context, once and for all:
+ * nothing is allocated by a look.
+ */
+void
+lg_init_view(LgView *view)
+{
+	memset(view, 0, sizeof(*view));
+	view->graph = lg_graph_create(CurrentMemoryContext);
+	view->tracks = lg_alloc_per_proc(sizeof(LgTrack));
+	view->live.procno = palloc_array(int, LG_TOTAL_PROCS);
+	view->found = palloc_array(LgFound, LG_TOTAL_PROCS);
+	view->scratch = palloc_array(int64, LG_TOTAL_PROCS);
+}
+
+/*
+ * List the processes, and find those that wait for a lock: view->found.  The
+ * caller has read the clock.  Takes no lock of the lock manager.
+ */
+void
+lg_find_waits(LgView *view)
+{
+	lg_live_procs(&view->live);
+	view->nfound = lg_find_waiters(view->graph, view->found, view->nfound,
+								   &view->live, &view->clock);
+	view->looked = false;
+}
+
+/*
+ * Look at the locks of those that have waited for min_age ns at least.  Takes
+ * partition locks, see lg_graph_walk().
+ */
+void
+lg_look_at_locks(LgView *view, int64 min_age)
+{
+	lg_graph_walk(view->graph, view->tracks, &view->clock, &view->server,
+				  view->found, view->nfound, min_age);
+	view->looked = true;
+}
+
+/*
+ * A fresh look at every lock that is waited for, for a backend that has not
+ * looked before.  Allocates in the current memory context.  Takes
+ * LgShared->lock, shared.
  */
 LgView *
 lg_look(void)
 {
-	LgView	   *view = palloc0(sizeof(LgView));
-	LgFound    *found = palloc_array(LgFound, LG_TOTAL_PROCS);
-	int			nfound;
+	LgView	   *view = palloc(sizeof(LgView));
 
-	view->graph = lg_graph_create(CurrentMemoryContext);
-	view->tracks = lg_alloc_per_proc(sizeof(LgTrack));
-	view->scratch = palloc_array(int64, LG_TOTAL_PROCS);
+	lg_init_view(view);
 	lg_settings_server_values(&view->server);
 	lg_clock_read(&view->clock);
-	view->live.procno = palloc_array(int, LG_TOTAL_PROCS);
-	lg_live_procs(&view->live);
-	nfound = lg_find_waiters(view->graph, found, 0, &view->live, &view->clock);
-	lg_graph_walk(view->graph, view->tracks, &view->clock, &view->server,
-				  found, nfound, 0);
-	view->looked = true;
+	lg_find_waits(view);
+	lg_look_at_locks(view, 0);
 
 	for (int i = 0; i < view->graph->nactive; i++)
 		lg_load_node(view->graph, &view->graph->nodes[view->graph->active[i]]);

@@ -21,6 +21,8 @@ typedef struct LgView
 	bool		looked;			/* false: nobody waits long enough to matter */
 	LgTrack    *tracks;			/* one per PGPROC */
 	LgLive		live;			/* of this scan */
+	LgFound    *found;			/* who waits, by one pass over the processes */
+	int			nfound;
 	LgValues	server;			/* the server's own settings */
 	int			smallest[LG_NUM_LIMITS];	/* smallest value anybody has; 0 = off */
 	int64	   *scratch;		/* one per PGPROC */
@@ -36,6 +38,9 @@ typedef struct LgSubject
 	bool		again;			/* it has been signalled for this before */
 } LgSubject;
 
+extern void lg_init_view(LgView *view);
+extern void lg_find_waits(LgView *view);
+extern void lg_look_at_locks(LgView *view, int64 min_age);
 extern LgView *lg_look(void);
 extern void lg_count_blocked(LgView *view, int node, int *blocked, int64 *longest);
 

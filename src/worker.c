@@ -72,8 +72,6 @@ typedef struct LgWorker
 	LgFollow   *follow;
 	LgPrepared *prepared;
 	LgIncidents *incidents;
-	LgFound    *found;			/* who waits */
-	int			nfound;
 	MemoryContext scan_context; /* emptied after each scan that used it */
 
 	uint32		settings_changes;	/* seen when view.smallest was computed */
@@ -353,7 +351,7 @@ may_doze(LgWorker *worker, int64 now, int64 pause, int64 shortest)
 		doze = Min(doze, shortest);
 	if (pause == 0 || pause >= doze)
 		return 0;
-	if (worker->nfound > 0 || worker->follow->n > 0 || anybody_at_work(view) ||
+	if (view->nfound > 0 || worker->follow->n > 0 || anybody_at_work(view) ||
 		lg_any_prepared() || RecoveryInProgress())
 	{
 		worker->quiet_since = 0;
@@ -458,33 +456,31 @@ look_for_waits(LgWorker *worker, const Pace *pace, bool whole)
 	int64		min_age = smaller_set(pace->looks, pace->lock_wait);
 
 	/* After a step of the clock, waits look younger than they are. */
-	view->looked = whole ||
+	bool		must_look = whole ||
 		(worker->incident_open && view->clock.stepped > start - min_age) ||
 		(worker->follow->n > 0 && lg_follow_needs_look(worker->follow)) ||
 		(max_prepared_xacts > 0 && lg_prepared_due(worker->prepared, start));
-	if (view->looked)
+
+	if (must_look)
 		min_age = 0;
 	else if (min_age == 0)
 		min_age = LG_NEVER;
 
 	LG_DEBUG_POINT("before_look");
-	lg_live_procs(&view->live);
-	worker->nfound = lg_find_waiters(view->graph, worker->found, worker->nfound,
-									 &view->live, &view->clock);
-	for (int i = 0; i < worker->nfound && min_age != LG_NEVER; i++)
+	lg_find_waits(view);
+	for (int i = 0; i < view->nfound && min_age != LG_NEVER; i++)
 	{
-		if (start - worker->found[i].since >= min_age)
-			view->looked = true;
+		if (start - view->found[i].since >= min_age)
+			must_look = true;
 		else
-			wake = Min(wake, worker->found[i].since + min_age);
+			wake = Min(wake, view->found[i].since + min_age);
 	}
-	if (!view->looked)
+	if (!must_look)
 		return wake;
 
-	lg_graph_walk(view->graph, view->tracks, &view->clock, &view->server,
-				  worker->found, worker->nfound, min_age);
+	lg_look_at_locks(view, min_age);
 	worker->look_time = lg_now() - start;
-	if (pace->looks > 0 && worker->nfound > 0)
+	if (pace->looks > 0 && view->nfound > 0)
 		wake = Min(wake, start + pace->looks);
 	return wake;
 }
@@ -655,11 +651,7 @@ worker_create(void)
 {
 	LgWorker   *worker = palloc0(sizeof(LgWorker));
 
-	worker->view.graph = lg_graph_create(TopMemoryContext);
-	worker->view.tracks = lg_alloc_per_proc(sizeof(LgTrack));
-	worker->view.live.procno = palloc_array(int, LG_TOTAL_PROCS);
-	worker->view.scratch = palloc_array(int64, LG_TOTAL_PROCS);
-	worker->found = palloc_array(LgFound, LG_TOTAL_PROCS);
+	lg_init_view(&worker->view);
 	worker->verdicts.max = 2 * LG_TOTAL_PROCS;
 	worker->verdicts.verdicts = palloc_array(LgVerdict, worker->verdicts.max);
 	worker->follow = lg_follow_create();

@@ -15,20 +15,12 @@
 
 static LgView view;
 static LgVerdicts verdicts;
-static LgFound *found;
-static int	nfound;
 
 static void
 start(int backends, int prepared)
 {
 	server_start(backends, prepared);
-	memset(&view, 0, sizeof(view));
-	view.graph = lg_graph_create(NULL);
-	view.tracks = lg_alloc_per_proc(sizeof(LgTrack));
-	view.scratch = palloc_array(int64, LG_TOTAL_PROCS);
-	view.live.procno = palloc_array(int, LG_TOTAL_PROCS);
-	found = palloc_array(LgFound, LG_TOTAL_PROCS);
-	nfound = 0;
+	lg_init_view(&view);
 	view.server.value[LG_ACTION] = LG_DO_TERMINATE;
 	view.server.value[LG_PRIORITY] = LG_PRIORITY_NORMAL;
 	verdicts.max = 1;
@@ -69,10 +61,8 @@ look(void)
 		}
 	}
 	lg_clock_read(&view.clock);
-	lg_live_procs(&view.live);
-	nfound = lg_find_waiters(view.graph, found, nfound, &view.live, &view.clock);
-	lg_graph_walk(view.graph, view.tracks, &view.clock, &view.server, found, nfound, 0);
-	view.looked = true;
+	lg_find_waits(&view);
+	lg_look_at_locks(&view, 0);
 }
 
 static void
