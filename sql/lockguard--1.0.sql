@@ -40,7 +40,7 @@ BEGIN
 END $$;
 
 GRANT USAGE ON SCHEMA lockguard TO PUBLIC;
-COMMENT ON SCHEMA lockguard IS 'who holds everybody up, and what lockguard did about it';
+COMMENT ON SCHEMA lockguard IS 'sessions that block others, and what lockguard did about them';
 
 -- Functions behind the views.  They mask by themselves what the caller may
 -- not see, so that everybody may call them.
@@ -163,7 +163,7 @@ SELECT action_id, incident_id, acted_at, pid, backend_start, gid, datname,
        action, dry_run, result, reason, released_after, blocked_sessions,
        blocked_pids, longest_wait
 FROM lockguard._actions();
-COMMENT ON VIEW lockguard.actions IS 'what lockguard did, or would have done, to whom, why, and what came of it';
+COMMENT ON VIEW lockguard.actions IS 'what lockguard did, or would have done, to which session, why, and what came of it';
 
 CREATE VIEW lockguard.incidents AS
 SELECT incident_id, status, started_at, ended_at, root_pid, gid, usename,
@@ -180,7 +180,7 @@ CREATE VIEW lockguard.stats AS SELECT * FROM lockguard._stats();
 COMMENT ON VIEW lockguard.stats IS 'counters since the last reset; times in milliseconds';
 
 CREATE VIEW lockguard.action_counts AS SELECT * FROM lockguard._action_counts();
-COMMENT ON VIEW lockguard.action_counts IS 'actions since the last reset, by limit (null: asked for by hand) and kind (log: nobody was signalled)';
+COMMENT ON VIEW lockguard.action_counts IS 'actions since the last reset, by limit (null: asked for by hand) and kind (log: no session was signalled)';
 
 CREATE VIEW lockguard.limits AS
 SELECT pg_catalog.substr(s.name, 11) AS name,
@@ -245,7 +245,7 @@ COMMENT ON FUNCTION lockguard.exempt(int, interval) IS 'leave a session alone fo
 CREATE FUNCTION lockguard.pause(duration interval) RETURNS void
 AS 'MODULE_PATHNAME', 'lockguard_pause'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION lockguard.pause(interval) IS 'signal nobody for a time; looking and recording go on';
+COMMENT ON FUNCTION lockguard.pause(interval) IS 'signal no session for a time; looking and recording go on';
 
 CREATE FUNCTION lockguard.resume() RETURNS void
 AS 'MODULE_PATHNAME', 'lockguard_resume'

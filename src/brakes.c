@@ -93,8 +93,8 @@ lg_standing_brake(int64 now)
  * May one more signal, because of that limit, be sent within
  * max_actions_per_minute?  If not, that is said once, until it may again.
  *
- * A quarter is kept for limits on blockers: else those who time out one by one,
- * or mean to, would keep whoever is in their way from being removed.
+ * A quarter is kept for limits on blockers: otherwise sessions that time out one
+ * by one, perhaps on purpose, could keep their blocker from being removed.
  */
 static bool
 cap_allows(int64 now, int limit)
@@ -120,8 +120,8 @@ cap_allows(int64 now, int limit)
 				(errmsg("lockguard: max_actions_per_minute (%d) is reached",
 						lg_max_actions_per_minute),
 				 blocks ?
-				 errdetail("Who is over a limit is left alone until the minute allows more.") :
-				 errdetail("Only limits on blockers may signal anybody until the minute allows more.")));
+				 errdetail("Sessions over a limit are left alone until the minute allows more.") :
+				 errdetail("Only limits on blockers may signal sessions until the minute allows more.")));
 	warned[blocks] = true;
 	return false;
 }

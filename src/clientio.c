@@ -208,7 +208,7 @@ read_tcp(const LgSocket *client, bool of_client, uint64 *acked, uint64 *received
 
 	message = ask_kernel(&question, sizeof(question), &answer, sizeof(*message), &end);
 
-	/* In place of one that does not exist, the kernel finds who listens there. */
+	/* In place of one that does not exist, the kernel finds the socket that listens there. */
 	if (message == NULL || message->id.idiag_sport != question.id.idiag_sport ||
 		message->id.idiag_dport != question.id.idiag_dport ||
 		!get_attribute((char *) (message + 1), end, INET_DIAG_INFO, &info,

@@ -102,7 +102,7 @@ lg_clock_at(const LgClock *clock, TimestampTz wall)
 	int64		now;
 	TimestampTz wall_now;
 
-	/* What begins while we look is younger than the beginning of the look. */
+	/* What begins during the look is younger than its beginning. */
 	if (wall >= clock->wall)
 		return lg_now();
 

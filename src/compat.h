@@ -74,8 +74,8 @@
 #endif
 
 /*
- * The pid of whoever has a PGPROC now, 0 if nobody.  Up to 16 a PGPROC keeps
- * the pid of the process that had it last, but nobody owns its latch then.
+ * The pid of the process that has a PGPROC now, 0 if none.  Up to 16 a PGPROC
+ * keeps the pid of the process that had it last, but then its latch has no owner.
  */
 #define lg_proc_pid(proc) \
 	((proc)->procLatch.owner_pid == (proc)->pid ? (proc)->pid : 0)

@@ -141,7 +141,7 @@ lg_describe(LgView *view, const LgVerdict *verdict, const LgRequest *request,
 	{
 		LgGraph    *graph = view->graph;
 
-		/* Of those whom the log will show, read before the signal frees them. */
+		/* Read the sessions that the log will show before the signal frees them. */
 		lg_downstream(graph, session->procno);
 		for (int i = 0; i < Min(graph->nsteps, LOG_TREE_LINES); i++)
 			lg_load_node(graph, &graph->nodes[graph->steps[i].node]);
@@ -169,7 +169,7 @@ lg_describe(LgView *view, const LgVerdict *verdict, const LgRequest *request,
 
 /* 'user "app", database "shop", application "S1"', or the OIDs. */
 static char *
-whom(const LgAction *action)
+session_text(const LgAction *action)
 {
 	StringInfoData buf;
 
@@ -229,7 +229,7 @@ lg_log_texts(LgView *view, const LgVerdict *verdict, const LgAction *action,
 	if (action->gid[0])
 		texts->what = psprintf("prepared transaction \"%s\"", lg_one_line(action->gid, LG_GID_SIZE));
 	else
-		texts->what = psprintf("process %d (%s)", action->pid, whom(action));
+		texts->what = psprintf("process %d (%s)", action->pid, session_text(action));
 
 	initStringInfo(&facts);
 	if (action->query[0])
@@ -249,8 +249,8 @@ lg_log_texts(LgView *view, const LgVerdict *verdict, const LgAction *action,
 }
 
 /*
- * One log message for a row: what was done to whom, why, and the tree.  It goes
- * to the server log only: in a session that calls a function that acts,
+ * One log message for a row: what was done to which session, why, and the tree.
+ * It goes to the server log only: in a session that calls a function that acts,
  * client_min_messages would have the queries of others sent to its client.
  */
 void
@@ -268,11 +268,8 @@ lg_write_log(const LgLogTexts *texts, const LgAction *action)
 		case LG_FAILED:
 			did = "could not signal";
 			break;
-		case LG_SELF_RESOLVED:
-			did = "did not have to touch";
-			break;
 		default:
-			did = "did not touch";
+			did = "did not signal";
 			break;
 	}
 

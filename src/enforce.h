@@ -12,7 +12,7 @@
 #include "look.h"
 #include "record.h"
 
-/* Who asks, if it is not the worker. */
+/* The caller of a function that acts. */
 typedef struct LgRequest
 {
 	const char *user_name;
@@ -23,7 +23,7 @@ typedef struct LgRequest
 /* A log message about an action, but for what has come of it. */
 typedef struct LgLogTexts
 {
-	char	   *what;			/* whom it is about */
+	char	   *what;			/* the session or transaction it is about */
 	char	   *why;
 	char	   *facts;			/* its query and the lock tree; may be empty */
 } LgLogTexts;

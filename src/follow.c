@@ -120,9 +120,9 @@ wait_goes_on(const LgOpen *open)
 }
 
 /*
- * The node of a session that is in the way of somebody that it was in the way
- * of when signalled, or NULL.  If we had not looked then, it may have been so
- * although we see it only since.
+ * The node of a session that still blocks what it blocked when it was signalled,
+ * or NULL.  If there had been no look by then, it may have blocked before the
+ * first look that shows it.
  */
 static LgNode *
 node_in_the_way(LgView *view, const LgOpen *open)

@@ -305,7 +305,7 @@ warn_not_signalled(const LgSession *session, const LgAction *action)
 			 errmsg("a prepared transaction was not signalled") :
 			 errmsg("process %d was not signalled", session->pid),
 			 action->result == LG_SELF_RESOLVED ?
-			 errdetail("It was out of the way already.") :
+			 errdetail("It had stopped blocking already.") :
 			 action->result == LG_FAILED ?
 			 errdetail("The signal could not be sent.") :
 			 visible ?
@@ -402,7 +402,7 @@ signal_blockers(int pid, LgActionKind what)
 	/*
 	 * All that can fail comes before the first signal.  Then none is sent
 	 * without the others, or without its row and its line in the log, whatever
-	 * happens; one of the sessions may be our own.
+	 * happens; one of the sessions may be the caller's own.
 	 */
 	request.user_name = GetUserNameFromId(GetUserId(), false);
 	request.pid = MyProcPid;

@@ -221,7 +221,7 @@ load_action(const char *data)
 	TERMINATE(action.query);
 	TERMINATE(action.reason);
 
-	/* Whoever was signalled went with the server. */
+	/* Signalled sessions ended with the server. */
 	memset(&action.open, 0, sizeof(action.open));
 	if (action.result == LG_PENDING || action.result == LG_UNRESPONSIVE)
 		action.result = action.action == LG_DO_ROLLBACK ? LG_FAILED : LG_RELEASED;
@@ -515,7 +515,7 @@ lg_history_load(void)
 
 		/*
 		 * A damaged header may well stand before intact records; an intact
-		 * one of another version or build says that we cannot read them.
+		 * one of another version or build says that they cannot be read.
 		 */
 		memset(&found, 0, sizeof(found));
 		memcpy(&found, data, Min(size, sizeof(found)));
@@ -699,7 +699,7 @@ history_exit(int code, Datum arg)
 
 /*
  * Wait for the latch, or for a time in ms (-1 = without end), and see to what
- * else is asked of us.
+ * else is asked of this process.
  */
 static void
 wait_for(long timeout)
@@ -761,8 +761,8 @@ lg_history_main(Datum main_arg)
 	}
 
 	/*
-	 * The server shuts down, or somebody has ended us: then the postmaster
-	 * starts us again, because of the exit code.
+	 * The server shuts down, or this process was terminated: then the
+	 * postmaster starts it again, because of the exit code.
 	 */
 	(void) write_if_changed();
 	proc_exit(1);

@@ -4,7 +4,7 @@
  *		Follows outages from their beginning to their end.
  *
  * An incident belongs to a root blocker.  It is opened when the root has
- * blocked anybody for incident_threshold, whether or not anything may be done
+ * blocked a session for incident_threshold, whether or not anything may be done
  * about it; it follows the root while its tree grows and shrinks, and keeps
  * the tree as it was when it was largest.  It is closed when the root is out
  * of the way, with how that came.
@@ -433,8 +433,8 @@ resolve(LgIncidents *incidents, LgView *view, LgIncident *incident, int procno)
 		incident->action_id = action.action_id;
 
 		/*
-		 * The end of a session is ours if we terminated it, or cancelled it not
-		 * long ago.  Of a signal to another in the tree, only if that has
+		 * The end of a session is lockguard's doing if it terminated it, or
+		 * cancelled it not long ago.  Of a signal to another in the tree, only if that has
 		 * just been, and was about the blocking.
 		 */
 		if (ours ? ago < CANCEL_WORKS_WITHIN || action.action != LG_DO_CANCEL :
@@ -458,7 +458,7 @@ resolve(LgIncidents *incidents, LgView *view, LgIncident *incident, int procno)
 }
 
 /*
- * The root of an incident is not in anybody's way any more.  A session that is
+ * The root of an incident blocks no session any more.  A session that is
  * just about to end has let go of its locks before it is gone: that is decided
  * at the next scan.
  */
@@ -673,8 +673,8 @@ lg_incident_of(LgView *view, int procno)
 }
 
 /*
- * The open incident with that root, or 0: by the record, for those who do not
- * follow incidents themselves.
+ * The open incident with that root, or 0: by the record, for processes that do
+ * not follow incidents themselves.
  */
 int64
 lg_incident_of_root(int pid, TimestampTz session_start)

@@ -52,9 +52,9 @@ lg_link_to(LgGraph *graph, int victim, LgVerdict *verdict)
 }
 
 /*
- * Have it proved that those who make up the count of max_blocked_sessions wait
- * for the victim still; does nothing for other limits.  Only for whom is to be
- * signalled: it is dear for each of a long queue.
+ * Have it proved that the sessions that max_blocked_sessions counts still wait
+ * for the victim; does nothing for other limits.  Only for a session that is to
+ * be signalled: it is expensive for each of a long queue.
  */
 static void
 link_counted(LgView *view, LgVerdict *verdict)
@@ -271,7 +271,7 @@ is_leaving(LgView *view, const LgSession *session)
 }
 
 /*
- * Is a session of this tree on its way out, signalled by us or ended by the
+ * Is a session of this tree on its way out, signalled by lockguard or ended by the
  * server's detector of deadlocks, and not gone yet?
  */
 static bool
@@ -387,7 +387,7 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 			if (done)
 				continue;
 
-			/* One that may not be touched does not end the search. */
+			/* If one is exempt or protected, the next in the tree is considered. */
 			link_counted(view, &candidates[i].verdict);
 			add_verdict(verdicts, &candidates[i].verdict);
 			done = candidates[i].verdict.brake == LG_NO_BRAKE;
@@ -396,7 +396,7 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 	pfree(candidates);
 }
 
-/* What to do with one who is in the way of a waiter with preempt_timeout. */
+/* What to do with a session that blocks a waiter with preempt_timeout. */
 static void
 decide_preemption(LgView *view, const LgNode *waiting, int procno, LgVerdict *verdict)
 {
@@ -412,7 +412,7 @@ decide_preemption(LgView *view, const LgNode *waiting, int procno, LgVerdict *ve
 	verdict->source = waiting->known->values.source[LG_PREEMPT_TIMEOUT];
 	verdict->preempted_for = waiting->known->session.pid;
 
-	/* It must be in the way of this waiter, not just of anybody. */
+	/* It must block this waiter, not just any session. */
 	verdict->still.evidence = graph->edges[procno];
 	verdict->still.waits = true;
 	lg_describe_wait(graph, wait, &verdict->still.wait);
@@ -420,12 +420,12 @@ decide_preemption(LgView *view, const LgNode *waiting, int procno, LgVerdict *ve
 }
 
 /*
- * Who is to be removed for a waiter with preempt_timeout that has waited long
- * enough: the root in its way with the most behind it, if nobody of its own
- * priority or higher is in its way.  With "only" >= 0, only that one.  Returns
- * false if there is nobody.
+ * The session to be removed for a waiter with preempt_timeout that has waited
+ * long enough: of the roots that block it, the one that blocks most sessions, if
+ * no session of the waiter's own priority or higher blocks it.  With "only" >= 0,
+ * only that one.  Returns false if there is none.
  *
- * If somebody in its way may not be signalled, removing others would be in
+ * If a session that blocks it may not be signalled, removing others would be in
  * vain; the verdict is about that one then.
  */
 static bool
@@ -519,7 +519,7 @@ lg_preempt_again(LgView *view, int waiter_procno, int victim, LgVerdict *verdict
 
 /*
  * Has a node waited so long that it can be over a limit on waits, by the
- * smallest value that anybody has?  Else the limit is due then.
+ * smallest value that any session has?  Else the limit is due then.
  */
 static bool
 waits_long_enough(LgView *view, const LgNode *node, int limit, LgVerdicts *verdicts)

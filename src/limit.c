@@ -130,7 +130,7 @@ compare_int64(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* Of whom max_blocked_sessions counts, when does this one begin to count? */
+/* When does max_blocked_sessions begin to count this session? */
 int64
 lg_counts_after(LgView *view, const LgStep *step)
 {
@@ -139,9 +139,9 @@ lg_counts_after(LgView *view, const LgStep *step)
 }
 
 /*
- * Only those count that have waited longer than deadlock_timeout.  Who has
- * just come to be in their way, with a queue that was there before, has as
- * much time to get out of it.
+ * Only sessions count that have waited longer than deadlock_timeout.  One that
+ * has just come to block them, with a queue that was there before, has as much
+ * time to let go.
  */
 static int64
 max_blocked_sessions(LgView *view, const LgSubject *subject, int value, int64 *measured)
@@ -281,7 +281,7 @@ max_xmin_age(LgView *view, const LgSubject *subject, int value, int64 *measured)
 					 value, measured);
 }
 
-/* Set on the waiter; whom it hits is found by judge_preemption(). */
+/* Set on the waiter; judge_preemption() finds the victim. */
 static int64
 preempt_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
 {

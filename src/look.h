@@ -17,14 +17,14 @@
 typedef struct LgView
 {
 	LgClock		clock;
-	LgGraph    *graph;			/* of this scan's look */
+	LgGraph    *graph;			/* of the last look */
 	bool		looked;			/* false: nobody waits long enough to matter */
 	LgTrack    *tracks;			/* one per PGPROC */
 	LgLive		live;			/* of this scan */
-	LgFound    *found;			/* who waits, by one pass over the processes */
+	LgFound    *found;			/* waiting processes, by one pass over all */
 	int			nfound;
 	LgValues	server;			/* the server's own settings */
-	int			smallest[LG_NUM_LIMITS];	/* smallest value anybody has; 0 = off */
+	int			smallest[LG_NUM_LIMITS];	/* smallest value of any session; 0 = off */
 	int64	   *scratch;		/* one per PGPROC */
 } LgView;
 

@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * prepared.c
- *		Prepared transactions that nobody finishes.
+ *		Prepared transactions that were forgotten.
  *
  * A prepared transaction has no process to signal.  It can be rolled back,
  * from a session in its own database only, so a short-lived background worker
  * is started for that, which calls PostgreSQL's own code for ROLLBACK
- * PREPARED.  That code locks the transaction first and refuses if somebody
- * else is finishing it.  The main worker never waits for the other; it looks
+ * PREPARED.  That code locks the transaction first and refuses if another
+ * session is finishing it.  The main worker never waits for the other; it looks
  * at each scan what has become of it, and tries again later if it failed.
  *
  *-------------------------------------------------------------------------
@@ -87,7 +87,7 @@ lg_prepared_create(void)
 
 	prepared->attempts = palloc0_array(Attempt, Max(max_prepared_xacts, 1));
 
-	/* Of what a worker before us has begun, nothing is known. */
+	/* Nothing is known of what a worker before this one has begun. */
 	lg_action_range(&first, &next);
 	for (int64 id = first; id < next; id++)
 		if (lg_fetch_action(id, action) && action->action == LG_DO_ROLLBACK &&
@@ -336,7 +336,7 @@ lg_prepared_scan(LgPrepared *prepared, LgView *view)
 }
 
 /*
- * Is there one to see to, so that the next scan should look whom it blocks?
+ * Is one due, so that the next scan should look what it blocks?
  */
 bool
 lg_prepared_due(const LgPrepared *prepared, int64 now)
@@ -380,7 +380,7 @@ lg_rollback_main(Datum main_arg)
 
 	StartTransactionCommand();
 
-	/* A "role" that the database's owner has set for it must not bind us. */
+	/* A "role" that the database's owner has set for it must not bind this process. */
 	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, SECURITY_LOCAL_USERID_CHANGE);
 	if (ProcGlobal->allProcs[order.procno].xid == order.xid &&
 		lg_prepared_transaction(order.procno, gid, &prepared_at, &busy))

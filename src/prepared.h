@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * prepared.h
- *		Prepared transactions that nobody finishes.
+ *		Prepared transactions that were forgotten.
  *
  *-------------------------------------------------------------------------
  */

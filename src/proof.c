@@ -3,11 +3,10 @@
  * proof.c
  *		Proves a verdict again, and sends the signal: the only kill().
  *
- * A verdict rests on copies that may be out of date by now.  So whoever is
- * about to be signalled is proved to be in the way once more, under the lock
- * that keeps it so: the partition lock of the contended lock (nobody can
+ * A verdict rests on copies that may be out of date by now.  So it is proved
+ * once more that the session blocks its waiter, under the lock that keeps it so: the partition lock of the contended lock (no process can
  * release a lock or leave its queue without that, so the process cannot end
- * either, and its pid cannot be anybody else's).  The signal is sent before
+ * either, and its pid cannot be that of another).  The signal is sent before
  * that lock is released.  In between nothing is allocated or logged.
  *
  * For limits that have nothing to do with a lock, ProcArrayLock keeps the
@@ -94,8 +93,8 @@ still_blocks(const LgEvidence *evidence)
 /*
  * The wait in whose way the session of a verdict is as a holder; 0 if there is
  * none, or it cannot be told from another.  While that wait lasts, nobody can
- * let go of the lock and take it again (unless the deadlock detector moves him
- * ahead in the queue: then he is in the way as well).  So if the session has
+ * let go of the lock and take it again (unless the deadlock detector moves it
+ * ahead in the queue: then it blocks as well).  So if the session has
  * begun another transaction meanwhile, the lock is the session's, and not that
  * transaction is to blame, but the session.
  */
@@ -255,7 +254,7 @@ lg_not_proved(const LgVerdict *verdict)
  *
  * A session that commits is not signalled, unless it waits for a heavyweight
  * lock: NOTIFY takes one in the middle of COMMIT, and an error there still
- * undoes the transaction.  While we have that lock's partition, the session
+ * undoes the transaction.  While that lock's partition is held here, the session
  * can neither get the lock nor go on.
  *
  * Takes LgShared->lock, exclusive; then the partition locks of the locks
@@ -324,7 +323,7 @@ lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 	{
 		LgSession	now;
 
-		/* See commit_begins(): either we see it commit, or it waits for us. */
+		/* See commit_begins(): either this sees it commit, or it waits for this. */
 		pg_atomic_fetch_add_u32(&slot->signalling, 1);
 		pg_memory_barrier();
 		lg_read_session(verdict->session.procno, &now);

@@ -25,7 +25,7 @@ typedef struct LgRecord
 	LWLock	   *lock;
 	pg_atomic_uint64 recorded;	/* actions, since shared memory was set up */
 	pg_atomic_uint32 dirty;		/* changed since it was last written */
-	pg_atomic_uint32 writer;	/* procno of who writes it; or PG_UINT32_MAX */
+	pg_atomic_uint32 writer;	/* procno of its writer; or PG_UINT32_MAX */
 	int64		first_action_id;
 	int64		next_action_id;
 	int64		first_incident_id;
@@ -310,7 +310,7 @@ lg_incident_range(int64 *first, int64 *next)
 
 /*
  * How many of the incidents kept are open.  The rows are read without the
- * lock: there may be a million, and whoever asks all the time must not keep
+ * lock: there may be a million, and a caller that asks all the time must not keep
  * others from recording.
  */
 int
@@ -423,7 +423,7 @@ lg_forget_history(void)
 
 /*
  * Put rows of an earlier life of the server back, under their old ids and in
- * any order.  Only at start, in the postmaster, before anybody else is there:
+ * any order.  Only at start, in the postmaster, before other processes are there:
  * takes no lock.
  */
 

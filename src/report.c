@@ -173,7 +173,7 @@ append_root(StringInfo out, const LgIncident *incident)
 	}
 }
 
-/* Is somebody waiting for a relation lock right behind the root? */
+/* Does a session wait for a relation lock right behind the root? */
 static bool
 has_queued_blocker(const LgIncident *incident)
 {
@@ -265,13 +265,13 @@ append_advice(StringInfo out, const LgIncident *incident, bool acted,
 
 	if (!visible)
 	{
-		appendStringInfoString(out, "- Ask somebody who may see what the root did: a member of `pg_read_all_stats`.\n");
+		appendStringInfoString(out, "- A member of `pg_read_all_stats` can see what the root did.\n");
 		return;
 	}
 	if (incident->kind == LG_KIND_PREPARED)
 	{
 		setting = "lockguard.prepared_transaction_timeout";
-		why = "the root was a prepared transaction that nobody finished";
+		why = "the root was a prepared transaction that was never finished";
 		next = "Find the transaction manager that prepared it, and why it did not commit or roll back.";
 		unable = NULL;
 	}
@@ -295,7 +295,7 @@ append_advice(StringInfo out, const LgIncident *incident, bool acted,
 		{
 			setting = "lockguard.blocker_timeout";
 			why = "the root was at work all the time";
-			next = "Do the work in smaller transactions, or when nobody else needs the same rows.";
+			next = "Do the work in smaller transactions, or when no other session needs the same rows.";
 		}
 		unable = why_no_limit(incident, &instead);
 		if (instead != NULL)
@@ -319,14 +319,14 @@ append_advice(StringInfo out, const LgIncident *incident, bool acted,
 			appendStringInfo(out, " `%s` would have ended this: %s.", setting, why);
 		appendStringInfoString(out, "\n");
 		if (unable != NULL && queued)
-			appendStringInfoString(out, "- `lockguard.queued_blocker_timeout` would have removed the lock request that waited for the root, and freed those who queued up behind that.\n");
+			appendStringInfoString(out, "- `lockguard.queued_blocker_timeout` would have removed the lock request that waited for the root, and freed the sessions behind that.\n");
 	}
 	appendStringInfo(out, "- %s\n", next);
 	if (incident->query_id != 0 && visible)
 		appendStringInfo(out, "- `SELECT * FROM lockguard.contention WHERE queryid = %lld` shows what this statement has cost so far.\n",
 						 (long long) incident->query_id);
 	if (!acted && spared == NULL && (unable == NULL || queued))
-		appendStringInfo(out, "- With `lockguard.dry_run = on` a limit can be tried out: it is recorded who would have been hit.\n");
+		appendStringInfo(out, "- With `lockguard.dry_run = on` a limit can be tried out: it is recorded which sessions would have been signalled.\n");
 }
 
 /*

@@ -35,7 +35,7 @@
 #include "shared.h"
 #include "types.h"
 
-/* Give up on a status that its owner keeps changing under our hands. */
+/* Give up on a status that its owner keeps changing while it is read. */
 #define MAX_STATUS_READS	1000
 
 /* To pass over fewer PGPROCs than this costs less than to find the live ones. */
@@ -47,7 +47,7 @@
 
 /*
  * The server's own list of connected processes, or NULL if it does not have
- * the layout that we expect; see prepared_table().  Without it, all PGPROCs are
+ * the expected layout; see prepared_table().  Without it, all PGPROCs are
  * passed over, which takes longer but misses nothing: this is for DEBUG1 only.
  */
 static LgProcArray *
@@ -107,7 +107,7 @@ lg_live_procs(LgLive *live)
 
 /*
  * A process's entry in the backend status array, or NULL if it has none.
- * The array is private to backend_status.c, but our own entry, which is
+ * The array is private to backend_status.c, but this process's own entry, which is
  * public, tells where it begins.
  */
 static volatile PgBackendStatus *
@@ -444,7 +444,7 @@ lg_runs_login_trigger(const LgSession *session)
 /*
  * At the end of its transaction: a session clears its local transaction id
  * shortly before it lets go of its locks.  It is neither in that transaction
- * any more, nor out of anybody's way.  (Idle with session-level locks, or
+ * any more, nor has it released its locks.  (Idle with session-level locks, or
  * after a failed transaction, a session has no transaction id either; then it
  * waits for its client.)
  */
@@ -494,7 +494,7 @@ read_traffic(const LgSession *session, LgTraffic *traffic)
 
 	/*
 	 * Outside a transaction, notifications are passed on to the client: what
-	 * it takes can be somebody else's doing.
+	 * it takes can be another session's doing.
 	 */
 	if (!LocalTransactionIdIsValid(session->lxid))
 		traffic->taken = traffic->read = 0;

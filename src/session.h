@@ -56,7 +56,7 @@ typedef struct LgRecorded
 
 /*
  * What is remembered of a process between two scans, one per PGPROC; private
- * to whoever scans.  lg_track_session() resets it when another process has
+ * to the process that looks.  lg_track_session() resets it when another process has
  * taken the PGPROC; "pid" tells whose it is until then.  (What is remembered
  * of its waits for locks is in LgWaitTrack.)
  */

@@ -4,7 +4,7 @@
  *		The settings, and each session's own values in shared memory.
  *
  * A limit binds a session that may sit idle for hours, so the worker must
- * know the session's values without asking it.  PostgreSQL tells us of every
+ * know the session's values without asking it.  PostgreSQL tells of every
  * change: the check hook learns where a value comes from and keeps that in the
  * setting's "extra"; the assign hook puts value and source into the session's
  * slot.  A value that comes from the configuration file or is the default is
@@ -261,7 +261,7 @@ lg_settings_define(void)
 							 "Watch this server and act on limits.", NULL,
 							 &lg_enabled, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("lockguard.dry_run",
-							 "Judge and record, but signal nobody.", NULL,
+							 "Judge and record, but signal no session.", NULL,
 							 &lg_dry_run, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("lockguard.naptime",
 							"The most time between two scans.", NULL,
@@ -289,7 +289,7 @@ lg_settings_define(void)
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 
 	DefineCustomIntVariable("lockguard.incident_threshold",
-							"Record an incident when somebody has been blocked for this long.",
+							"Record an incident when a session has been blocked for this long.",
 							"0 records none.",
 							&lg_incident_threshold, 1000, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
@@ -312,7 +312,7 @@ lg_settings_define(void)
 }
 
 /*
- * This process's slot, taken over from whoever had it before.  While it
+ * This process's slot, taken over from the process that had it before.  While it
  * changes hands its pid is 0, so that nobody reads a mixture.
  */
 static LgSlot *
@@ -477,7 +477,7 @@ lg_settings_server_values(LgValues *values)
 /*
  * The values in force for one session: its own where it has them, else the
  * server's.  Takes no lock.  A slot that belongs to another process, or whose
- * owner leaves while we read, counts as empty; false is returned then.
+ * owner leaves while it is read, counts as empty; false is returned then.
  */
 bool
 lg_settings_of_session(int procno, int pid, TimestampTz session_start,

@@ -4,6 +4,19 @@
  *		What lockguard keeps in shared memory, which process writes it, and
  *		under which lock.
  *
+ *	what							written by				protected by
+ *	LgSlot, identity and settings	its session				atomics and barriers
+ *	LgSlot, reason and exempt_*		a process that acts		LgShared->lock
+ *	LgSlot, measured_*				the worker				LgShared->lock
+ *	LgShared, up to last_scan		see each field			atomics
+ *	LgShared, the rest				see each field			LgShared->lock
+ *	LgRecord, in record.c			the worker, functions	LgRecord->lock
+ *
+ * Order of locks: LgShared->lock; then either partition locks of the lock
+ * manager, in their order, or ProcArrayLock.  With a partition lock in hand,
+ * nothing is waited for but the next partition lock.  LgRecord->lock is taken
+ * with no other lock in hand, and no other lock is taken under it.
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef LOCKGUARD_SHARED_H
@@ -27,7 +40,7 @@
  */
 typedef struct LgReason
 {
-	int			pid;			/* whom it is for; 0 = nobody */
+	int			pid;			/* of the process it is for; 0 = none */
 	TimestampTz session_start;
 	LocalTransactionId lxid;	/* of its transaction, when signalled */
 	TimestampTz stmt_start;		/* of its statement; 0 = whichever it runs */
@@ -50,7 +63,7 @@ typedef struct LgReason
  * own settings (each is one atomic word, so that none can be half read), its
  * names, and the transaction that it has begun to commit.
  *
- * The second part is written by whoever holds LgShared->lock exclusively: the
+ * The second part is written by processes that hold LgShared->lock exclusively: the
  * worker, and sessions that call the functions that act.  The session reads
  * its reason without the lock (it may be in the middle of an error), between
  * two reads of "reason_changes", which is odd while the reason is written.
@@ -131,17 +144,12 @@ typedef struct LgScanStats
 	pg_atomic_uint64 blocked_time;
 } LgScanStats;
 
-/*
- * Order of locks: LgShared->lock; then either partition locks of the lock
- * manager, in their order, or ProcArrayLock.  With a partition lock in hand,
- * nothing is waited for but the next partition lock.
- */
 typedef struct LgShared
 {
 	LWLock	   *lock;
 
 	/*
-	 * Written by whoever publishes a setting.  The first tells the worker to
+	 * Written by each process that publishes a setting.  The first tells the worker to
 	 * look at all sessions anew; the second only that the smallest limit may
 	 * be another one: a session with limits of its own has come or gone.
 	 */
@@ -172,7 +180,7 @@ typedef struct LgShared
 
 	/*
 	 * The smallest value of each limit that the worker reckons with; 0 = off.
-	 * Whoever gets a smaller one wakes it up.
+	 * A session that gets a smaller one wakes it up.
 	 */
 	pg_atomic_uint32 smallest[LG_NUM_LIMITS];
 

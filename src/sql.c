@@ -28,7 +28,7 @@ lg_require_loaded(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("lockguard does not run in binary upgrade mode")));
 
-	/* As SHOW shared_preload_libraries, the path is not for everybody. */
+	/* As SHOW shared_preload_libraries, the path is not for every user. */
 	if (lg_shared == NULL && lg_preloaded_path() != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

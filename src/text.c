@@ -410,13 +410,13 @@ static const struct
 		"Commit or roll back before waiting for anything outside the database."},
 	[LG_BLOCKER_TIMEOUT] = {"ms",
 		"blocked {sessions} for {measured}",
-		"Do the work in smaller transactions, or when nobody else needs the same rows or tables."},
+		"Do the work in smaller transactions, or when no other session needs the same rows or tables."},
 	[LG_QUEUED_BLOCKER_TIMEOUT] = {"ms",
 		"waited for a lock with {sessions} waiting behind it for {measured}",
 		"Set lock_timeout for such statements and try again when the table is less busy."},
 	[LG_MAX_BLOCKED_SESSIONS] = {"sessions",
-		"was in the way of {sessions}",
-		"Do the work in smaller transactions, or when nobody else needs the same rows or tables."},
+		"blocked {sessions}",
+		"Do the work in smaller transactions, or when no other session needs the same rows or tables."},
 	[LG_LOCK_WAIT_TIMEOUT] = {"ms",
 		"waited {measured} for a lock",
 		"Try again; lockguard.lock_tree shows who holds a lock."},
@@ -439,7 +439,7 @@ static const struct
 		"kept vacuum from cleaning up behind {measured}",
 		"Do the work in smaller transactions."},
 	[LG_PREEMPT_TIMEOUT] = {"ms",
-		"was in the way of a session of higher priority that had waited {measured}",
+		"blocked a session of higher priority that had waited {measured}",
 		"Try again when that session has done its work."}
 };
 
@@ -456,7 +456,7 @@ lg_tell(int limit, int blocked, int64 measured, BackendState state,
 	size_t		len = 0;
 
 	if (limit == LG_NO_LIMIT)
-		from = "was in the way of {sessions}";
+		from = "blocked {sessions}";
 	else if (limit == LG_PREPARED_TRANSACTION_TIMEOUT)
 		from = "was prepared {measured} ago and blocks {sessions}";
 	else
@@ -515,8 +515,8 @@ lg_brake_text(LgBrake brake, LgKind kind)
 		[LG_BRAKE_DRY_RUN] = "lockguard.dry_run is on",
 		[LG_BRAKE_PAUSED] = "paused by lockguard.pause()",
 		[LG_BRAKE_CAP] = "lockguard.max_actions_per_minute is reached",
-		[LG_BRAKE_RELEASED] = "it was out of the way already",
-		[LG_BRAKE_CHANGED] = "it was doing something else already",
+		[LG_BRAKE_RELEASED] = "it had stopped blocking, or waiting, already",
+		[LG_BRAKE_CHANGED] = "it had gone on to something else already",
 		[LG_BRAKE_FAILED] = "the signal could not be sent"
 	};
 

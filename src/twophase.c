@@ -18,7 +18,7 @@
 
 /*
  * The server's table of prepared transactions, or NULL if it does not have
- * the layout that we expect.  ShmemInitStruct() is PostgreSQL's own way to
+ * the expected layout.  ShmemInitStruct() is PostgreSQL's own way to
  * find a structure by name; that the size fits is checked first.
  *
  * Called in client backends, too, so it logs nothing; the worker does, see
@@ -71,7 +71,7 @@ lg_any_prepared(void)
 
 /*
  * Find the prepared transaction of a PGPROC.  Fills in its gid (LG_GID_SIZE),
- * when it was prepared, and whether somebody is finishing it now.  Returns
+ * when it was prepared, and whether a session is finishing it now.  Returns
  * false if there is none.  Takes TwoPhaseStateLock, shared.
  */
 bool

@@ -4,9 +4,8 @@
  *		What runs in every session: its error message says why it was hit, and
  *		it says when it has begun to commit.
  *
- * The message, its severity and its SQLSTATE stay PostgreSQL's own.  We add
- * DETAIL and HINT from emit_log_hook, which sees an error before the client
- * does.  (PostgreSQL calls it only for errors that also go to the server log,
+ * The message, its severity and its SQLSTATE stay PostgreSQL's own.  DETAIL and
+ * HINT are added by emit_log_hook, which sees an error before the client does.  (PostgreSQL calls it only for errors that also go to the server log,
  * so log_min_messages = fatal or panic takes this away from cancelled
  * statements, and panic from terminated sessions.)
  *
@@ -116,9 +115,9 @@ explain(ErrorData *edata, const LgReason *reason)
 }
 
 /*
- * Is this the error that our signal causes?  A cancel counts only within the
+ * Is this the error that a signal of lockguard causes?  A cancel counts only within the
  * transaction, or the statement, that it was meant for, so that a later one by
- * somebody else is not explained by ours.
+ * another process is not explained by it.
  */
 static void
 emit_log(ErrorData *edata)
@@ -174,7 +173,7 @@ my_slot(void)
  * would not come further; a signal that arrives meanwhile is still obeyed.
  *
  * What was sent before that, to this transaction or to the one before it, is
- * taken care of here, while we can still abort; the system call has it
+ * taken care of here, while this can still abort; the system call has it
  * delivered.
  */
 static void

@@ -169,7 +169,7 @@ emit_row(ReturnSetInfo *rsinfo, Row *row)
 	MemoryContextSwitchTo(row->outer);
 }
 
-/* Ids of all who directly block a node, each once; pid 0 for a prepared one. */
+/* Ids of all that directly block a node, each once; pid 0 for a prepared one. */
 static Datum
 blocked_by(LgView *view, const LgNode *node)
 {

@@ -312,7 +312,7 @@ find_lock(const LgLock *locks, const int *buckets, int nbuckets,
 
 /*
  * Copy the lock that a process waits for, unless that has been done in this
- * look.  The process may stop waiting at any moment until we have the
+ * look.  The process may stop waiting at any moment until this has the
  * partition lock; then there is nothing to copy.
  */
 static void
@@ -498,7 +498,7 @@ lg_tree(LgGraph *graph, int node)
 {
 	while (graph->nodes[node].tree != node)
 	{
-		/* Halve the path as we go. */
+		/* Halve the path on the way. */
 		graph->nodes[node].tree = graph->nodes[graph->nodes[node].tree].tree;
 		node = graph->nodes[node].tree;
 	}
@@ -622,7 +622,7 @@ blame(LgGraph *graph, int node, int64 since, LgBlockKind kind, int procno, int p
 	blocker->blame_waiter = waiter;
 }
 
-/* Evidence of the oldest pair in which a node is in somebody's way. */
+/* Evidence of the oldest pair in which a node blocks another. */
 LgEvidence
 lg_evidence(const LgGraph *graph, const LgNode *node)
 {
@@ -638,7 +638,7 @@ lg_evidence(const LgGraph *graph, const LgNode *node)
 }
 
 /*
- * Since when has each node been in somebody's way?
+ * Since when has each node blocked another?
  *
  * It is the longest time of any chain that ends at the node, and in a chain
  * blame begins with the youngest pair; so the last pair of a chain alone is
@@ -750,7 +750,7 @@ blame_lock(LgGraph *graph, const LgLock *lock)
 
 /*
  * Since when is a node to blame as a root?  While it waited itself it was not
- * the root: whoever was in its way was.  So its clock has stood still then,
+ * the root: what blocked it was.  So its clock has stood still then,
  * and one that has just got the lock it waited for starts at zero, with all
  * that have queued up behind it meanwhile.
  */
@@ -1036,7 +1036,7 @@ enter_holders(LgGraph *graph, int l, int tree)
 	}
 }
 
-/* Enter the waits that were too young to be walked: who waits is no root. */
+/* Enter the waits that were too young to be walked: a waiter is no root. */
 static void
 enter_young_waits(LgGraph *graph, const LgFound *found, int nfound)
 {
@@ -1053,7 +1053,7 @@ enter_young_waits(LgGraph *graph, const LgFound *found, int nfound)
 	}
 }
 
-/* Bring what is remembered of everybody in the graph up to date. */
+/* Bring what is remembered of each node up to date. */
 static void
 track_nodes(LgGraph *graph)
 {
@@ -1069,7 +1069,7 @@ track_nodes(LgGraph *graph)
 
 		track_cycle(graph, node, track, now);
 
-		/* Who only waits in a queue cannot become a root by that. */
+		/* A node that only waits in a queue cannot become a root by that. */
 		node->root_since = node->blocking_since;
 		if (node->blocking_since != LG_NEVER && !(node->waiting && node->first_hold < 0))
 			node->root_since = root_since(track, node->blocking_since, now);
@@ -1392,7 +1392,7 @@ add_upstream(LgGraph *graph, int n, const LgWaiter *waiter, int node,
 }
 
 /*
- * Add all who are directly in the way of a waiter (an index in waiters) to the
+ * Add all that directly block a waiter (an index in waiters) to the
  * n nodes upstream; returns their number.  As the visited part of a mode's
  * queue is always its beginning, each waiter is passed over once per mode in a
  * traversal, and so are the holders.

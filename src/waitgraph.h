@@ -26,7 +26,7 @@ typedef enum LgBlockKind
 /*
  * What is remembered of a process's waits for heavyweight locks from one look
  * to the next, one per PGPROC; see wait_track().  What each look needs of
- * everybody who waits is one cache line.
+ * each waiter is one cache line.
  */
 typedef struct LgWaitTrack
 {
@@ -59,12 +59,12 @@ typedef struct LgWaitTrack
 }			LG_ON_CACHE_LINE LgWaitTrack;
 
 StaticAssertDecl(offsetof(LgWaitTrack, waited) <= LG_CACHE_LINE,
-				 "what is needed of everybody is one cache line");
+				 "what is needed of each process is one cache line");
 
 /* An entry of a contended lock's wait queue. */
 typedef struct LgWaiter
 {
-	int			procno;			/* who waits */
+	int			procno;			/* the process that waits */
 	int			node;			/* its lock group's leader */
 	int			lock;			/* index in LgGraph.locks */
 	int			pid;
@@ -132,7 +132,7 @@ typedef struct LgKnown
 
 /*
  * A lock group that waits or blocks; indexed by its leader's procno.  This is
- * what is needed of everybody, and one cache line; the rest is in "known".
+ * what is needed of each, and one cache line; the rest is in "known".
  */
 typedef struct LgNode
 {
@@ -152,12 +152,12 @@ typedef struct LgNode
 	/* The oldest pair in which it is in the way; see lg_evidence(). */
 	int64		blocking_since; /* LG_NEVER = blocks nobody */
 	int64		root_since;		/* less what a root has waited itself */
-	int			blame_pid;		/* of blame_procno: who holds or queues */
+	int			blame_pid;		/* of blame_procno, which holds or queues */
 	int			blame_waiter;	/* index in waiters */
 }			LG_ON_CACHE_LINE LgNode;
 
 StaticAssertDecl(sizeof(LgNode) <= LG_CACHE_LINE,
-				 "what is needed of everybody is one cache line");
+				 "what is needed of each process is one cache line");
 
 /* A blocker of a waiter; see lg_next_blocker(). */
 typedef struct LgBlocker

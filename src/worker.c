@@ -4,7 +4,7 @@
  *		The background worker: when to scan, and the steps of a scan.
  *
  * A scan begins with one pass over the PGPROCs without any lock.  Only if
- * somebody has waited long enough to matter does it look at the lock manager;
+ * a process has waited long enough to matter does it look at the lock manager;
  * then it judges, acts, and works out when the next limit can be passed at
  * the earliest.  Until then it sleeps, but never longer than naptime.
  *
@@ -78,7 +78,7 @@ typedef struct LgWorker
 	uint32		smallest_changes;
 	int64		ages_due;		/* when a session that was seen passes a limit */
 	int64		ages_new;		/* when one that was not can do so at the earliest */
-	int64		quiet_since;	/* nobody in a transaction; 0 = somebody is */
+	int64		quiet_since;	/* no session in a transaction; 0 = one is */
 	int64		last_scan;		/* monotonic ns */
 	bool		incident_open;
 	bool		dozed;			/* it dozed after the last scan */
@@ -100,7 +100,7 @@ worker_exit(int code, Datum arg)
 	lg_shared->worker_pid = 0;
 	LWLockRelease(lg_shared->lock);
 
-	/* Whoever waits for a scan finds out that there is nobody to do it. */
+	/* A caller that waits for a scan finds out that there is no worker. */
 	ConditionVariableBroadcast(&lg_shared->scan_served);
 }
 
@@ -193,7 +193,7 @@ smallest(const LgWorker *worker, LgSetting limit)
 
 /*
  * The smallest limit on blockers in force, in ns; 0 if there is none.  What a
- * blocker is to blame for begins for some pairs only when we look, so looks
+ * blocker is to blame for begins for some pairs only at a look, so looks
  * are a tenth of this apart.
  */
 static int64
@@ -271,7 +271,7 @@ judge_ages(LgWorker *worker, bool now)
 
 /*
  * Let the views see what was measured: times that only the worker knows, as
- * it alone has looked before.  Of those who only wait in a queue, the views
+ * it alone has looked before.  Of sessions that only wait in a queue, the views
  * find nearly the same themselves.
  */
 static void
@@ -394,7 +394,7 @@ take_settings(LgWorker *worker)
 
 	/*
 	 * What is published while the slots are read may be missed: as long as
-	 * these are 0, any limit is new to us, and publish() says so.
+	 * these are 0, any limit is new to the worker, and publish() says so.
 	 */
 	for (int limit = 0; limit < LG_NUM_LIMITS; limit++)
 		pg_atomic_write_u32(&lg_shared->smallest[limit], 0);
@@ -692,7 +692,7 @@ account_for_gap(int64 gap, int64 whole)
 
 /*
  * Sleep until "wake" (monotonic ns), naptime at most, or until something is
- * asked of us.  A latch counts in whole milliseconds: with "exact", the rest
+ * asked of it.  A latch counts in whole milliseconds: with "exact", the rest
  * is slept separately, else it is rounded up, as a wake-up just before the
  * time would be for nothing.
  */

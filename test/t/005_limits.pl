@@ -187,7 +187,7 @@ sub judge
 		push @w, waiter($observer, "behind $i", $key) foreach 1 .. ($i == 2 ? 2 : 3);
 	}
 	judge('max_blocked_sessions',
-		[ [ $s[0], 'terminate', qr/was in the way of 3 sessions; lockguard\.max_blocked_sessions is 2 / ], [ $s[1], 'cancel' ] ],
+		[ [ $s[0], 'terminate', qr/blocked 3 sessions; lockguard\.max_blocked_sessions is 2 / ], [ $s[1], 'cancel' ] ],
 		[ [ $s[2], 'T' ] ]);
 	$observer->query_ok('SELECT pg_terminate_backend(' . $_->pid . ')') foreach @w;
 }
@@ -446,7 +446,7 @@ judge('idle_session_timeout',
 
 	judge('preempt_timeout',
 		[
-			[ $low[0], 'terminate', qr/was in the way of a session of higher priority that had waited \d+ ms; lockguard\.preempt_timeout of process @{[ $high[0]->pid ]} is 300ms\.$/ ],
+			[ $low[0], 'terminate', qr/blocked a session of higher priority that had waited \d+ ms; lockguard\.preempt_timeout of process @{[ $high[0]->pid ]} is 300ms\.$/ ],
 			[ $low[1], 'cancel' ],
 			[ $low[2], 'terminate' ]
 		],

@@ -40,7 +40,7 @@ sub is_told
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
 	is($session->error->{C}, $sqlstate, $session->name . ': the error is PostgreSQL\'s own');
-	like($session->error->{D}, qr/^lockguard: this session was in the way of \d+ sessions?; process @{[ $who->pid ]} asked for this\.$/,
+	like($session->error->{D}, qr/^lockguard: this session blocked \d+ sessions?; process @{[ $who->pid ]} asked for this\.$/,
 		$session->name . ': is told who asked for it');
 	return;
 }

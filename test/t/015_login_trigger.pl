@@ -91,7 +91,7 @@ foreach my $function ('cancel', 'terminate')
 	is($observer->value("SELECT lockguard.${function}_blockers(" . $waiter->pid . ')'), '{' . $root->pid . '}', "$function by hand");
 	$root->wait_closed;
 	is($root->error->{C}, $function eq 'cancel' ? '57014' : '57P01', 'ends the login');
-	like($root->error->{D}, qr/^lockguard: this session was in the way of 1 session; process @{[ $observer->pid ]} asked for this\.$/, 'it is told why');
+	like($root->error->{D}, qr/^lockguard: this session blocked 1 session; process @{[ $observer->pid ]} asked for this\.$/, 'it is told why');
 	succeeds($waiter, 'the login behind it');
 	$waiter->close;
 }

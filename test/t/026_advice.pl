@@ -178,7 +178,7 @@ my $transaction = 'Find where the application leaves a transaction open';
 	my $all = join '', map { $_->[0] } $app->rows('SELECT lockguard.report(incident_id) FROM lockguard.incidents');
 
 	unlike($all, qr/No limit would|was over|left alone \([^)]* /, 'others are not told what kind of session it was, or why it was left alone');
-	like($all, qr/^- Ask somebody who may see/m, 'but whom to ask');
+	like($all, qr/^- A member of `pg_read_all_stats` can see/m, 'but whom to ask');
 }
 
 $node->stop('immediate');

@@ -27,7 +27,7 @@ my $key = 0;
 	ok($observer->poll(q(SELECT string_agg(n || ' ' || result, ', ' ORDER BY result)
 		FROM (SELECT count(*) n, result FROM lockguard.actions GROUP BY result) r), '6 released, 2 suppressed'),
 		'who times out may use three quarters');
-	$node->wait_for_log(qr/max_actions_per_minute \(8\) is reached\n.*DETAIL:  Only limits on blockers may signal anybody/, $offset);
+	$node->wait_for_log(qr/max_actions_per_minute \(8\) is reached\n.*DETAIL:  Only limits on blockers may signal sessions/, $offset);
 	foreach my $i (1, 2)
 	{
 		my ($s, $w) = blocked_pair($observer, "in the way $i", ++$key, idle_blocker_timeout => '100ms');
@@ -37,7 +37,7 @@ my $key = 0;
 	}
 	my ($s, $w) = blocked_pair($observer, 'one too many', ++$key, idle_blocker_timeout => '100ms');
 	is_recorded($observer, $s, 'idle_blocker_timeout terminate suppressed');
-	$node->wait_for_log(qr/max_actions_per_minute \(8\) is reached\n.*DETAIL:  Who is over a limit is left alone/, $offset);
+	$node->wait_for_log(qr/max_actions_per_minute \(8\) is reached\n.*DETAIL:  Sessions over a limit are left alone/, $offset);
 	is_alive($s, 'T');
 	$s->close;
 	succeeds($w, 'the waiter');
