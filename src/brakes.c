@@ -72,8 +72,8 @@ lg_session_brake(const LgSession *session, const LgValues *values)
 		return LG_BRAKE_EXEMPT;
 
 	/*
-	 * Last, as it is over in a moment, and the others are not.  One that waits
-	 * for a lock in the middle of its commit can still be undone.
+	 * Last, as it is over in a moment, and the others are not.  One that
+	 * waits for a lock in the middle of its commit can still be undone.
 	 */
 	if (session->committing && !session->waiting)
 		return session->dropping ? LG_BRAKE_DROPPING : LG_BRAKE_COMMITTING;

@@ -208,7 +208,10 @@ read_tcp(const LgSocket *client, bool of_client, uint64 *acked, uint64 *received
 
 	message = ask_kernel(&question, sizeof(question), &answer, sizeof(*message), &end);
 
-	/* In place of one that does not exist, the kernel finds the socket that listens there. */
+	/*
+	 * In place of one that does not exist, the kernel finds the socket that
+	 * listens there.
+	 */
 	if (message == NULL || message->id.idiag_sport != question.id.idiag_sport ||
 		message->id.idiag_dport != question.id.idiag_dport ||
 		!get_attribute((char *) (message + 1), end, INET_DIAG_INFO, &info,
@@ -270,9 +273,9 @@ read_proc(int pid, const char *name, char *buf, size_t size)
 
 /* The number behind "label", which begins with the end of the line before. */
 static bool
-get_number(const char *text, const char *label, uint64 *number)
+get_number(const char *string, const char *label, uint64 *number)
 {
-	const char *found = strstr(text, label);
+	const char *found = strstr(string, label);
 
 	if (found == NULL)
 		return false;

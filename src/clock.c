@@ -106,7 +106,10 @@ lg_clock_at(const LgClock *clock, TimestampTz wall)
 	if (wall >= clock->wall)
 		return lg_now();
 
-	/* The clock may have been put back since, and this moment come after that. */
+	/*
+	 * The clock may have been put back since, and this moment come after
+	 * that.
+	 */
 	read_clocks(&now, &wall_now);
 	if (has_stepped(clock, now, wall_now))
 		return now;

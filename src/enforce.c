@@ -48,7 +48,7 @@ static bool
 recorded_before(LgView *view, const LgVerdict *verdict, LgBrake brake)
 {
 	LgResult	result = lg_brake_result(brake);
-	LgRecorded	   *recorded;
+	LgRecorded *recorded;
 	const LgSession *session = &verdict->session;
 	TimestampTz wait = lg_held_against(verdict);
 	TimestampTz since;
@@ -84,10 +84,10 @@ recorded_before(LgView *view, const LgVerdict *verdict, LgBrake brake)
 static void
 set_brake(LgAction *action, LgBrake brake, LgKind kind)
 {
-	const char *text = lg_brake_text(brake, kind);
+	const char *string = lg_brake_text(brake, kind);
 
 	action->result = lg_brake_result(brake);
-	strlcpy(action->reason, text ? text : "", sizeof(action->reason));
+	strlcpy(action->reason, string ? string : "", sizeof(action->reason));
 }
 
 /*
@@ -96,7 +96,7 @@ set_brake(LgAction *action, LgBrake brake, LgKind kind)
  */
 void
 lg_describe(LgView *view, const LgVerdict *verdict, const LgRequest *request,
-		 LgAction *action)
+			LgAction *action)
 {
 	const LgSession *session = &verdict->session;
 	LgSlot	   *slot = lg_slot(session->procno);
@@ -141,7 +141,10 @@ lg_describe(LgView *view, const LgVerdict *verdict, const LgRequest *request,
 	{
 		LgGraph    *graph = view->graph;
 
-		/* Read the sessions that the log will show before the signal frees them. */
+		/*
+		 * Read the sessions that the log will show before the signal frees
+		 * them.
+		 */
 		lg_downstream(graph, session->procno);
 		for (int i = 0; i < Min(graph->nsteps, LOG_TREE_LINES); i++)
 			lg_load_node(graph, &graph->nodes[graph->steps[i].node]);

@@ -18,7 +18,8 @@ typedef struct LgFollow
 	int			n;
 	int			max;
 	LgOpen	   *open;
-	uint64		recorded;		/* actions, when those of others were last adopted */
+	uint64		recorded;		/* actions, when those of others were last
+								 * adopted */
 	int64		next_action_id; /* rows from here on have not been adopted */
 } LgFollow;
 

@@ -401,8 +401,8 @@ signal_blockers(int pid, LgActionKind what)
 
 	/*
 	 * All that can fail comes before the first signal.  Then none is sent
-	 * without the others, or without its row and its line in the log, whatever
-	 * happens; one of the sessions may be the caller's own.
+	 * without the others, or without its row and its line in the log,
+	 * whatever happens; one of the sessions may be the caller's own.
 	 */
 	request.user_name = GetUserNameFromId(GetUserId(), false);
 	request.pid = MyProcPid;

@@ -414,8 +414,9 @@ move_aside(void)
 	}
 
 	/*
-	 * A second name, so that what was read of it is in a history file at every
-	 * moment.  One that cannot be read, durable_rename() would not replace.
+	 * A second name, so that what was read of it is in a history file at
+	 * every moment.  One that cannot be read, durable_rename() would not
+	 * replace.
 	 */
 	if (!(file_was_read && link(HISTORY_FILE, name) == 0) &&
 		rename(HISTORY_FILE, name) != 0)

@@ -56,7 +56,8 @@ struct LgIncidents
 	LgIncident **open;			/* by procno of the root; NULL = none */
 	TimestampTz *ended;			/* of each: seen to be over, but not yet how */
 	bool		undecided;		/* there are such */
-	int64	   *replaced;		/* closed incident that waits for its successor's id */
+	int64	   *replaced;		/* closed incident that waits for its
+								 * successor's id */
 	int			nopen;
 	int64		stepped;		/* step of the wall clock that is allowed for */
 	TimestampTz ahead;			/* wall clock less the monotonic one, us */
@@ -173,7 +174,7 @@ keep_tree(LgView *view, LgIncident *incident, const LgNode *root)
 		const char *usename = slot != NULL && slot->pid == node->pid ?
 			NameStr(slot->usename) : "";
 		LgIncidentSession *kept;
-		char	   *text;
+		char	   *string;
 		size_t		size;
 
 		if (waiter != NULL && step->parent == 0 &&
@@ -213,12 +214,12 @@ keep_tree(LgView *view, LgIncident *incident, const LgNode *root)
 		}
 		else
 			kept->waited = (view->clock.now - root->root_since) / 1000;
-		text = kept->texts;
-		strcpy(text, usename);
-		text += strlen(text) + 1;
-		strcpy(text, application_name);
-		text += strlen(text) + 1;
-		strcpy(text, query);
+		string = kept->texts;
+		strcpy(string, usename);
+		string += strlen(string) + 1;
+		strcpy(string, application_name);
+		string += strlen(string) + 1;
+		strcpy(string, query);
 		incident->used += size;
 		incident->nsessions++;
 	}
@@ -434,8 +435,8 @@ resolve(LgIncidents *incidents, LgView *view, LgIncident *incident, int procno)
 
 		/*
 		 * The end of a session is lockguard's doing if it terminated it, or
-		 * cancelled it not long ago.  Of a signal to another in the tree, only if that has
-		 * just been, and was about the blocking.
+		 * cancelled it not long ago.  Of a signal to another in the tree,
+		 * only if that has just been, and was about the blocking.
 		 */
 		if (ours ? ago < CANCEL_WORKS_WITHIN || action.action != LG_DO_CANCEL :
 			ago < ENDED_IT_WITHIN &&

@@ -90,7 +90,7 @@ link_counted(LgView *view, LgVerdict *verdict)
 /* Decide what to do with a session that is over a limit. */
 static void
 decide_action(LgVerdict *verdict, const LgSession *session, const LgValues *values,
-	   int limit)
+			  int limit)
 {
 	LgActionKind most = (LgActionKind) values->value[LG_ACTION];
 
@@ -126,7 +126,7 @@ lg_judge_root(const LgSession *session, const LgValues *values)
 	LgVerdict	verdict;
 
 	decide_action(&verdict, session, values, lg_state_is_idle(session) ?
-		   LG_IDLE_BLOCKER_TIMEOUT : LG_BLOCKER_TIMEOUT);
+				  LG_IDLE_BLOCKER_TIMEOUT : LG_BLOCKER_TIMEOUT);
 	return lg_brake_result(verdict.brake);
 }
 
@@ -224,7 +224,7 @@ compare_candidates(const void *a, const void *b)
  */
 static void
 complete_verdict(LgView *view, LgVerdict *verdict, const LgNode *node, int64 passed_at,
-		 int64 measured)
+				 int64 measured)
 {
 	const LgWaiter *wait;
 
@@ -387,7 +387,10 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 			if (done)
 				continue;
 
-			/* If one is exempt or protected, the next in the tree is considered. */
+			/*
+			 * If one is exempt or protected, the next in the tree is
+			 * considered.
+			 */
 			link_counted(view, &candidates[i].verdict);
 			add_verdict(verdicts, &candidates[i].verdict);
 			done = candidates[i].verdict.brake == LG_NO_BRAKE;
@@ -408,7 +411,7 @@ decide_preemption(LgView *view, const LgNode *waiting, int procno, LgVerdict *ve
 	decide_action(verdict, &node->known->session, &node->known->values, LG_PREEMPT_TIMEOUT);
 	verdict->value = value;
 	complete_verdict(view, verdict, node, wait->since + value * LG_NANOS_PER_MS,
-			 (view->clock.now - wait->since) / LG_NANOS_PER_MS);
+					 (view->clock.now - wait->since) / LG_NANOS_PER_MS);
 	verdict->source = waiting->known->values.source[LG_PREEMPT_TIMEOUT];
 	verdict->preempted_for = waiting->known->session.pid;
 
@@ -588,7 +591,7 @@ lg_judge_waits(LgView *view, LgVerdicts *verdicts)
 			int64		measured;
 
 			note_due(verdicts, lg_limits[LG_LOCK_WAIT_TIMEOUT].passed_at(view, &subject, value,
-																	  &measured));
+																		 &measured));
 		}
 	}
 }

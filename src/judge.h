@@ -21,7 +21,8 @@
 typedef struct LgLink
 {
 	LgEvidence	evidence;
-	int			parent;			/* index of the blocker's own link; -1 = the victim */
+	int			parent;			/* index of the blocker's own link; -1 = the
+								 * victim */
 	bool		counts;
 	bool		holds;			/* has been proved again */
 } LgLink;
@@ -33,8 +34,10 @@ typedef struct LgStill
 	bool		waits;			/* this wait has to go on, too: its own, */
 	LgEvidence	wait;			/* or that of the one it is preempted for */
 	int			nlinks;
-	LgLink	   *links;			/* who waits for the victim; live as long as the scan */
-	int			needed;			/* of those that count, so many have to wait for it */
+	LgLink	   *links;			/* who waits for the victim; live as long as
+								 * the scan */
+	int			needed;			/* of those that count, so many have to wait
+								 * for it */
 	bool		idle;			/* it is idle */
 	bool		unreachable;	/* a cancel cannot reach it */
 	bool		root;			/* it waits for nobody */

@@ -73,7 +73,10 @@ lg_name_library(void)
 	size_t		libdir = strlen(pkglib_path);
 	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
 
-	/* A static variable: the address of a global one may be in another library. */
+	/*
+	 * A static variable: the address of a global one may be in another
+	 * library.
+	 */
 	if (dladdr((void *) &own_address, &info) == 0 || info.dli_fname == NULL)
 		ereport(FATAL,
 				(errcode(ERRCODE_SYSTEM_ERROR),

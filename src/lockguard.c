@@ -78,8 +78,9 @@ _PG_init(void)
 	lg_settings_define();
 
 	/*
-	 * In a server that pg_upgrade has started, there are only the settings: it
-	 * reads the configuration, and restores the values of roles and databases.
+	 * In a server that pg_upgrade has started, there are only the settings:
+	 * it reads the configuration, and restores the values of roles and
+	 * databases.
 	 */
 	if (IsBinaryUpgrade)
 		return;
@@ -94,8 +95,8 @@ _PG_init(void)
 
 	/*
 	 * No database: it needs no catalog to start, and keeps nobody from
-	 * dropping a database.  From consistent state on, so
-	 * that a hot standby is watched, too.
+	 * dropping a database.  From consistent state on, so that a hot standby
+	 * is watched, too.
 	 */
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_ConsistentState;

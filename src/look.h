@@ -24,7 +24,8 @@ typedef struct LgView
 	LgFound    *found;			/* waiting processes, by one pass over all */
 	int			nfound;
 	LgValues	server;			/* the server's own settings */
-	int			smallest[LG_NUM_LIMITS];	/* smallest value of any session; 0 = off */
+	int			smallest[LG_NUM_LIMITS];	/* smallest value of any session;
+											 * 0 = off */
 	int64	   *scratch;		/* one per PGPROC */
 } LgView;
 

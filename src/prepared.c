@@ -54,7 +54,7 @@ typedef struct Attempt
 	char		gid[LG_GID_SIZE];
 	bool		warned;			/* that it could not be rolled back */
 	LgMoment	prepared;
-	bool		recorded;			/* recorded, without an attempt */
+	bool		recorded;		/* recorded, without an attempt */
 	int64		action_id;		/* its row, once there was an attempt; or 0 */
 	BackgroundWorkerHandle *handle; /* of an attempt under way */
 	bool		released;		/* recorded as such */
@@ -326,7 +326,7 @@ lg_prepared_scan(LgPrepared *prepared, LgView *view)
 		else
 		{
 			act_on_transaction(view, attempt, &session,
-				view->clock.now - attempt->prepared.at, busy);
+							   view->clock.now - attempt->prepared.at, busy);
 			if (attempt->handle != NULL)
 				wake = Min(wake, view->clock.now + LG_NANOS_PER_MS);
 		}
@@ -380,7 +380,10 @@ lg_rollback_main(Datum main_arg)
 
 	StartTransactionCommand();
 
-	/* A "role" that the database's owner has set for it must not bind this process. */
+	/*
+	 * A "role" that the database's owner has set for it must not bind this
+	 * process.
+	 */
 	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, SECURITY_LOCAL_USERID_CHANGE);
 	if (ProcGlobal->allProcs[order.procno].xid == order.xid &&
 		lg_prepared_transaction(order.procno, gid, &prepared_at, &busy))

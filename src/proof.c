@@ -323,7 +323,10 @@ lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 	{
 		LgSession	now;
 
-		/* See commit_begins(): either this sees it commit, or it waits for this. */
+		/*
+		 * See commit_begins(): either this sees it commit, or it waits for
+		 * this.
+		 */
 		pg_atomic_fetch_add_u32(&slot->signalling, 1);
 		pg_memory_barrier();
 		lg_read_session(verdict->session.procno, &now);
@@ -348,7 +351,10 @@ lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 			*acted_at = GetCurrentTimestamp();
 			brake = send_signal(verdict->session.pid, sig) ? LG_NO_BRAKE : LG_BRAKE_FAILED;
 
-			/* A signal that another sends later must not be explained by this. */
+			/*
+			 * A signal that another sends later must not be explained by
+			 * this.
+			 */
 			if (brake == LG_BRAKE_FAILED && reason != NULL)
 				lg_put_reason(verdict->session.procno, &before);
 		}

@@ -485,4 +485,3 @@ lg_restore_ids(int64 next_action_id, int64 next_incident_id)
 	restore_next(next_incident_id, &record->first_incident_id,
 				 &record->next_incident_id);
 }
-

@@ -25,7 +25,8 @@ typedef struct LgOpen
 	LocalTransactionId lxid;
 	TimestampTz stmt_start;
 	TimestampTz state_start;
-	int			wait_procno;	/* whose wait it was about: its own, or that of */
+	int			wait_procno;	/* whose wait it was about: its own, or that
+								 * of */
 	TimestampTz wait_start;		/* the one it is preempted for; 0 = nobody's */
 	int			limit;			/* or LG_NO_LIMIT: by hand */
 	LgActionKind action;
@@ -153,7 +154,8 @@ typedef struct LgContention
 	int64		query_id;
 
 	int64		incidents;
-	int64		sessions;		/* blocked, each counted once per incident of waiting */
+	int64		sessions;		/* blocked, each counted once per incident of
+								 * waiting */
 	int64		lost;			/* us */
 	int64		longest_wait;	/* us */
 	int64		actions;

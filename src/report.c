@@ -33,14 +33,14 @@
 
 /* The longest run of backticks in a text. */
 static int
-backticks(const char *text)
+backticks(const char *string)
 {
 	int			longest = 0;
 	int			run = 0;
 
-	for (; *text; text++)
+	for (; *string; string++)
 	{
-		run = *text == '`' ? run + 1 : 0;
+		run = *string == '`' ? run + 1 : 0;
 		longest = Max(longest, run);
 	}
 	return longest;
@@ -59,9 +59,9 @@ append_fence(StringInfo out, int n)
  * HTML's code element, in character codes.
  */
 static void
-append_code(StringInfo out, const char *text)
+append_code(StringInfo out, const char *string)
 {
-	char	   *line = lg_clean(lg_one_line(text, LG_QUERY_SIZE));
+	char	   *line = lg_clean(lg_one_line(string, LG_QUERY_SIZE));
 
 	if (line[0] == '\0')
 	{
@@ -88,9 +88,9 @@ append_code(StringInfo out, const char *text)
 
 /* A text as a code block; line ends stay, other control characters do not. */
 static void
-append_block(StringInfo out, const char *language, const char *text)
+append_block(StringInfo out, const char *language, const char *string)
 {
-	char	   *copy = lg_clean(text);
+	char	   *copy = lg_clean(string);
 	int			fence = Max(backticks(copy) + 1, 3);
 
 	for (char *p = copy; *p; p++)
@@ -104,9 +104,9 @@ append_block(StringInfo out, const char *language, const char *text)
 
 /* A text as part of a Mermaid label. */
 static void
-append_label(StringInfo out, const char *text, int max_bytes)
+append_label(StringInfo out, const char *string, int max_bytes)
 {
-	for (char *p = lg_clean(lg_one_line(text, max_bytes)); *p; p++)
+	for (char *p = lg_clean(lg_one_line(string, max_bytes)); *p; p++)
 	{
 		unsigned char c = (unsigned char) *p;
 
@@ -562,7 +562,7 @@ append_graph(StringInfo out, const LgIncident *incident)
 		{
 			appendStringInfo(out, "    n%d -->|\"", n);
 			append_label(out, GetLockmodeName(session->tag.locktag_lockmethodid,
-											   session->mode), 40);
+											  session->mode), 40);
 			appendStringInfoString(out, ", ");
 			append_label(out, lock_name(&session->tag), 80);
 			if (session->block_kind == LG_QUEUE)

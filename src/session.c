@@ -278,15 +278,15 @@ lg_read_session(int procno, LgSession *session)
 
 /* The last character of a text that was cut may be half a one of UTF-8: drop it. */
 static void
-drop_half_character(char *text)
+drop_half_character(char *string)
 {
-	int			len = strlen(text);
+	int			len = strlen(string);
 	int			last = len - 1;
 
-	while (last > 0 && len - last < 4 && (text[last] & 0xC0) == 0x80)
+	while (last > 0 && len - last < 4 && (string[last] & 0xC0) == 0x80)
 		last--;
-	if (last >= 0 && pg_utf_mblen((unsigned char *) text + last) > len - last)
-		text[last] = '\0';
+	if (last >= 0 && pg_utf_mblen((unsigned char *) string + last) > len - last)
+		string[last] = '\0';
 }
 
 /*
@@ -778,4 +778,3 @@ lg_count_locks(int procno, int limit)
 	lg_note_partition_lock_time(longest);
 	return count;
 }
-

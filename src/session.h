@@ -80,7 +80,8 @@ typedef struct LgTrack
 	/* Its transaction. */
 	LocalTransactionId lxid;
 	int64		xact_seen;		/* when first seen */
-	TransactionId held_next_xid;	/* next xid when its snapshot was; 0 = has none */
+	TransactionId held_next_xid;	/* next xid when its snapshot was; 0 = has
+									 * none */
 	TransactionId held_xmin;	/* of that snapshot, */
 	TimestampTz held_stmt;		/* and the statement that had it first */
 	bool		keeps_snapshot; /* from one statement to the next */
@@ -104,7 +105,10 @@ typedef struct LgTrack
 	uint32		stall_event;
 	LgTraffic	stall_traffic;
 
-	/* Has it exported a snapshot?  For which transaction, or idle time, known. */
+	/*
+	 * Has it exported a snapshot?  For which transaction, or idle time,
+	 * known.
+	 */
 	LocalTransactionId exported_lxid;
 	LocalTransactionId unexported_lxid;
 	TimestampTz unexported_state;
@@ -115,13 +119,14 @@ typedef struct LgTrack
 	int64		quiet_stmt_seen;
 
 	/* What was recorded without a signal: once per limit and episode. */
-	LgRecorded		recorded[LG_NUM_LIMITS];
+	LgRecorded	recorded[LG_NUM_LIMITS];
 } LgTrack;
 
 /* PGPROCs to pass over, in ascending order: all, if there are n = all of them. */
 typedef struct LgLive
 {
-	int64		passed;			/* when lg_find_waiters() last began; 0 = never */
+	int64		passed;			/* when lg_find_waiters() last began; 0 =
+								 * never */
 	int			n;
 	int		   *procno;
 } LgLive;

@@ -173,6 +173,7 @@ static const struct
 	const struct config_enum_entry *options;
 	GucIntAssignHook assign;
 }			session_settings[LG_NUM_SETTINGS] =
+
 {
 	[LG_IDLE_BLOCKER_TIMEOUT] = {"idle_blocker_timeout", "ms",
 		"Terminate a root blocker that has been idle and blocking for this long.",
@@ -553,4 +554,3 @@ lg_setting_unit(int id)
 		return "ms";
 	return session_settings[id].unit;
 }
-

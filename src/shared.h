@@ -86,7 +86,8 @@ typedef struct LgSlot
 	volatile LocalTransactionId committing; /* past the point of no return */
 	volatile LocalTransactionId dropping;	/* a database or tablespace */
 
-	pg_atomic_uint32 signalling;	/* about to be signalled, or to roll back: wait */
+	pg_atomic_uint32 signalling;	/* about to be signalled, or to roll back:
+									 * wait */
 	pg_atomic_uint32 reason_changes;
 	LgReason	reason;
 	int			exempt_pid;		/* exempt() */
@@ -118,7 +119,10 @@ typedef struct LgStats
 	int64		unresponsive;
 	int64		incidents;
 
-	/* Signals by how long after the limit they were sent, each bound by itself. */
+	/*
+	 * Signals by how long after the limit they were sent, each bound by
+	 * itself.
+	 */
 	int64		within[LG_NUM_LATENESS];
 	int64		later;			/* than all bounds */
 	int64		max_lateness;	/* ns */
@@ -149,16 +153,17 @@ typedef struct LgShared
 	LWLock	   *lock;
 
 	/*
-	 * Written by each process that publishes a setting.  The first tells the worker to
-	 * look at all sessions anew; the second only that the smallest limit may
-	 * be another one: a session with limits of its own has come or gone.
+	 * Written by each process that publishes a setting.  The first tells the
+	 * worker to look at all sessions anew; the second only that the smallest
+	 * limit may be another one: a session with limits of its own has come or
+	 * gone.
 	 */
 	pg_atomic_uint32 settings_changes;
 	pg_atomic_uint32 smallest_changes;
 
 	/*
-	 * May prepared transactions be rolled back, as far as the configuration is
-	 * concerned?  Published by the worker.
+	 * May prepared transactions be rolled back, as far as the configuration
+	 * is concerned?  Published by the worker.
 	 */
 	pg_atomic_uint32 rolls_back;
 

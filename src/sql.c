@@ -55,11 +55,11 @@ lg_may_see(Oid userid)
  * that are not valid in ours are replaced by question marks.
  */
 char *
-lg_clean(const char *text)
+lg_clean(const char *string)
 {
 	int			encoding = GetDatabaseEncoding();
-	int			len = strlen(text);
-	char	   *result = pstrdup(text);
+	int			len = strlen(string);
+	char	   *result = pstrdup(string);
 	char	   *p = result;
 
 	while (len > 0)

@@ -12,7 +12,7 @@
 
 extern void lg_require_loaded(void);
 extern bool lg_may_see(Oid userid);
-extern char *lg_clean(const char *text);
+extern char *lg_clean(const char *string);
 extern Datum lg_array_of_pids(const int *pids, int n);
 
 #endif							/* LOCKGUARD_SQL_H */

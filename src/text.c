@@ -111,9 +111,9 @@ lg_backend_type(LgKind kind)
  * and paragraph separators, and what turns the direction of writing round.
  */
 int
-lg_control_bytes(const char *text)
+lg_control_bytes(const char *string)
 {
-	const unsigned char *p = (const unsigned char *) text;
+	const unsigned char *p = (const unsigned char *) string;
 
 	if (p[0] < ' ' || p[0] == 127)
 		return 1;
@@ -132,24 +132,24 @@ lg_control_bytes(const char *text)
  * stay.
  */
 char *
-lg_one_line(const char *text, int max_bytes)
+lg_one_line(const char *string, int max_bytes)
 {
 	StringInfoData buf;
 	bool		space = false;
 
 	initStringInfo(&buf);
-	while (*text != '\0')
+	while (*string != '\0')
 	{
-		int			control = *text == ' ' ? 1 : lg_control_bytes(text);
+		int			control = *string == ' ' ? 1 : lg_control_bytes(string);
 
 		if (control > 0)
 		{
 			space = buf.len > 0;
-			text += control;
+			string += control;
 			continue;
 		}
 		if (buf.len + space >= max_bytes - 3 &&
-			buf.len + space + strlen(text) > (size_t) max_bytes)
+			buf.len + space + strlen(string) > (size_t) max_bytes)
 		{
 			/* Do not leave half a character of UTF-8 behind. */
 			while (buf.len > 0 && ((unsigned char) buf.data[buf.len - 1] & 0xC0) == 0x80)
@@ -163,7 +163,7 @@ lg_one_line(const char *text, int max_bytes)
 		if (space)
 			appendStringInfoChar(&buf, ' ');
 		space = false;
-		appendStringInfoChar(&buf, *text++);
+		appendStringInfoChar(&buf, *string++);
 	}
 	return buf.data;
 }
@@ -398,49 +398,50 @@ lg_describe_source(LgSource source, const char *role, const char *database,
 }
 
 /* What a session did that has passed a limit, what is measured, and a hint. */
-static const struct
+typedef struct LimitText
 {
 	const char *unit;			/* of what is measured */
 	const char *story;			/* see lg_tell() */
 	const char *hint;
-}			limit_texts[LG_NUM_LIMITS] =
-{
+} LimitText;
+
+static const LimitText limit_texts[LG_NUM_LIMITS] = {
 	[LG_IDLE_BLOCKER_TIMEOUT] = {"ms",
 		"sat {idle} while blocking {sessions} for {measured}",
-		"Commit or roll back before waiting for anything outside the database."},
+	"Commit or roll back before waiting for anything outside the database."},
 	[LG_BLOCKER_TIMEOUT] = {"ms",
 		"blocked {sessions} for {measured}",
-		"Do the work in smaller transactions, or when no other session needs the same rows or tables."},
+	"Do the work in smaller transactions, or when no other session needs the same rows or tables."},
 	[LG_QUEUED_BLOCKER_TIMEOUT] = {"ms",
 		"waited for a lock with {sessions} waiting behind it for {measured}",
-		"Set lock_timeout for such statements and try again when the table is less busy."},
+	"Set lock_timeout for such statements and try again when the table is less busy."},
 	[LG_MAX_BLOCKED_SESSIONS] = {"sessions",
 		"blocked {sessions}",
-		"Do the work in smaller transactions, or when no other session needs the same rows or tables."},
+	"Do the work in smaller transactions, or when no other session needs the same rows or tables."},
 	[LG_LOCK_WAIT_TIMEOUT] = {"ms",
 		"waited {measured} for a lock",
-		"Try again; lockguard.lock_tree shows who holds a lock."},
+	"Try again; lockguard.lock_tree shows who holds a lock."},
 	[LG_TRANSACTION_TIMEOUT] = {"ms",
 		"had a transaction open for {measured}",
-		"Do the work in smaller transactions."},
+	"Do the work in smaller transactions."},
 	[LG_IDLE_IN_TRANSACTION_TIMEOUT] = {"ms",
 		"sat idle in transaction for {measured}",
-		"Commit or roll back before waiting for anything outside the database."},
+	"Commit or roll back before waiting for anything outside the database."},
 	[LG_STATEMENT_TIMEOUT] = {"ms",
 		"ran a statement for {measured}",
-		"Make the statement do less, or ask for a longer limit."},
+	"Make the statement do less, or ask for a longer limit."},
 	[LG_IDLE_SESSION_TIMEOUT] = {"ms",
 		"sat idle for {measured}",
-		"Close sessions that are not needed, or connect again."},
+	"Close sessions that are not needed, or connect again."},
 	[LG_MAX_LOCKS] = {"locks",
 		"held {measured} or more in the shared lock table",
-		"Touch fewer tables or advisory locks in one transaction."},
+	"Touch fewer tables or advisory locks in one transaction."},
 	[LG_MAX_XMIN_AGE] = {"transactions",
 		"kept vacuum from cleaning up behind {measured}",
-		"Do the work in smaller transactions."},
+	"Do the work in smaller transactions."},
 	[LG_PREEMPT_TIMEOUT] = {"ms",
 		"blocked a session of higher priority that had waited {measured}",
-		"Try again when that session has done its work."}
+	"Try again when that session has done its work."}
 };
 
 /*

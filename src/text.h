@@ -27,7 +27,7 @@ typedef struct LgTreeStyle
 	/* May the reader see this session's query? */
 	bool		(*may_see) (Oid userid);
 	/* Make text of others fit to show. */
-	char	   *(*clean) (const char *text);
+	char	   *(*clean) (const char *string);
 } LgTreeStyle;
 
 extern const char *lg_state_text(const LgSession *session);
@@ -37,8 +37,8 @@ extern const char *lg_kind_text(LgKind kind);
 extern const char *lg_backend_type(LgKind kind);
 extern void lg_lock_text(const LOCKTAG *tag, const LgTreeStyle *style,
 						 char *buf, size_t size);
-extern int	lg_control_bytes(const char *text);
-extern char *lg_one_line(const char *text, int max_bytes);
+extern int	lg_control_bytes(const char *string);
+extern char *lg_one_line(const char *string, int max_bytes);
 extern void lg_duration_text(int64 ns, char *buf, size_t size);
 extern const char *lg_doing_text(const char *state, uint32 wait_event);
 extern const char *lg_source_name(LgSource source);

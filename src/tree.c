@@ -34,12 +34,12 @@ append_who(const LgSession *session, const LgTreeStyle *style,
 		char		gid[LG_GID_SIZE];
 		TimestampTz prepared_at;
 		bool		busy;
-		char	   *text;
+		char	   *string;
 
 		lg_prepared_transaction(session->procno, gid, &prepared_at, &busy);
-		text = lg_one_line(gid, 64);
+		string = lg_one_line(gid, 64);
 		appendStringInfo(out, "prepared transaction \"%s\"",
-						 style->clean ? style->clean(text) : text);
+						 style->clean ? style->clean(string) : string);
 		return;
 	}
 	appendStringInfo(out, "%d", session->pid);
@@ -48,15 +48,15 @@ append_who(const LgSession *session, const LgTreeStyle *style,
 		appendStringInfo(out, " %s", lg_kind_text(session->kind));
 	else if (slot != NULL && slot->pid == session->pid && NameStr(slot->usename)[0])
 	{
-		char	   *text = lg_one_line(NameStr(slot->usename), NAMEDATALEN);
+		char	   *string = lg_one_line(NameStr(slot->usename), NAMEDATALEN);
 
-		appendStringInfo(out, " %s", style->clean ? style->clean(text) : text);
+		appendStringInfo(out, " %s", style->clean ? style->clean(string) : string);
 	}
 	if (application_name[0])
 	{
-		char	   *text = lg_one_line(application_name, NAMEDATALEN);
+		char	   *string = lg_one_line(application_name, NAMEDATALEN);
 
-		appendStringInfo(out, " (%s)", style->clean ? style->clean(text) : text);
+		appendStringInfo(out, " (%s)", style->clean ? style->clean(string) : string);
 	}
 }
 
@@ -116,9 +116,9 @@ append_query(const LgSession *session, const char *query, const LgTreeStyle *sty
 		appendStringInfoString(out, ": <insufficient privilege>");
 	else if (query[0])
 	{
-		char	   *text = lg_one_line(query, 200);
+		char	   *string = lg_one_line(query, 200);
 
-		appendStringInfo(out, ": %s", style->clean ? style->clean(text) : text);
+		appendStringInfo(out, ": %s", style->clean ? style->clean(string) : string);
 	}
 }
 

@@ -45,10 +45,10 @@
 
 /* The same as a text value, NULL if empty. */
 static Datum
-text_or_null(const char *text, bool *isnull)
+text_or_null(const char *string, bool *isnull)
 {
-	*isnull = text == NULL || text[0] == '\0';
-	return *isnull ? (Datum) 0 : CStringGetTextDatum(lg_clean(text));
+	*isnull = string == NULL || string[0] == '\0';
+	return *isnull ? (Datum) 0 : CStringGetTextDatum(lg_clean(string));
 }
 
 static Datum
@@ -129,10 +129,10 @@ put_if(Row *row, bool known, Datum value)
 }
 
 static void
-put_text(Row *row, const char *text)
+put_text(Row *row, const char *string)
 {
 	bool		isnull;
-	Datum		value = text_or_null(text, &isnull);
+	Datum		value = text_or_null(string, &isnull);
 
 	put_if(row, !isnull, value);
 }
@@ -228,7 +228,7 @@ put_lock(Row *row, const LOCKTAG *tag)
 	if (relation && (tag->locktag_field1 == MyDatabaseId ||
 					 tag->locktag_field1 == InvalidOid))
 		put_datum(row, DirectFunctionCall1(regclassout,
-									 ObjectIdGetDatum(tag->locktag_field2)));
+										   ObjectIdGetDatum(tag->locktag_field2)));
 	else
 		put_null(row);
 	if (!row->nulls[row->n - 1])
@@ -278,7 +278,7 @@ emit_step(ReturnSetInfo *rsinfo, Row *row, LgView *view, int index, int *path)
 	put_text(row, waiter == NULL ? NULL : step.kind == LG_HOLDER ? "holder" : "queue");
 	put_lock(row, waiter ? &graph->locks[waiter->lock].tag : NULL);
 	put_text(row, waiter ? GetLockmodeName(graph->locks[waiter->lock].tag.locktag_lockmethodid,
-											waiter->mode) : NULL);
+										   waiter->mode) : NULL);
 	put_time(row, waiter ? lg_clock_wall(&view->clock, waiter->since) : 0);
 	put_text(row, visible ? state : NULL);
 	put_text(row, visible && session->has_status ?

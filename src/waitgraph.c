@@ -347,7 +347,8 @@ walk_lock(LgGraph *graph, PGPROC *proc)
 	LWLockAcquire(partition, LW_SHARED);
 	start = lg_now();
 	waits = ((volatile PGPROC *) proc)->waitLock == lock;
-	pg_read_barrier();			/* a lock of another partition may be there now */
+	pg_read_barrier();			/* a lock of another partition may be there
+								 * now */
 	if (waits && memcmp(&lock->tag, &tag, sizeof(LOCKTAG)) == 0)
 	{
 		/* Waiters have a PROCLOCK, too: stop when all holders are found. */

@@ -40,8 +40,10 @@ typedef struct LgWaitTrack
 	int64		wait_seen;		/* the scan that has seen it last */
 	LOCK	   *wait_lock;
 	TimestampTz stale_start;	/* what waitStart showed of an earlier one */
-	int64		wait_looked;	/* first look that walked the lock in this wait */
-	int64		ahead_looked;	/* first look that saw it ahead of an older wait */
+	int64		wait_looked;	/* first look that walked the lock in this
+								 * wait */
+	int64		ahead_looked;	/* first look that saw it ahead of an older
+								 * wait */
 
 	int64		waited;			/* ns spent in waits that are over */
 	int64		wait_ended;		/* when the last one was seen to be over */
@@ -51,12 +53,14 @@ typedef struct LgWaitTrack
 	int64		blame_waited;
 
 	/* Deadlocks; see track_cycle(). */
-	int64		cycle_seen;		/* last look that saw it in one; 0 = is in none */
+	int64		cycle_seen;		/* last look that saw it in one; 0 = is in
+								 * none */
 	TimestampTz cycle_stmt;		/* its statement then */
-	int64		cycle_left;		/* when it came out of one without an error; or 0 */
+	int64		cycle_left;		/* when it came out of one without an error;
+								 * or 0 */
 	int64		cycle_error;	/* when it came out with the error; or 0 */
 	TimestampTz error_stmt;		/* the statement that it was let undo */
-}			LG_ON_CACHE_LINE LgWaitTrack;
+} LG_ON_CACHE_LINE LgWaitTrack;
 
 StaticAssertDecl(offsetof(LgWaitTrack, waited) <= LG_CACHE_LINE,
 				 "what is needed of each process is one cache line");
@@ -104,7 +108,10 @@ typedef struct LgLock
 	LOCKMASK	waited;			/* modes that are waited for */
 	int			last[LG_LOCKMODES]; /* last waiter for each mode, or -1 */
 
-	/* How far a traversal has come, per mode; see visit_behind(), visit_ahead(). */
+	/*
+	 * How far a traversal has come, per mode; see visit_behind(),
+	 * visit_ahead().
+	 */
 	uint32		visit;
 	int			cursor[LG_LOCKMODES];
 	LOCKMASK	held_visited;	/* holders of these modes */
@@ -143,7 +150,8 @@ typedef struct LgNode
 	int			tree;			/* parent in the union of its tree */
 	uint32		visit;
 	bool		waiting;		/* some member waits for a heavyweight lock */
-	bool		is_known;		/* lg_load_node() has filled "known" in this look */
+	bool		is_known;		/* lg_load_node() has filled "known" in this
+								 * look */
 	bool		in_cycle;		/* waits for itself */
 	uint8		blame_kind;		/* LgBlockKind; see below */
 	int			blame_procno;
@@ -154,7 +162,7 @@ typedef struct LgNode
 	int64		root_since;		/* less what a root has waited itself */
 	int			blame_pid;		/* of blame_procno, which holds or queues */
 	int			blame_waiter;	/* index in waiters */
-}			LG_ON_CACHE_LINE LgNode;
+} LG_ON_CACHE_LINE LgNode;
 
 StaticAssertDecl(sizeof(LgNode) <= LG_CACHE_LINE,
 				 "what is needed of each process is one cache line");
@@ -174,7 +182,8 @@ typedef struct LgSearch
 {
 	int			node;
 	int			waiter;			/* the wait whose blockers are next; or -1 */
-	int			ahead;			/* how far that has come in its queue, backward, */
+	int			ahead;			/* how far that has come in its queue,
+								 * backward, */
 	int			holder;			/* and then among the lock's holders */
 } LgSearch;
 
@@ -221,7 +230,8 @@ typedef struct LgGraph
 	int			nsteps;
 	LgStep	   *steps;			/* of the last traversal, the start first */
 	int		   *scratch;		/* one per PGPROC */
-	int		   *upstream;		/* of the last traversal upstream, its start first */
+	int		   *upstream;		/* of the last traversal upstream, its start
+								 * first */
 	LgEvidence *edges;			/* by node: how it blocks another of them, */
 	int		   *downward;		/* and which, that was found before it */
 

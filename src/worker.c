@@ -77,12 +77,14 @@ typedef struct LgWorker
 	uint32		settings_changes;	/* seen when view.smallest was computed */
 	uint32		smallest_changes;
 	int64		ages_due;		/* when a session that was seen passes a limit */
-	int64		ages_new;		/* when one that was not can do so at the earliest */
+	int64		ages_new;		/* when one that was not can do so at the
+								 * earliest */
 	int64		quiet_since;	/* no session in a transaction; 0 = one is */
 	int64		last_scan;		/* monotonic ns */
 	bool		incident_open;
 	bool		dozed;			/* it dozed after the last scan */
-	bool		exact;			/* the next scan is for a limit that is passed then */
+	bool		exact;			/* the next scan is for a limit that is passed
+								 * then */
 	int64		look_time;		/* what the last look took, ns */
 
 	/* To find out that the server has stood still; see account_for_gap(). */
@@ -417,7 +419,8 @@ take_settings(LgWorker *worker)
  */
 typedef struct Pace
 {
-	int64		blockers;		/* the smallest limit on blockers, or threshold */
+	int64		blockers;		/* the smallest limit on blockers, or
+								 * threshold */
 	int64		looks;			/* between two looks while anything waits */
 	int64		lock_wait;		/* the smallest lock_wait_timeout */
 	int64		sleep;			/* between two scans */
@@ -618,7 +621,7 @@ run_scan(LgWorker *worker, bool whole)
 	worker->last_scan = view->clock.now;
 
 	doze = judge_scan(worker, &pace,
-				 whole || settings_changed || stepped != view->clock.stepped);
+					  whole || settings_changed || stepped != view->clock.stepped);
 	worker->dozed = doze > 0;
 	wake = Min(wake, act_on_verdicts(worker));
 

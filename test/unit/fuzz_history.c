@@ -31,23 +31,23 @@ extern size_t LLVMFuzzerMutate(uint8 *data, size_t size, size_t max_size);
 int			rounds = 1;
 
 bool
-check(bool condition, const char *text, const char *file, int line)
+check(bool condition, const char *string, const char *file, int line)
 {
 	if (!condition)
 	{
-		fprintf(stderr, "%s:%d: %s\n", file, line, text);
+		fprintf(stderr, "%s:%d: %s\n", file, line, string);
 		abort();
 	}
 	return true;
 }
 
 bool
-check_int(long long actual, long long expected, const char *text,
+check_int(long long actual, long long expected, const char *string,
 		  const char *file, int line)
 {
 	if (actual != expected)
 		fprintf(stderr, "%lld, not %lld\n", actual, expected);
-	return check(actual == expected, text, file, line);
+	return check(actual == expected, string, file, line);
 }
 
 /*

@@ -69,13 +69,13 @@ forget_history(int max_history)
 }
 
 static void
-fill(char *text, size_t size, int number)
+fill(char *string, size_t size, int number)
 {
 	size_t		length = number % 3 == 0 ? size - 1 : number % size;
 
 	for (size_t i = 0; i < length; i++)
-		text[i] = 'a' + (number + i) % 26;
-	text[length] = '\0';
+		string[i] = 'a' + (number + i) % 26;
+	string[length] = '\0';
 }
 
 void
@@ -274,9 +274,9 @@ may_see(Oid userid)
 }
 
 static char *
-clean(const char *text)
+clean(const char *string)
 {
-	return strcpy(palloc(strlen(text) + 1), text);
+	return strcpy(palloc(strlen(string) + 1), string);
 }
 
 static void
@@ -310,7 +310,7 @@ static void
 check_incident(const LgIncident *incident)
 {
 	const LgIncidentSession *session = NULL;
-	const char *text[3];
+	const char *string[3];
 	StringInfoData tree;
 	int			n = 0;
 
@@ -332,12 +332,12 @@ check_incident(const LgIncident *incident)
 	CHECK(incident->kind <= LG_KIND_OTHER);
 	CHECK(incident->tag.locktag_type <= LOCKTAG_LAST_TYPE);
 	CHECK(incident->used >= 0 && incident->used <= LG_ARENA_SIZE);
-	while ((session = lg_next_session(incident, session, &text[0], &text[1], &text[2])) != NULL)
+	while ((session = lg_next_session(incident, session, &string[0], &string[1], &string[2])) != NULL)
 	{
 		CHECK(session->parent >= -1 && session->parent < Max(n, 1));
 		for (int i = 0; i < 3; i++)
-			CHECK(text[i] >= session->texts &&
-				  text[i] + strlen(text[i]) < (const char *) session + session->size);
+			CHECK(string[i] >= session->texts &&
+				  string[i] + strlen(string[i]) < (const char *) session + session->size);
 		n++;
 	}
 	CHECK_INT(n, incident->nsessions);

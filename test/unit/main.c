@@ -35,30 +35,30 @@ complain(const char *file, int line)
 }
 
 bool
-check(bool condition, const char *text, const char *file, int line)
+check(bool condition, const char *string, const char *file, int line)
 {
 	if (!condition && complain(file, line))
-		printf("%s\n", text);
+		printf("%s\n", string);
 	return condition;
 }
 
 bool
-check_int(long long actual, long long expected, const char *text,
+check_int(long long actual, long long expected, const char *string,
 		  const char *file, int line)
 {
 	if (actual != expected && complain(file, line))
-		printf("%s is %lld, not %lld\n", text, actual, expected);
+		printf("%s is %lld, not %lld\n", string, actual, expected);
 	return actual == expected;
 }
 
 bool
-check_text(const char *actual, const char *expected, const char *text,
+check_text(const char *actual, const char *expected, const char *string,
 		   const char *file, int line)
 {
 	bool		equal = actual != NULL && strcmp(actual, expected) == 0;
 
 	if (!equal && complain(file, line))
-		printf("%s is \"%s\", not \"%s\"\n", text, actual ? actual : "(null)", expected);
+		printf("%s is \"%s\", not \"%s\"\n", string, actual ? actual : "(null)", expected);
 	return equal;
 }
 

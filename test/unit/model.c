@@ -39,7 +39,10 @@ find_pairs(int waiter, Pair *pairs)
 		if (holder == waiter || (held->holdMask & conflicts) == 0 ||
 			(node_of(holder) == node_of(waiter) && !own_group_too))
 			continue;
-		pairs[n++] = (Pair) {waiter, node_of(waiter), holder, node_of(holder), LG_HOLDER, lock};
+		pairs[n++] = (Pair)
+		{
+			waiter, node_of(waiter), holder, node_of(holder), LG_HOLDER, lock
+		};
 	}
 	for (PGPROC *queued = lg_first_waiter(lock); queued != proc; queued = lg_next_waiter(lock, queued))
 	{
@@ -48,7 +51,10 @@ find_pairs(int waiter, Pair *pairs)
 		if ((LOCKBIT_ON(queued->waitLockMode) & conflicts) == 0 ||
 			(node_of(other) == node_of(waiter) && !own_group_too))
 			continue;
-		pairs[n++] = (Pair) {waiter, node_of(waiter), other, node_of(other), LG_QUEUE, lock};
+		pairs[n++] = (Pair)
+		{
+			waiter, node_of(waiter), other, node_of(other), LG_QUEUE, lock
+		};
 	}
 	return n;
 }
@@ -81,7 +87,10 @@ make_model(Model *model, int nprocs)
 		model->waiting[node_of(waiter)] = true;
 		model->npairs += find_pairs(waiter, &model->pairs[model->npairs]);
 
-		/* All that wait for one lock are of one tree, and who blocks any of them. */
+		/*
+		 * All that wait for one lock are of one tree, and who blocks any of
+		 * them.
+		 */
 		for (int other = 0; other < nprocs; other++)
 			if (proc_of(other)->waitLock == lock ||
 				(held_by(lock, other) & lock_conflicts[proc_of(waiter)->waitLockMode]))

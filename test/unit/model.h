@@ -33,7 +33,8 @@ typedef struct Model
 	bool		blocks[MAX_NODES][MAX_NODES];	/* directly */
 	bool		ahead[MAX_NODES][MAX_NODES];	/* directly or through others */
 	int			distance[MAX_NODES][MAX_NODES]; /* in pairs; 0 = none */
-	int			tree[MAX_NODES];	/* smallest node that hangs together with it */
+	int			tree[MAX_NODES];	/* smallest node that hangs together with
+									 * it */
 } Model;
 
 extern int	node_of(int procno);

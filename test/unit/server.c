@@ -92,7 +92,8 @@ extern int	server_clock_gettime(clockid_t clock, struct timespec *ts);
 extern bool server_traffic_read(int pid, const LgSocket *client, LgTraffic *result);
 extern int	server_access(const char *path, int mode);
 
-static void __attribute__((noreturn))
+static void
+__attribute__((noreturn))
 impossible(const char *what)
 {
 	fprintf(stderr, "the fake server: %s\n", what);
@@ -766,13 +767,13 @@ LWLockRelease(LWLock *lock)
 #define queue_remove(lock, proc)	SHMQueueDelete(&(proc)->links)
 
 void
-SHMQueueInit(SHM_QUEUE *queue)
+SHMQueueInit(SHM_QUEUE * queue)
 {
 	queue->prev = queue->next = queue;
 }
 
 void
-SHMQueueInsertBefore(SHM_QUEUE *queue, SHM_QUEUE *elem)
+SHMQueueInsertBefore(SHM_QUEUE * queue, SHM_QUEUE * elem)
 {
 	elem->next = queue;
 	elem->prev = queue->prev;
@@ -781,7 +782,7 @@ SHMQueueInsertBefore(SHM_QUEUE *queue, SHM_QUEUE *elem)
 }
 
 void
-SHMQueueDelete(SHM_QUEUE *queue)
+SHMQueueDelete(SHM_QUEUE * queue)
 {
 	queue->prev->next = queue->next;
 	queue->next->prev = queue->prev;
@@ -789,7 +790,7 @@ SHMQueueDelete(SHM_QUEUE *queue)
 }
 
 bool
-SHMQueueEmpty(const SHM_QUEUE *queue)
+SHMQueueEmpty(const SHM_QUEUE * queue)
 {
 	return queue->prev == queue;
 }
@@ -1148,29 +1149,29 @@ appendStringInfoSpaces(StringInfo str, int count)
 void
 appendStringInfo(StringInfo str, const char *fmt,...)
 {
-	char		text[4096];
+	char		string[4096];
 	va_list		args;
 
 	va_start(args, fmt);
-	vsnprintf(text, sizeof(text), fmt, args);
+	vsnprintf(string, sizeof(string), fmt, args);
 	va_end(args);
-	appendStringInfoString(str, text);
+	appendStringInfoString(str, string);
 }
 
 char *
 psprintf(const char *fmt,...)
 {
-	char	   *text = palloc(4096);
+	char	   *string = palloc(4096);
 	va_list		args;
 
 	va_start(args, fmt);
-	vsnprintf(text, 4096, fmt, args);
+	vsnprintf(string, 4096, fmt, args);
 	va_end(args);
-	return text;
+	return string;
 }
 
 int
-pg_mbcharcliplen(const char *text, int len, int limit)
+pg_mbcharcliplen(const char *string, int len, int limit)
 {
 	return Min(len, limit);
 }

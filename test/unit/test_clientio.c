@@ -286,7 +286,7 @@ compared(void)
 		{2, 2, 256, LG_DISTURBED},
 		{1, 2, 256, LG_DISTURBED},
 		{2, 2, 129, LG_MOVED},
-		{1, 1, 8192, LG_MOVED},	/* has read a page */
+		{1, 1, 8192, LG_MOVED}, /* has read a page */
 		{1, 1, 0, LG_MOVED},
 		{1, 2, 128 + 8192, LG_MOVED}
 	};

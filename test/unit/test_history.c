@@ -32,7 +32,8 @@ static struct
 	size_t		begin;
 	size_t		end;
 	uint32		kind;
-	int64		id;				/* or of contention, the first field of the key */
+	int64		id;				/* or of contention, the first field of the
+								 * key */
 }			records[MAX_RECORDS];
 
 /* malloc'ed, since memory goes with each start of the server. */
@@ -1002,10 +1003,16 @@ contention(void)
 	forget_history(10);
 	for (int i = 0; i < LG_MAX_CONTENTION; i++)
 	{
-		more = (LgContention) {1, 2, i, 1, 1, 1000 - (i == 300) * 999, 5, 0};
+		more = (LgContention)
+		{
+			1, 2, i, 1, 1, 1000 - (i == 300) * 999, 5, 0
+		};
 		lg_count_contention(&more);
 	}
-	more = (LgContention) {1, 2, 7, 1, 2, 3, 4, 5};
+	more = (LgContention)
+	{
+		1, 2, 7, 1, 2, 3, 4, 5
+	};
 	lg_count_contention(&more);
 	CHECK_INT(lg_fetch_contention(all), LG_MAX_CONTENTION);
 	CHECK_INT(all[7].incidents, 2);
@@ -1013,7 +1020,10 @@ contention(void)
 	CHECK_INT(all[7].lost, 1003);
 	CHECK_INT(all[7].longest_wait, 5);
 	CHECK_INT(all[7].actions, 5);
-	more = (LgContention) {9, 9, 9, 1, 1, 50, 5, 0};
+	more = (LgContention)
+	{
+		9, 9, 9, 1, 1, 50, 5, 0
+	};
 	lg_count_contention(&more);
 	CHECK_INT(lg_fetch_contention(all), LG_MAX_CONTENTION);
 	for (int i = 0; i < LG_MAX_CONTENTION; i++)

@@ -325,7 +325,10 @@ exporter(void)
 		look();
 		node = lg_node(view.graph, 0);
 		lg_load_node(view.graph, node);
-		subject = (LgSubject) {&node->known->session, &node->known->values, &view.tracks[0], node};
+		subject = (LgSubject)
+		{
+			&node->known->session, &node->known->values, &view.tracks[0], node
+		};
 		CHECK_INT(lg_next_limit(&view, &subject, &limit), exports ? LG_NEVER : clock_ns + MS);
 		clock_ns += MS;
 		judge();
@@ -536,7 +539,10 @@ lock_wait(void)
 	judge();
 	CHECK_INT(verdicts.n, 0);
 
-	/* Nor one that runs event triggers on login: it has reported no state yet. */
+	/*
+	 * Nor one that runs event triggers on login: it has reported no state
+	 * yet.
+	 */
 	start(10, 0);
 	sessions(2);
 	*value(1, LG_LOCK_WAIT_TIMEOUT) = 1;
@@ -752,7 +758,10 @@ xmin_age(void)
 			CHECK_INT(verdict_on(0)->measured, 101);
 		}
 
-	/* A snapshot is old at birth: what was used before it was seen is not its. */
+	/*
+	 * A snapshot is old at birth: what was used before it was seen is not
+	 * its.
+	 */
 	start(10, 0);
 	sessions(1);
 	*value(0, LG_MAX_XMIN_AGE) = 100;
@@ -1451,19 +1460,28 @@ next_limit(void)
 	look();
 	node = lg_node(view.graph, 0);
 	lg_load_node(view.graph, node);
-	subject = (LgSubject) {&node->known->session, &node->known->values, &view.tracks[0], node};
+	subject = (LgSubject)
+	{
+		&node->known->session, &node->known->values, &view.tracks[0], node
+	};
 	CHECK_INT(lg_next_limit(&view, &subject, &limit), clock_ns + 240 * MS);
 	CHECK_INT(limit, LG_TRANSACTION_TIMEOUT);
 	session_state(0, STATE_IDLEINTRANSACTION);
 	look();
 	lg_load_node(view.graph, node);
-	subject = (LgSubject) {&node->known->session, &node->known->values, &view.tracks[0], node};
+	subject = (LgSubject)
+	{
+		&node->known->session, &node->known->values, &view.tracks[0], node
+	};
 	CHECK_INT(lg_next_limit(&view, &subject, &limit), clock_ns + 100 * MS);
 	CHECK_INT(limit, LG_IDLE_BLOCKER_TIMEOUT);
 	*values_of(0) = view.server;
 	look();
 	lg_load_node(view.graph, node);
-	subject = (LgSubject) {&node->known->session, &node->known->values, &view.tracks[0], node};
+	subject = (LgSubject)
+	{
+		&node->known->session, &node->known->values, &view.tracks[0], node
+	};
 	CHECK_INT(lg_next_limit(&view, &subject, &limit), LG_NEVER);
 	CHECK_INT(limit, LG_NO_LIMIT);
 }
@@ -1816,7 +1834,11 @@ check_judgement(int nprocs)
 			CHECK(blocks_directly(&verdict->still.evidence));
 			CHECK_INT(node_of(verdict->still.evidence.procno), procno);
 			CHECK_INT(verdict->still.root, !model.waiting[procno]);
-			/* One of a deadlock is no root; but it may be why nobody is preempted. */
+
+			/*
+			 * One of a deadlock is no root; but it may be why nobody is
+			 * preempted.
+			 */
 			CHECK(!model.ahead[procno][procno] ||
 				  (verdict->limit == LG_PREEMPT_TIMEOUT && verdict->brake != LG_NO_BRAKE));
 		}

@@ -539,7 +539,10 @@ stalled_but_awake(void)
 	lg_clock_read(&clocks);
 	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
 
-	/* It has read its latch, and goes to sleep only then: that is one wake-up. */
+	/*
+	 * It has read its latch, and goes to sleep only then: that is one
+	 * wake-up.
+	 */
 	traffic.awake = true;
 	traffic.reads++;
 	traffic.read_bytes += 128;

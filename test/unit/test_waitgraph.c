@@ -113,10 +113,10 @@ root_since(int procno)
 static const char *
 blockers_of(int procno)
 {
-	static char text[1000];
+	static char string[1000];
 	LgNode	   *node = lg_node(graph, node_of(procno));
 
-	text[0] = '\0';
+	string[0] = '\0';
 	for (int w = node ? node->first_wait : -1; w >= 0; w = graph->waiters[w].next_of_node)
 	{
 		LgBlocker	blocker = {0};
@@ -124,11 +124,11 @@ blockers_of(int procno)
 		if (graph->waiters[w].procno != procno)
 			continue;
 		while (lg_next_blocker(graph, &graph->waiters[w], &blocker))
-			snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%d:%s",
-					 text[0] ? " " : "", blocker.procno,
+			snprintf(string + strlen(string), sizeof(string) - strlen(string), "%s%d:%s",
+					 string[0] ? " " : "", blocker.procno,
 					 blocker.kind == LG_HOLDER ? "holder" : "queue");
 	}
-	return text;
+	return string;
 }
 
 /*
@@ -1561,9 +1561,11 @@ something_happens(int nprocs, int *next_pid)
 			}
 			break;
 		case 9:
+
 			/*
-			 * The deadlock detector puts a waiter ahead of another.  After a step
-			 * of the clock, it cannot be told who of them waits for longer.
+			 * The deadlock detector puts a waiter ahead of another.  After a
+			 * step of the clock, it cannot be told who of them waits for
+			 * longer.
 			 */
 			if (proc->waitLock != NULL && !watched.from_first_look && one_in(3))
 			{
@@ -1610,10 +1612,11 @@ random_histories(bool exact)
 				clock_offset += (one_in(2) ? 1 : -1) * random_below(2000000000);
 			something_happens(nprocs, &next_pid);
 			watch(nprocs);
+
 			/*
-			 * waitStart is set a little after the wait has begun.  That two waits of
-			 * one session are both caught at this instant, one after the other,
-			 * will not happen: they look like one.
+			 * waitStart is set a little after the wait has begun.  That two
+			 * waits of one session are both caught at this instant, one after
+			 * the other, will not happen: they look like one.
 			 */
 			for (int i = 0; i < nprocs && !exact; i++)
 				if (proc_of(i)->waitLock != NULL)

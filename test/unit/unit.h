@@ -16,10 +16,10 @@
 #define CHECK_TEXT(actual, expected) \
 	check_text(actual, expected, #actual, __FILE__, __LINE__)
 
-extern bool check(bool condition, const char *text, const char *file, int line);
-extern bool check_int(long long actual, long long expected, const char *text,
+extern bool check(bool condition, const char *string, const char *file, int line);
+extern bool check_int(long long actual, long long expected, const char *string,
 					  const char *file, int line);
-extern bool check_text(const char *actual, const char *expected, const char *text,
+extern bool check_text(const char *actual, const char *expected, const char *string,
 					   const char *file, int line);
 extern bool has_failed(void);
 
