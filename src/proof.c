@@ -247,6 +247,74 @@ lg_not_proved(const LgVerdict *verdict)
 }
 
 /*
+ * Is it so still, as far as locks are concerned?  The caller holds the
+ * partition locks of all tags.
+ */
+static bool
+holds_still(const LgVerdict *verdict)
+{
+	switch (verdict->proof)
+	{
+		case LG_PROVE_BLOCKS:
+			return still_blocks(&verdict->still.evidence) &&
+				(!verdict->still.waits || waiter_is_there(&verdict->still.wait)) &&
+				links_hold(verdict);
+		case LG_PROVE_WAITS:
+			return waiter_is_there(&verdict->still.evidence);
+		default:
+			return true;
+	}
+}
+
+/*
+ * Leave the reason with the victim and send the signal, unless it does something
+ * else by now, or may not be signalled.  "waits" says that it waits for a
+ * heavyweight lock.  The caller holds LgShared->lock, exclusive, and a lock that
+ * keeps the process there, and has proved what is said of others.  For the rest
+ * see lg_prove_and_signal().
+ */
+static LgBrake
+signal_unless_changed(const LgVerdict *verdict, bool waits, int sig, LgReason *reason,
+					  TimestampTz *acted_at)
+{
+	LgSlot	   *slot = lg_slot(verdict->session.procno);
+	LgBrake		brake;
+	LgSession	now;
+
+	/* See commit_begins(): either this sees it commit, or it waits for this. */
+	pg_atomic_fetch_add_u32(&slot->signalling, 1);
+	pg_memory_barrier();
+	lg_read_session(verdict->session.procno, &now);
+	LG_DEBUG_POINT("in_proof");
+	if (!is_same(verdict, &now))
+		brake = lg_not_proved(verdict);
+	else if (now.committing && !waits)
+		brake = now.dropping ? LG_BRAKE_DROPPING : LG_BRAKE_COMMITTING;
+	else if (!verdict->by_hand && lg_is_exempt(&verdict->session))
+		brake = LG_BRAKE_EXEMPT;
+	else if (!verdict->by_hand && lg_shared->paused_until > lg_now())
+		brake = LG_BRAKE_PAUSED;
+	else
+	{
+		LgReason	before = slot->reason;
+
+		if (reason != NULL)
+		{
+			reason->lxid = now.lxid;
+			lg_leave_reason(verdict->session.procno, reason);
+		}
+		*acted_at = GetCurrentTimestamp();
+		brake = send_signal(verdict->session.pid, sig) ? LG_NO_BRAKE : LG_BRAKE_FAILED;
+
+		/* A signal that another sends later must not be explained by this. */
+		if (brake == LG_BRAKE_FAILED && reason != NULL)
+			lg_put_reason(verdict->session.procno, &before);
+	}
+	pg_atomic_fetch_sub_u32(&slot->signalling, 1);
+	return brake;
+}
+
+/*
  * Prove the verdict and, only then, leave the reason with the victim and send
  * the signal.  Returns LG_NO_BRAKE if it was sent, else why not.  *acted_at is
  * the time just before the signal.  "reason" may be NULL, if it has been left
@@ -267,7 +335,6 @@ lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 					TimestampTz *acted_at)
 {
 	PGPROC	   *victim = &ProcGlobal->allProcs[verdict->session.procno];
-	LgSlot	   *slot = lg_slot(verdict->session.procno);
 	bool		partitions[NUM_LOCK_PARTITIONS] = {false};
 	bool		by_lock = verdict->proof == LG_PROVE_BLOCKS ||
 		verdict->proof == LG_PROVE_WAITS;
@@ -275,10 +342,9 @@ lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 	LOCK	   *awaited;
 	LOCKTAG		awaited_tag;
 	bool		waits;
-	bool		proved;
 	int64		locked;
 
-	if (slot == NULL)
+	if (lg_slot(verdict->session.procno) == NULL)
 		return brake;
 
 	if (by_lock)
@@ -304,62 +370,8 @@ lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 		LWLockAcquire(ProcArrayLock, LW_SHARED);
 	}
 
-	switch (verdict->proof)
-	{
-		case LG_PROVE_BLOCKS:
-			proved = still_blocks(&verdict->still.evidence) &&
-				(!verdict->still.waits || waiter_is_there(&verdict->still.wait)) &&
-				links_hold(verdict);
-			break;
-		case LG_PROVE_WAITS:
-			proved = waiter_is_there(&verdict->still.evidence);
-			break;
-		default:
-			proved = true;
-			break;
-	}
-
-	if (proved)
-	{
-		LgSession	now;
-
-		/*
-		 * See commit_begins(): either this sees it commit, or it waits for
-		 * this.
-		 */
-		pg_atomic_fetch_add_u32(&slot->signalling, 1);
-		pg_memory_barrier();
-		lg_read_session(verdict->session.procno, &now);
-		LG_DEBUG_POINT("in_proof");
-		if (!is_same(verdict, &now))
-			brake = lg_not_proved(verdict);
-		else if (now.committing && !waits)
-			brake = now.dropping ? LG_BRAKE_DROPPING : LG_BRAKE_COMMITTING;
-		else if (!verdict->by_hand && lg_is_exempt(&verdict->session))
-			brake = LG_BRAKE_EXEMPT;
-		else if (!verdict->by_hand && lg_shared->paused_until > lg_now())
-			brake = LG_BRAKE_PAUSED;
-		else
-		{
-			LgReason	before = slot->reason;
-
-			if (reason != NULL)
-			{
-				reason->lxid = now.lxid;
-				lg_leave_reason(verdict->session.procno, reason);
-			}
-			*acted_at = GetCurrentTimestamp();
-			brake = send_signal(verdict->session.pid, sig) ? LG_NO_BRAKE : LG_BRAKE_FAILED;
-
-			/*
-			 * A signal that another sends later must not be explained by
-			 * this.
-			 */
-			if (brake == LG_BRAKE_FAILED && reason != NULL)
-				lg_put_reason(verdict->session.procno, &before);
-		}
-		pg_atomic_fetch_sub_u32(&slot->signalling, 1);
-	}
+	if (holds_still(verdict))
+		brake = signal_unless_changed(verdict, waits, sig, reason, acted_at);
 
 	if (!by_lock && !waits)
 		LWLockRelease(ProcArrayLock);
