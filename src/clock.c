@@ -15,9 +15,6 @@
 #include "shared.h"
 #include "types.h"
 
-/* A wall clock that moved this much against the monotonic one has stepped. */
-#define CLOCK_STEP_NANOS	(5 * LG_NANOS_PER_MS)
-
 /*
  * Monotonic time in nanoseconds, from an arbitrary start.  It never steps, but
  * leaves out the time that the server has stood still, once the worker has
@@ -65,7 +62,7 @@ has_stepped(const LgClock *clock, int64 now, TimestampTz wall)
 {
 	int64		drift = (wall - clock->wall) * 1000 - (now - clock->now);
 
-	return drift > CLOCK_STEP_NANOS || drift < -CLOCK_STEP_NANOS;
+	return drift > LG_CLOCK_STEP || drift < -LG_CLOCK_STEP;
 }
 
 /*

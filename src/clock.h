@@ -12,6 +12,8 @@
 
 #include "datatype/timestamp.h"
 
+#include "types.h"
+
 /*
  * Two clocks read together.  Durations are measured on the monotonic one, less
  * the time that the server has stood still; PostgreSQL's shared memory has
@@ -32,6 +34,9 @@ typedef struct LgMoment
 	TimestampTz wall;
 	int64		at;
 } LgMoment;
+
+/* A wall clock that moved this much against the monotonic one has stepped (ns). */
+#define LG_CLOCK_STEP	(5 * LG_NANOS_PER_MS)
 
 extern int64 lg_now(void);
 extern int64 lg_frozen_time(void);

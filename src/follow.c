@@ -322,6 +322,7 @@ follow_up_one(LgView *view, LgFollow *list, LgOpen *open, int64 *next_due)
 		if (track->open_action == open->action_id ||
 			track->open_action == -open->action_id)
 			track->open_action = 0;
+		track->released_at = now;
 		return false;
 	}
 

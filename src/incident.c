@@ -60,8 +60,34 @@ struct LgIncidents
 								 * successor's id */
 	int			nopen;
 	int64		stepped;		/* step of the wall clock that is allowed for */
-	TimestampTz ahead;			/* wall clock less the monotonic one, us */
 };
+
+/*
+ * By how much the wall clock has stepped since incidents were followed last, by
+ * this worker or by one before it, in us; 0 if it has not.
+ */
+static TimestampTz
+step_of_clock(const LgClock *clock)
+{
+	TimestampTz before = (TimestampTz) pg_atomic_read_u64(&lg_shared->wall_ahead);
+	TimestampTz ahead = clock->wall - (clock->now + clock->frozen) / 1000;
+	TimestampTz step = ahead - before;
+
+	pg_atomic_write_u64(&lg_shared->wall_ahead, (uint64) ahead);
+	return before == 0 || (step * 1000 <= LG_CLOCK_STEP && step * 1000 >= -LG_CLOCK_STEP) ? 0 : step;
+}
+
+/*
+ * Put the times of an open incident forward or back with the wall clock, so
+ * that its duration stays what it is.
+ */
+static void
+shift_times(LgIncident *incident, TimestampTz step)
+{
+	incident->started_at += step;
+	incident->updated_at += step;
+	incident->peak_at += step;
+}
 
 /* The procno of the root of an incident, if it is there still; else -1. */
 static int
@@ -97,6 +123,8 @@ lg_incidents_create(void)
 {
 	LgIncidents *incidents = palloc0(sizeof(LgIncidents));
 	LgIncident *incident = palloc(sizeof(LgIncident));
+	LgClock		clock = {0};
+	TimestampTz step;
 	int64		first;
 	int64		next;
 
@@ -104,6 +132,8 @@ lg_incidents_create(void)
 	incidents->ended = palloc0_array(TimestampTz, LG_TOTAL_PROCS);
 	incidents->replaced = palloc0_array(int64, LG_TOTAL_PROCS);
 	incidents->stepped = PG_INT64_MIN;
+	lg_clock_read(&clock);
+	step = step_of_clock(&clock);
 	lg_incident_range(&first, &next);
 	for (int64 id = first; id < next; id++)
 	{
@@ -111,6 +141,7 @@ lg_incidents_create(void)
 
 		if (!lg_fetch_incident(id, incident) || incident->ended_at != 0)
 			continue;
+		shift_times(incident, step);
 		procno = find_root(incident);
 		if (procno >= 0 && incidents->open[procno] == NULL)
 		{
@@ -118,6 +149,8 @@ lg_incidents_create(void)
 				MemoryContextAllocZero(TopMemoryContext, sizeof(LgIncident));
 			memcpy(incidents->open[procno], incident, LG_INCIDENT_SIZE(incident));
 			incidents->nopen++;
+			if (step != 0)
+				lg_update_incident(incident, false);
 		}
 		else
 		{
@@ -555,31 +588,22 @@ is_another(const LgIncident *incident, const LgNode *root, int64 last_scan)
 	return incident->lxid != session->lxid && root->blocking_since > last_scan;
 }
 
-/*
- * If the wall clock has stepped, put the times of open incidents forward or
- * back with it, so that their durations stay what they are.
- */
+/* If the wall clock has stepped, have open incidents follow it. */
 static void
 follow_clock(LgIncidents *incidents, const LgClock *clock)
 {
-	TimestampTz ahead = clock->wall - (clock->now + clock->frozen) / 1000;
-	TimestampTz step = ahead - incidents->ahead;
-	bool		first = incidents->ahead == 0;	/* of this worker */
-	bool		stepped = clock->stepped != incidents->stepped;
+	TimestampTz step = step_of_clock(clock);
 
-	incidents->ahead = ahead;
-	incidents->stepped = clock->stepped;
-	if (first || !stepped)
+	if (clock->stepped == incidents->stepped)
 		return;
-	for (int procno = 0; procno < LG_TOTAL_PROCS; procno++)
+	incidents->stepped = clock->stepped;
+	for (int procno = 0; step != 0 && procno < LG_TOTAL_PROCS; procno++)
 	{
 		LgIncident *incident = incidents->open[procno];
 
 		if (incident == NULL)
 			continue;
-		incident->started_at += step;
-		incident->updated_at += step;
-		incident->peak_at += step;
+		shift_times(incident, step);
 		if (incidents->ended[procno] != 0)
 			incidents->ended[procno] += step;
 		lg_update_incident(incident, false);

@@ -259,6 +259,16 @@ is_busy(const LgTrack *track, int limit)
 }
 
 /*
+ * The same for limits that rest on this scan's look.  If a signal has helped
+ * since then, the look is out of date for the session and its tree.
+ */
+static bool
+is_busy_since_look(LgView *view, const LgTrack *track, int limit)
+{
+	return is_busy(track, limit) || track->released_at == view->clock.now;
+}
+
+/*
  * At the end of its transaction, or gone since it was seen in the way; or
  * undoing a statement that the server has ended because of a deadlock.
  */
@@ -289,7 +299,8 @@ tree_is_busy(LgView *view, int tree)
 							   view->clock.now, LG_UNDOING_MOST))
 			return true;
 
-		if (view->tracks[procno].open_action > 0 &&
+		if ((view->tracks[procno].open_action > 0 ||
+			 view->tracks[procno].released_at == view->clock.now) &&
 			view->tracks[procno].pid == graph->nodes[procno].pid &&
 			lg_tree(graph, procno) == tree)
 			return true;
@@ -348,7 +359,7 @@ judge_blockers(LgView *view, LgVerdicts *verdicts)
 			int64		at;
 			Candidate  *candidate;
 
-			if (value == 0 || is_busy(subject.track, limit))
+			if (value == 0 || is_busy_since_look(view, subject.track, limit))
 				continue;
 			at = not_before(view, node, limit, value);
 			if (at <= view->clock.now)
@@ -464,7 +475,7 @@ preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 			continue;
 		}
 		if (only >= 0 ? procno != only :
-			is_busy(&view->tracks[procno], LG_PREEMPT_TIMEOUT))
+			is_busy_since_look(view, &view->tracks[procno], LG_PREEMPT_TIMEOUT))
 			continue;
 		decide_preemption(view, waiting, procno, &verdict);
 		if (!found || verdict.blocked_sessions > best->blocked_sessions)
@@ -582,7 +593,7 @@ lg_judge_waits(LgView *view, LgVerdicts *verdicts)
 		subject = subject_of_node(view, node);
 		value = node->known->values.value[LG_LOCK_WAIT_TIMEOUT];
 		if (value == 0 || node->known->session.kind != LG_KIND_CLIENT ||
-			is_busy(subject.track, LG_LOCK_WAIT_TIMEOUT))
+			is_busy_since_look(view, subject.track, LG_LOCK_WAIT_TIMEOUT))
 			continue;
 		if (lg_judge_again(view, graph->active[i], LG_LOCK_WAIT_TIMEOUT, &verdict))
 			add_verdict(verdicts, &verdict);

@@ -70,6 +70,7 @@ typedef struct LgTrack
 	 * negative, nothing for the same limit.
 	 */
 	int64		open_action;
+	int64		released_at;	/* the scan that found that it had helped */
 	int			open_limit;
 
 	TimestampTz session_start;

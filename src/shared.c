@@ -61,6 +61,7 @@ lg_shared_init(void *memory, LWLock *lock, bool init)
 	pg_atomic_init_u32(&shared->smallest_changes, 0);
 	pg_atomic_init_u32(&shared->rolls_back, 0);
 	pg_atomic_init_u64(&shared->frozen, 0);
+	pg_atomic_init_u64(&shared->wall_ahead, 0);
 	pg_atomic_init_u32(&shared->dozing, 0);
 	pg_atomic_init_u64(&shared->scans_requested, 0);
 	pg_atomic_init_u64(&shared->scans_served, 0);

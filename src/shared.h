@@ -204,6 +204,12 @@ typedef struct LgShared
 	int64		signal_times[LG_MAX_ACTIONS_PER_MINUTE];
 	int64		signals_sent;
 
+	/*
+	 * The wall clock less the monotonic one, in us, when the worker followed
+	 * incidents last; 0 = not yet.  Written by the worker.
+	 */
+	pg_atomic_uint64 wall_ahead;
+
 	LgScanStats scan_stats;
 	pg_atomic_uint64 last_scan; /* TimestampTz; 0 = none yet */
 

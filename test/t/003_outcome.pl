@@ -308,6 +308,39 @@ foreach my $case (
 	$_->close foreach $queued, $reader;
 }
 
+# A session has reacted to its signal since this scan looked: it is not over its limit any more, and
+# what the look says of those behind it is out of date.
+SKIP:
+{
+	skip 'lockguard was built without LOCKGUARD_DEBUG', 1 unless has_wait_points($observer);
+	my $root = session($node, 'root');
+	my @q = map { session($node, "reacts late $_", queued_blocker_timeout => $_ ? '2s' : '200ms') } 0, 1;
+	my $reader = session($node, 'reader');
+
+	$_->query_ok('BEGIN') foreach $root, @q;
+	$root->query_ok('SELECT FROM t LIMIT 1');
+	$q[0]->start('LOCK TABLE t');
+	is_waiting($observer, $q[0]);
+	kill 'STOP', $q[0]->pid;
+	$q[1]->start('LOCK TABLE t');
+	is_waiting($observer, $q[1]);
+	$reader->start('SELECT FROM t LIMIT 1');
+	is_waiting($observer, $reader);
+	is_recorded($observer, $q[0], 'queued_blocker_timeout cancel pending');
+	stop_worker_at($observer, 'before_judge');
+	worker_is_at($observer, 'before_judge');
+	older_than($observer, 'state_change', '2500ms', $reader);
+	kill 'CONT', $q[0]->pid;
+	is_cancelled($q[0], 'queued_blocker_timeout');
+	$root->query_ok('ROLLBACK');
+	let_worker_go($observer);
+	is_recorded($observer, $q[0], 'queued_blocker_timeout cancel released');
+	scan($observer);
+	is_deeply([ map { recorded($observer, $_) } @q ], ['queued_blocker_timeout cancel released'], 'and nothing else');
+	$_->close foreach $root, @q, $reader;
+	forget_actions($observer);
+}
+
 # Of two queued blockers, the one nearest the root: it has the most behind it.  The other is spared also
 # while the first waits no more, but has not let go yet of what it holds.
 foreach my $undo (0, 1)

@@ -83,7 +83,7 @@ my $kept = $observer->value('SELECT lock_tree FROM lockguard.incidents WHERE sta
 like($kept, qr/^$startup startup process, $event, blocking 2 sessions for \d+(?:\.\d s| ms)\n/, 'the incident keeps that');
 is($app->value('SELECT lock_tree FROM lockguard.incidents WHERE status = \'open\'') =~ /startup|Recovery/, '', 'not for everybody');
 like(report(), qr/^- Replay waited for sessions on this standby: see `max_standby_streaming_delay`/m, 'the report says what to do');
-like(report($app), qr/^- Ask somebody/m, 'to those who may see it');
+like(report($app), qr/^- A member of `pg_read_all_stats` can see/m, 'to those who may see it');
 unlike(report($app), qr/startup|Recovery/, 'and not what it is to others');
 
 # By hand it is not reached, but the way out is named.

@@ -313,6 +313,9 @@ if (has_wait_points($observer))
 	my @idle = map { session($node, "idle over the step $_") } 0 .. 1;
 	my $old = worker_pid($observer);
 
+	# Its incident goes on, and is no longer for it.
+	ok( $observer->poll('SELECT EXISTS (SELECT FROM lockguard.incidents WHERE status = $$open$$ AND root_pid = ' . $s->pid . ')'),
+		'an incident is open');
 	$idle[0]->query_ok($_) foreach "SET lockguard.idle_in_transaction_timeout = '30min'", 'BEGIN';
 	$idle[1]->query_ok($_) foreach "SET lockguard.transaction_timeout = '30min'", 'BEGIN';
 	kill 'TERM', $old;
@@ -320,8 +323,13 @@ if (has_wait_points($observer))
 	new_worker($observer, $old);
 	scan($observer);
 	is_untouched($observer, $_, 'T') foreach $s, @idle;
+	is( $observer->value(
+			"SELECT status = 'open' AND clock_timestamp() - started_at < '30 min' FROM lockguard.incidents WHERE root_pid = "
+			  . $s->pid),
+		't', 'the incident goes on');
 	$_->close foreach $s, @idle;
 	succeeds($w, 'the waiter');
+	is_sane('after a step without a worker');
 	$w->close;
 	step_to(0);
 }
