@@ -199,7 +199,7 @@ sub quiet
 	set_server('lockguard.max_locks' => 1000000, 'lockguard.max_xmin_age' => 1000000000);
 	my @counting = map { $_->{scan_time} / $_->{scans} } watch(3);
 	row('  with max_locks and max_xmin_age too', spread(\&ms, @counting), '', '', '', 1);
-	row('  looks at the lock manager meanwhile', $looks, '', '', '0', $looks == 0);
+	row('  lock scans meanwhile', $looks, '', '', '0', $looks == 0);
 	return;
 }
 
@@ -299,12 +299,12 @@ sub jammed
 	my @join = column("SELECT time_query('self_join', 200, $seconds, 0.01)");
 	my @wiki = column("SELECT time_query('wiki_query', 20, $seconds, 0.01)");
 
-	cheaper("look, $what", spread(\&ms, @looks), 'query, every 10 ms like the look', \@paused, \@looks);
+	cheaper("lock scan, $what", spread(\&ms, @looks), 'query, every 10 ms like the lock scan', \@paused, \@looks);
 	cheaper('', '', 'query, one after the other', \@warm, \@looks);
 	cheaper('', '', 'self-join of pg_locks, with the sessions of both, as in the wiki', \@wiki, \@looks);
 	cheaper('', '', 'self-join of pg_locks, pids alone', \@join, \@looks);
 	row('  whole scan: judging and recording too', spread(\&ms, @scans), '', '', '', 1);
-	row('  longest look in a second', spread(\&ms, @max), '', '', '', 1);
+	row('  longest lock scan in a second', spread(\&ms, @max), '', '', '', 1);
 	row('  longest hold of a partition lock in a second', spread(\&ms, @held), '', '', '', 1);
 	return median(@looks);
 }

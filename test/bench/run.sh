@@ -1,7 +1,7 @@
 #!/bin/bash
 # Measures what lockguard costs and how exact it is, on temporary servers, and prints one table.
 #
-#   test/bench/run.sh                             PostgreSQL 15, under 15 minutes
+#   test/bench/run.sh                             PostgreSQL 15, 15 to 20 minutes
 #   test/bench/run.sh quick                       4 minutes, with fewer repetitions
 #   test/bench/run.sh quick jam                   only one subject, or several of them:
 #                                                 quiet, jam, exact, throughput, memory
