@@ -35,7 +35,7 @@ SELECT scans > :scans AS scanned, last_scan >= :'now' AS just_now,
        lock_scans > 0 AS looked, max_scan_time > 0 AND scan_time >= max_scan_time AS timed
 FROM lockguard.stats;
 
--- Nobody waits, and nothing has been done.
+-- No session waits, and nothing has been done.
 SELECT lockguard.reset_history();
 SELECT * FROM lockguard.lock_tree;
 SELECT * FROM lockguard.actions;
@@ -124,7 +124,7 @@ SELECT lockguard.pause('-1s');
 ROLLBACK;
 SELECT lockguard.scan();
 
--- It goes, and comes back.
+-- The extension can be dropped and created again.
 CREATE VIEW public.depends AS SELECT pid FROM lockguard.sessions;
 DROP EXTENSION lockguard;
 DROP EXTENSION lockguard CASCADE;

@@ -8,7 +8,7 @@ DROP SCHEMA IF EXISTS lockguard;
 
 -- A schema with a better match for whatever is not qualified: operators on all
 -- pairs of common types, functions and aggregates on types that the server's
--- own take only by a cast, types, and relations.  Whoever uses one fails.
+-- own take only by a cast, types, and relations.  Any use of one fails.
 CREATE SCHEMA hostile AUTHORIZATION regress_lockguard_hostile;
 SET ROLE regress_lockguard_hostile;
 DO $$
@@ -130,17 +130,17 @@ CREATE EXTENSION lockguard;
 DROP SCHEMA hostile CASCADE;
 DROP ROLE regress_lockguard_boss;
 
--- Called for any pid there is, the postmaster's as well: nobody goes, and
--- nobody but a client is exempt.
+-- Called for any pid there is, the postmaster's as well: no process ends, and
+-- only clients are exempt.
 SELECT count(*) AS backends FROM pg_stat_activity
 WHERE backend_type <> 'autovacuum worker' \gset
 SET client_min_messages = error;
-SELECT bool_and(lockguard.cancel_blockers(pid) = '{}') AS cancels_nobody,
-       bool_and(lockguard.terminate_blockers(pid) = '{}') AS terminates_nobody,
+SELECT bool_and(lockguard.cancel_blockers(pid) = '{}') AS cancels_none,
+       bool_and(lockguard.terminate_blockers(pid) = '{}') AS terminates_none,
        bool_and(lockguard.exempt(pid, '1us') = (backend_type = 'client backend')) AS exempts_clients
 FROM (SELECT pid, backend_type FROM pg_stat_activity WHERE backend_type <> 'autovacuum worker'
       UNION ALL SELECT split_part(pg_read_file('postmaster.pid'), E'\n', 1)::int, 'postmaster'
-      UNION ALL SELECT unnest('{-2147483648,-1,0,1,2147483647}'::int[]), 'nobody') p;
+      UNION ALL SELECT unnest('{-2147483648,-1,0,1,2147483647}'::int[]), 'none') p;
 SET client_min_messages = warning;
 SELECT count(*) >= :backends AS all_there FROM pg_stat_activity WHERE backend_type <> 'autovacuum worker';
 DO $$

@@ -3,8 +3,8 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION lockguard" to load this file. \quit
 
--- Somebody else may have made a schema of that name, or may put objects into
--- it: a function pause(text) there would be taken for ours.
+-- Another role may have created a schema of that name, or may create objects in
+-- it: a function pause(text) there would be taken for lockguard's.
 DO $$
 DECLARE
     existing pg_catalog.oid := (SELECT oid FROM pg_catalog.pg_namespace
@@ -14,7 +14,7 @@ DECLARE
 BEGIN
     IF (SELECT nspowner OPERATOR(pg_catalog.<>) ALL (trusted)
         FROM pg_catalog.pg_namespace WHERE oid OPERATOR(pg_catalog.=) existing) THEN
-        RAISE EXCEPTION 'schema "lockguard" exists already and belongs to somebody else'
+        RAISE EXCEPTION 'schema "lockguard" already exists and belongs to another role'
             USING HINT = 'Drop or rename it, or give it to the user who creates the extension.';
     END IF;
     IF EXISTS (SELECT
@@ -34,7 +34,7 @@ BEGIN
                         AND d.refobjid OPERATOR(pg_catalog.=) existing
                         AND o.deptype OPERATOR(pg_catalog.=) 'o'
                         AND o.refobjid OPERATOR(pg_catalog.<>) ALL (trusted)) THEN
-        RAISE EXCEPTION 'schema "lockguard" exists already and others may create objects in it, or have done so'
+        RAISE EXCEPTION 'schema "lockguard" already exists and other roles may create objects in it, or have done so'
             USING HINT = 'Drop or rename it.';
     END IF;
 END $$;
@@ -43,7 +43,7 @@ GRANT USAGE ON SCHEMA lockguard TO PUBLIC;
 COMMENT ON SCHEMA lockguard IS 'sessions that block others, and what lockguard did about them';
 
 -- Functions behind the views.  They mask by themselves what the caller may
--- not see, so that everybody may call them.
+-- not see, so that all users may call them.
 
 CREATE FUNCTION lockguard._lock_tree(
     OUT root_pid int, OUT level int, OUT path int[], OUT pid int, OUT gid text,
@@ -146,7 +146,7 @@ COMMENT ON FUNCTION lockguard._base_value(text, text) IS 'internal: see view loc
 -- Views
 
 CREATE VIEW lockguard.lock_tree AS SELECT * FROM lockguard._lock_tree();
-COMMENT ON VIEW lockguard.lock_tree IS 'who waits for whom right now: each session below each root blocker';
+COMMENT ON VIEW lockguard.lock_tree IS 'which session waits for which right now: each session below each root blocker';
 
 CREATE VIEW lockguard.sessions AS
 SELECT pid, backend_type, datname, usename, application_name, backend_start,
@@ -163,7 +163,7 @@ SELECT action_id, incident_id, acted_at, pid, backend_start, gid, datname,
        action, dry_run, result, reason, released_after, blocked_sessions,
        blocked_pids, longest_wait
 FROM lockguard._actions();
-COMMENT ON VIEW lockguard.actions IS 'what lockguard did, or would have done, to which session, why, and what came of it';
+COMMENT ON VIEW lockguard.actions IS 'what lockguard did, or would have done, to which session, why, and the outcome';
 
 CREATE VIEW lockguard.incidents AS
 SELECT incident_id, status, started_at, ended_at, root_pid, gid, usename,
@@ -171,10 +171,10 @@ SELECT incident_id, status, started_at, ended_at, root_pid, gid, usename,
        backend_type, state, query, queryid, locktype, peak_blocked_sessions,
        peak_at, longest_wait, total_wait, resolution, replaced_by, lock_tree
 FROM lockguard._incidents();
-COMMENT ON VIEW lockguard.incidents IS 'each outage: who blocked how many for how long, and how it ended';
+COMMENT ON VIEW lockguard.incidents IS 'each outage: which session blocked how many others, for how long, and how it ended';
 
 CREATE VIEW lockguard.contention AS SELECT * FROM lockguard._contention();
-COMMENT ON VIEW lockguard.contention IS 'who makes others wait: what each database, role and statement has cost others';
+COMMENT ON VIEW lockguard.contention IS 'what each database, role and statement has cost the sessions that it blocked';
 
 CREATE VIEW lockguard.stats AS SELECT * FROM lockguard._stats();
 COMMENT ON VIEW lockguard.stats IS 'counters since the last reset; times in milliseconds';
@@ -245,7 +245,7 @@ COMMENT ON FUNCTION lockguard.exempt(int, interval) IS 'leave a session alone fo
 CREATE FUNCTION lockguard.pause(duration interval) RETURNS void
 AS 'MODULE_PATHNAME', 'lockguard_pause'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION lockguard.pause(interval) IS 'signal no session for a time; looking and recording go on';
+COMMENT ON FUNCTION lockguard.pause(interval) IS 'signal no session for a time; watching and recording continue';
 
 CREATE FUNCTION lockguard.resume() RETURNS void
 AS 'MODULE_PATHNAME', 'lockguard_resume'
@@ -270,7 +270,7 @@ COMMENT ON FUNCTION lockguard.reset_stats() IS 'set the counters of lockguard.st
 CREATE FUNCTION lockguard.reset_history() RETURNS void
 AS 'MODULE_PATHNAME', 'lockguard_reset_history'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION lockguard.reset_history() IS 'forget all recorded actions and incidents';
+COMMENT ON FUNCTION lockguard.reset_history() IS 'remove all recorded actions and incidents';
 
 REVOKE ALL ON FUNCTION lockguard.scan(), lockguard.exempt(int, interval),
     lockguard.pause(interval), lockguard.resume(), lockguard.cancel_blockers(int),

@@ -93,7 +93,7 @@ SET ROLE regress_lockguard_monitor;
 SELECT lockguard.scan();
 RESET ROLE;
 GRANT EXECUTE ON FUNCTION lockguard.pause(interval), lockguard.resume() TO regress_lockguard_user;
--- What goes to the server log goes there alone.
+-- What is written to the server log is not sent to the client.
 SET ROLE regress_lockguard_user;
 SET client_min_messages = log;
 SELECT lockguard.pause('1h');
@@ -129,7 +129,7 @@ SET SESSION AUTHORIZATION regress_lockguard_user;
 RESET SESSION AUTHORIZATION;
 :look;
 
--- Only a superuser may create the extension, and not in a schema of somebody else.
+-- Only a superuser may create the extension, and not in a schema that belongs to another role.
 SET ROLE regress_lockguard_user;
 DROP EXTENSION lockguard;
 RESET ROLE;

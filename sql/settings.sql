@@ -67,7 +67,7 @@ CREATE ROLE regress_lockguard_app;
 ALTER ROLE regress_lockguard_app SET lockguard.unknown = 1;
 ALTER ROLE regress_lockguard_app SET lockguard.blocker_timeout = 'soon';
 
--- A value of the session shows, with its source, and goes with RESET or the transaction.
+-- A value of the session shows, with its source, and ends with RESET or the transaction.
 CREATE VIEW own AS
 SELECT coalesce(settings -> 'blocker_timeout', '{}') AS blocker_timeout, settings -> 'action' AS action
 FROM lockguard.sessions WHERE pid = pg_backend_pid();

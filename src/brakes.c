@@ -120,8 +120,8 @@ cap_allows(int64 now, int limit)
 				(errmsg("lockguard: max_actions_per_minute (%d) is reached",
 						lg_max_actions_per_minute),
 				 blocks ?
-				 errdetail("Sessions over a limit are left alone until the minute allows more.") :
-				 errdetail("Only limits on blockers may signal sessions until the minute allows more.")));
+				 errdetail("Sessions over a limit are left alone until fewer signals have been sent within the last minute.") :
+				 errdetail("Only limits on blockers may signal sessions until fewer signals have been sent within the last minute.")));
 	warned[blocks] = true;
 	return false;
 }

@@ -278,7 +278,7 @@ lg_write_log(const LgLogTexts *texts, const LgAction *action)
 
 	initStringInfo(&detail);
 	if (action->dry_run)
-		appendStringInfo(&detail, "lockguard.dry_run is on; else it would have been %s.",
+		appendStringInfo(&detail, "lockguard.dry_run is on; otherwise it would have been %s.",
 						 action->action == LG_DO_CANCEL ? "cancelled" :
 						 action->action == LG_DO_ROLLBACK ? "rolled back" : "terminated");
 	else if (action->reason[0])

@@ -280,7 +280,7 @@ becomes_unresponsive(LgOpen *open, int64 now)
 	lg_record_result(open->action_id, LG_UNRESPONSIVE, -1);
 	ereport(WARNING,
 			(open->action == LG_DO_CANCEL ?
-			 errmsg("lockguard: process %d is over its limit still, 10 s after its statement was cancelled",
+			 errmsg("lockguard: process %d is still over its limit 10 s after its statement was cancelled",
 					open->pid) :
 			 errmsg("lockguard: process %d has not reacted to being terminated for 10 s",
 					open->pid),

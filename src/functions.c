@@ -305,7 +305,7 @@ warn_not_signalled(const LgSession *session, const LgAction *action)
 			 errmsg("a prepared transaction was not signalled") :
 			 errmsg("process %d was not signalled", session->pid),
 			 action->result == LG_SELF_RESOLVED ?
-			 errdetail("It had stopped blocking already.") :
+			 errdetail("It had already stopped blocking.") :
 			 action->result == LG_FAILED ?
 			 errdetail("The signal could not be sent.") :
 			 visible ?

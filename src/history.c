@@ -685,7 +685,7 @@ write_if_changed(void)
 					(errcode_for_file_access(),
 					 errmsg("lockguard: could not write history file \"%s\": %m",
 							HISTORY_FILE),
-					 errdetail("What happens is kept in memory and lost at a restart, until it can be written.")));
+					 errdetail("The history is kept in memory only, and lost at a restart, until the file can be written.")));
 		failing = true;
 	}
 	return !failing;

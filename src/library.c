@@ -114,7 +114,7 @@ lg_require_preloaded(void)
 	if (lg_shared != NULL)
 		return;
 	ereport(WARNING,
-			(errmsg("lockguard: background worker \"%s\" was started from another library than the one that the server has preloaded",
+			(errmsg("lockguard: background worker \"%s\" was started from a different library than the one that the server has preloaded",
 					MyBgworkerEntry->bgw_name),
 			 errdetail("It ends, and is not started again."),
 			 errhint("Restart the server.")));

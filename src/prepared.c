@@ -158,7 +158,7 @@ end_attempt(Attempt *attempt, bool gone, int64 now)
 		ereport(WARNING,
 				(errmsg("lockguard: prepared transaction \"%s\" could not be rolled back now",
 						lg_one_line(attempt->gid, LG_GID_SIZE)),
-				 errdetail("It is tried again every %d s.",
+				 errdetail("The rollback is retried every %d s.",
 						   (int) (RETRY_AFTER / LG_NANOS_PER_SEC))));
 		attempt->warned = true;
 	}

@@ -220,7 +220,7 @@ why_no_limit(const LgIncident *incident, const char **next)
 			*next = "Find what its client does over the replication connection. `pg_terminate_backend()` ends it.";
 			return "the root was a walsender";
 		case LG_KIND_AUTOVACUUM:
-			*next = "An autovacuum gives way after `deadlock_timeout`, unless it has to prevent wraparound: run schema changes with a short lock_timeout, and try again when it is done.";
+			*next = "PostgreSQL cancels an autovacuum after `deadlock_timeout`, unless it has to prevent wraparound: run schema changes with a short lock_timeout, and try again when it is done.";
 			return "the root was an autovacuum worker";
 		case LG_KIND_STARTING:
 			*next = "Find what its login was busy with.";
@@ -236,7 +236,7 @@ why_no_limit(const LgIncident *incident, const char **next)
 			*next = wait_event == WAIT_EVENT_SYNC_REP ?
 				"Its commit waited for a synchronous standby: see `synchronous_standby_names`, and `pg_stat_replication` for whether it is connected." :
 				"Find what its commit waited for.";
-			return "the root's commit could not be undone any more";
+			return "the root's commit could no longer be undone";
 		case LG_EXEMPTED:
 			return "the root was exempt, by `lockguard.exempt` or `lockguard.exempt()`";
 		case LG_LOGGED:
@@ -282,19 +282,19 @@ append_advice(StringInfo out, const LgIncident *incident, bool acted,
 			setting = idle ? "lockguard.idle_blocker_timeout" :
 				"lockguard.queued_blocker_timeout";
 			why = idle ? "the root was idle, with a lock request and a queue behind it" :
-				"the root was at work, and a lock request that waited for it held up all others";
+				"the root was active, and a lock request that waited for it held up all others";
 			next = "Run schema changes with a short lock_timeout, and try again when the table is less busy.";
 		}
 		else if (idle)
 		{
 			setting = "lockguard.idle_blocker_timeout";
-			why = "the root was idle and held its locks for nothing";
+			why = "the root was idle and held locks";
 			next = "Find where the application leaves a transaction open: an error path without ROLLBACK, or a wait for something outside the database.";
 		}
 		else
 		{
 			setting = "lockguard.blocker_timeout";
-			why = "the root was at work all the time";
+			why = "the root was active all the time";
 			next = "Do the work in smaller transactions, or when no other session needs the same rows.";
 		}
 		unable = why_no_limit(incident, &instead);
@@ -438,10 +438,10 @@ append_summary(StringInfo out, const LgIncident *incident)
 	switch (incident->resolution)
 	{
 		case LG_OPEN_INCIDENT:
-			appendStringInfoString(out, " It is going on still.");
+			appendStringInfoString(out, " The incident is still open.");
 			break;
 		case LG_BY_RELEASE:
-			appendStringInfoString(out, " It let go by itself.");
+			appendStringInfoString(out, " It released its locks by itself.");
 			break;
 		case LG_BY_CANCEL:
 			appendStringInfoString(out, " A statement was cancelled to end it.");

@@ -523,9 +523,9 @@ traffic_is_unknown(LgTrack *track, const LgSession *session, const LgClock *cloc
 		return;
 	reported = true;
 	ereport(LOG,
-			(errmsg("lockguard: the operating system does not tell what the client of process %d has taken and sent",
+			(errmsg("lockguard: the operating system does not report what the client of process %d has received and sent",
 					session->pid),
-			 errdetail("Active sessions that wait for such a client are not taken for idle.")));
+			 errdetail("Active sessions that wait for such a client are not treated as idle.")));
 }
 
 /*

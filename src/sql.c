@@ -32,7 +32,7 @@ lg_require_loaded(void)
 	if (lg_shared == NULL && lg_preloaded_path() != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("lockguard runs in this server from another library than its functions"),
+				 errmsg("lockguard was preloaded from a different library than its functions"),
 				 errdetail_log("The server has preloaded \"%s\".", lg_preloaded_path()),
 				 errhint("Preload the library that the functions are in, or replace one of the two by a symbolic link to the other, and restart the server.")));
 	if (lg_shared == NULL)

@@ -434,7 +434,7 @@ static const LimitText limit_texts[LG_NUM_LIMITS] = {
 		"sat idle for {measured}",
 	"Close sessions that are not needed, or connect again."},
 	[LG_MAX_LOCKS] = {"locks",
-		"held {measured} or more in the shared lock table",
+		"held at least {measured} in the shared lock table",
 	"Touch fewer tables or advisory locks in one transaction."},
 	[LG_MAX_XMIN_AGE] = {"transactions",
 		"kept vacuum from cleaning up behind {measured}",
@@ -508,7 +508,7 @@ lg_brake_text(LgBrake brake, LgKind kind)
 		[LG_NO_BRAKE] = NULL,
 		[LG_BRAKE_EXEMPT_SETTING] = "lockguard.exempt is on",
 		[LG_BRAKE_EXEMPT] = "exempt for a time by lockguard.exempt()",
-		[LG_BRAKE_COMMITTING] = "its commit cannot be undone any more",
+		[LG_BRAKE_COMMITTING] = "its commit can no longer be undone",
 		[LG_BRAKE_DROPPING] = "it drops a database or a tablespace, which cannot be undone",
 		[LG_BRAKE_ACTION_LOG] = "lockguard.action is log",
 		[LG_BRAKE_ACTION_CANCEL] = "lockguard.action is cancel, which cannot reach this session",
@@ -516,8 +516,8 @@ lg_brake_text(LgBrake brake, LgKind kind)
 		[LG_BRAKE_DRY_RUN] = "lockguard.dry_run is on",
 		[LG_BRAKE_PAUSED] = "paused by lockguard.pause()",
 		[LG_BRAKE_CAP] = "lockguard.max_actions_per_minute is reached",
-		[LG_BRAKE_RELEASED] = "it had stopped blocking, or waiting, already",
-		[LG_BRAKE_CHANGED] = "it had gone on to something else already",
+		[LG_BRAKE_RELEASED] = "it had already stopped blocking or waiting",
+		[LG_BRAKE_CHANGED] = "it had already begun something else",
 		[LG_BRAKE_FAILED] = "the signal could not be sent"
 	};
 

@@ -144,7 +144,7 @@ log_limits(void)
 		ereport(LOG, (errmsg("lockguard: disabled by lockguard.enabled")));
 	else if (buf.len == 0)
 		ereport(LOG, (errmsg("lockguard: no limit is set for the whole server"),
-					  errdetail("Limits of roles and databases are in force all the same.")));
+					  errdetail("Limits of roles and databases are still in force.")));
 	else
 		ereport(LOG, (errmsg("lockguard: limits for the whole server: %s%s",
 							 buf.data, lg_dry_run ? " (dry run)" : "")));
@@ -154,7 +154,7 @@ log_limits(void)
 	{
 		ereport(LOG,
 				(errmsg("lockguard: prepared_transaction_timeout has no effect in this server"),
-				 errdetail("Its table of prepared transactions is not laid out as lockguard expects."),
+				 errdetail("Its table of prepared transactions does not have the layout that lockguard expects."),
 				 errhint("Look for old transactions in pg_prepared_xacts.")));
 		told = true;
 	}

@@ -113,7 +113,7 @@ is_protected('a walsender', $walsender->pid, 'walsender');
 is_protected('a background worker', $apply, 'background worker');
 ok($observer->poll("SELECT count(*) >= 2 FROM lockguard.actions WHERE limit_name IN ('transaction_timeout', 'statement_timeout') AND pid = "
 		  . $commit->pid), 'the commit is over the limits on its age, too');
-is_protected('a commit', $commit->pid, 'its commit cannot be undone any more');
+is_protected('a commit', $commit->pid, 'its commit can no longer be undone');
 scan($observer);
 is_alive($walsender, 'T');
 is($observer->value("SELECT count(*) FROM pg_stat_activity WHERE pid = $apply AND wait_event = 'PgSleep'"), '1',

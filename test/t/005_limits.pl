@@ -337,7 +337,7 @@ judge('idle_session_timeout',
 	# Not before they are idle: who is at work is cancelled.
 	configure($observer, enabled => 'off');
 	my @over = (
-		[ put(session($node, 'idle, 21 locks'), 'max_locks', 20, 'BEGIN', $locks->('xact_', 21)), 'terminate', qr/held 21 locks or more in the shared lock table; lockguard\.max_locks is 20 / ],
+		[ put(session($node, 'idle, 21 locks'), 'max_locks', 20, 'BEGIN', $locks->('xact_', 21)), 'terminate', qr/held at least 21 locks in the shared lock table; lockguard\.max_locks is 20 / ],
 		[ put(session($node, 'session locks'), 'max_locks', 20, $locks->('', 30)), 'terminate' ],
 		[ put(quiet('quiet'), 'max_locks', 20, 'BEGIN', $locks->('xact_', 25)), 'terminate' ]);
 	configure($observer, enabled => undef);

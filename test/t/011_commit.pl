@@ -25,7 +25,7 @@ synchronous_standby_names = 'nobody'
 CONF
 create_t($node);
 my $observer = session($node, 'observer', exempt => 'on');
-my $reason = 'its commit cannot be undone any more';
+my $reason = 'its commit can no longer be undone';
 
 sub wait_event
 {

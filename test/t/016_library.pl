@@ -106,7 +106,7 @@ put_copy("$dir/$_/lockguard.so") foreach qw(own other);
 		my $error = $observer->query($sql)->{error} || {};
 
 		is("$error->{C}: $error->{M}",
-			'55000: lockguard runs in this server from another library than its functions', "another library: $sql");
+			'55000: lockguard was preloaded from a different library than its functions', "another library: $sql");
 		like($error->{H}, qr/^Preload the library that the functions are in/, 'with what to do');
 		is($error->{D}, undef, 'the path is not for everybody');
 	}
@@ -163,12 +163,12 @@ foreach my $path (qw(empty other))
 
 		kill 'TERM', child_pid($node, $title);
 		$node->wait_for_log(
-			qr/WARNING:  lockguard: background worker "$title" was started from another library than the one that the server has preloaded/,
+			qr/WARNING:  lockguard: background worker "$title" was started from a different library than the one that the server has preloaded/,
 			$offset);
 	}
 	# The postmaster would start them again after a second.
 	$observer->query_ok('SELECT pg_sleep(2)');
-	is(count_in_log($node, $begin, 'was started from another library'), 2, 'they are not started again');
+	is(count_in_log($node, $begin, 'was started from a different library'), 2, 'they are not started again');
 	is(child_pid($node, $_), undef, "there is no $_") foreach 'lockguard', 'lockguard history';
 	is(count_in_log($node, $begin, 'terminated by signal'), 0, 'and nothing has failed');
 	unlink "$dir/own/lockguard.so.so";

@@ -108,7 +108,7 @@ my $transaction = 'Find where the application leaves a transaction open';
 	ok($observer->poll("SELECT coalesce(max(wait_event), '') FROM pg_stat_activity WHERE pid = " . $commit->pid, 'SyncRep'), 'a commit waits');
 	$w = session($node, 'waiter')->start('UPDATE t SET v = 2 WHERE id = 5');
 	is_waiting($observer, $w);
-	is_advised($commit, "- Nothing was signalled. No limit would have removed the root: the root's commit could not be undone any more.",
+	is_advised($commit, "- Nothing was signalled. No limit would have removed the root: the root's commit could no longer be undone.",
 		'Its commit waited for a synchronous standby: see `synchronous_standby_names`');
 	$observer->query_ok('SELECT pg_cancel_backend(' . $commit->pid . ')');
 	succeeds($w, 'the waiter');

@@ -72,7 +72,7 @@ guards($observer, 'by another worker');
 scan($observer);
 my $process = 'WARNING:  lockguard: process ';
 is(count_in_log($node, $begin, $process . $deaf->pid . ' has not reacted to being terminated for 10 s'), 1, 'one warning');
-is(count_in_log($node, $begin, $process . $spared->pid . ' is over its limit still, 10 s after its statement was cancelled'),
+is(count_in_log($node, $begin, $process . $spared->pid . ' is still over its limit 10 s after its statement was cancelled'),
 	1, 'another where only a cancel is allowed');
 is(count_in_log($node, $begin, 'lockguard: (?:terminated process|cancelled the statement of process) ' . $_->[0]->pid . ' '),
 	$_->[1], $_->[0]->name . ' was not signalled more often than recorded')
