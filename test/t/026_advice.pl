@@ -66,7 +66,7 @@ my $transaction = 'Find where the application leaves a transaction open';
 	$active->start('SELECT pg_sleep(600)');
 	ok($observer->poll("SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = " . $active->pid), 'at work');
 	$w = waiter($observer, 'waiter', $key);
-	is_advised($active, '- Nothing was signalled. `lockguard.blocker_timeout` would have ended this: the root was at work', 'Do the work in smaller transactions');
+	is_advised($active, '- Nothing was signalled. `lockguard.blocker_timeout` would have ended this: the root was active', 'Do the work in smaller transactions');
 	$observer->query_ok('SELECT pg_terminate_backend(' . $active->pid . ')');
 	succeeds($w, 'the waiter');
 	$w->close;
