@@ -39,8 +39,8 @@ lg_frozen_time(void)
 }
 
 /*
- * Read both clocks at one moment.  The reads may be torn apart by the
- * scheduler: try again then, lest that looks like a step.
+ * Read both clocks at one moment.  If the process was descheduled between the
+ * reads, tries again, as that would look like a step.
  */
 static void
 read_clocks(int64 *now, TimestampTz *wall)

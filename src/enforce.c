@@ -241,7 +241,7 @@ lg_log_texts(LgView *view, const LgVerdict *verdict, const LgAction *action,
 	{
 		int			top = verdict->session.procno;
 
-		/* It may be gone by now: what was read before has its texts. */
+		/* It may have ended since: its texts are those that were read before. */
 		style.max_lines = LOG_TREE_LINES;
 		style.root_query = action->query;
 		style.root_application_name = action->application_name;
@@ -253,8 +253,8 @@ lg_log_texts(LgView *view, const LgVerdict *verdict, const LgAction *action,
 
 /*
  * One log message for a row: what was done to which session, why, and the tree.
- * It goes to the server log only: in a session that calls a function that acts,
- * client_min_messages would have the queries of others sent to its client.
+ * It is written to the server log only: in a session that calls a function that
+ * acts, client_min_messages would have the queries of others sent to its client.
  */
 void
 lg_write_log(const LgLogTexts *texts, const LgAction *action)
@@ -339,7 +339,7 @@ lg_record_verdict(LgView *view, const LgVerdict *verdict)
 	return record_and_log(view, verdict, &action);
 }
 
-/* What the victim of a verdict is recorded; "request" as for lg_carry_out(). */
+/* What the victim of a verdict is told; "request" as for lg_carry_out(). */
 static LgReason
 reason_for(const LgVerdict *verdict, const LgRequest *request)
 {

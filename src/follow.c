@@ -70,7 +70,7 @@ lg_follow_create(void)
 }
 
 /*
- * Take over signals that others have sent, and ours of before an error.
+ * Take over signals that other processes have sent, or this one before an error.
  */
 void
 lg_follow_adopt(LgView *view, LgFollow *list)
@@ -109,9 +109,9 @@ lg_follow_needs_look(const LgFollow *list)
 	return false;
 }
 
-/* Does the wait that a signal was about go on? */
+/* Has the wait that a signal was about not ended yet? */
 static bool
-wait_goes_on(const LgOpen *open)
+wait_lasts(const LgOpen *open)
 {
 	PGPROC	   *proc = &ProcGlobal->allProcs[open->wait_procno];
 
@@ -125,7 +125,7 @@ wait_goes_on(const LgOpen *open)
  * first look that shows it.
  */
 static LgNode *
-node_in_the_way(LgView *view, const LgOpen *open)
+blocking_node(LgView *view, const LgOpen *open)
 {
 	LgNode	   *node = view->looked ? lg_node(view->graph, open->procno) : NULL;
 
@@ -136,22 +136,24 @@ node_in_the_way(LgView *view, const LgOpen *open)
 }
 
 /*
- * A session that was signalled while it waited waits no more.  Is it at it to
- * undo its statement, and in the way until that is done?  Those behind it would
- * be hit for nothing.  "now" is what it does, in the same transaction as then.
+ * A session that was signalled while it waited no longer waits.  Is it undoing
+ * its statement, and does it block others until that is done?  To signal those
+ * behind it would be in vain.  "now" is what it does, in the same transaction as
+ * then.
  */
 static bool
 is_undoing(LgView *view, const LgOpen *open, const LgSession *now)
 {
-	LgNode	   *node = node_in_the_way(view, open);
+	LgNode	   *node = blocking_node(view, open);
 
 	return node != NULL && !node->waiting && now->stmt_start == open->stmt_start &&
 		!lg_state_is_idle(now) && view->clock.now - open->acted_at < UNRESPONSIVE_AFTER;
 }
 
 /*
- * Is the session in the way still?  If it is over its limit as before, the
- * verdict is filled in, for a repetition or an escalation.
+ * Does the session still block, or is it otherwise over its limit as before?
+ * If it is over the limit, the verdict is filled in, for a repetition or an
+ * escalation.
  */
 static bool
 still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
@@ -166,10 +168,10 @@ still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
 		return false;
 
 	/*
-	 * Its transaction is over.  But a session at the very end of it may hold
-	 * its locks still.  And it may hold locks of the session: if those are in
-	 * the way, or are too many, that is no other transaction's fault, whether
-	 * it is in one by now or not.
+	 * Its transaction is over.  But a session at the very end of it may still
+	 * hold its locks.  And it may hold locks of the session: if those block
+	 * others, or are too many, the session is to blame, whether or not it has
+	 * begun another transaction.
 	 */
 	if (LocalTransactionIdIsValid(open->lxid) && now.lxid != open->lxid)
 	{
@@ -191,13 +193,13 @@ still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
 		if (lg_in_transit(&now) || open->limit == LG_NO_LIMIT || !blocks)
 			return true;
 		if (open->limit == LG_PREEMPT_TIMEOUT)
-			return *over = wait_goes_on(open) &&
+			return *over = wait_lasts(open) &&
 				lg_preempt_again(view, open->wait_procno, open->procno, verdict);
 		*over = lg_judge_again(view, open->procno, open->limit, verdict);
 		return true;
 	}
 
-	if (open->wait_start != 0 && !wait_goes_on(open))
+	if (open->wait_start != 0 && !wait_lasts(open))
 		return open->wait_procno == open->procno && is_undoing(view, open, &now);
 
 	if (open->limit != LG_NO_LIMIT)
@@ -228,7 +230,7 @@ still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
 	if (open->limit == LG_PREEMPT_TIMEOUT)
 		return *over = lg_preempt_again(view, open->wait_procno, open->procno, verdict);
 
-	node = node_in_the_way(view, open);
+	node = blocking_node(view, open);
 	if (node == NULL)
 		return false;
 	if (open->limit != LG_NO_LIMIT)

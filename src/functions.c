@@ -221,8 +221,9 @@ lockguard_reset_history(PG_FUNCTION_ARGS)
 }
 
 /*
- * The rules of pg_terminate_backend(), and of ROLLBACK PREPARED for a prepared
- * transaction, in the way of process "waiter": errors out if they are not met.
+ * Check that the caller may signal a session that blocks process "waiter", by the
+ * rules of pg_terminate_backend(), and for a prepared transaction by those of
+ * ROLLBACK PREPARED.  Errors out if not.
  */
 static void
 check_may_signal(const LgSession *session, int waiter)

@@ -5,13 +5,13 @@
  *
  * The file is a header and then one record after the other, each with a mark,
  * its kind, its length and a checksum of its own.  If a part is damaged, the
- * reader goes on at the next mark, so that no intact record is lost.  Such a
+ * reader continues at the next mark, so that no intact record is lost.  Such a
  * file, or one of another version, is moved aside, never overwritten, and not
  * before what was read of it has been written again.
  *
  * A background worker of its own writes it, a second after something has
  * changed: into a new file that replaces the old one durably.  If that fails,
- * it says so once, and goes on trying.
+ * it logs that once, and keeps trying.
  *
  *-------------------------------------------------------------------------
  */
@@ -84,7 +84,7 @@ typedef struct RecordHeader
 	pg_crc32c	crc;			/* of kind, length and what follows */
 } RecordHeader;
 
-/* What the last record says: ids go on from there, and how many came before. */
+/* The last record: the ids to continue with, and how many records came before. */
 typedef struct EndRecord
 {
 	int64		next_action_id;
@@ -319,7 +319,7 @@ load_incident(const char *data, size_t length)
 
 /*
  * Load one record, whose length is sane; false if it makes no sense.  The last
- * goes into *end, too.
+ * one is also copied to *end.
  */
 static bool
 load_record(const RecordHeader *header, const char *data, EndRecord *end)
@@ -495,7 +495,7 @@ lg_history_load(void)
 
 		if (missing)
 			return;
-		/* It may be good all the same: do not overwrite it. */
+		/* Its contents may still be good: do not overwrite it. */
 		keep_file(false);
 		errno = save_errno;
 		ereport(WARNING,
@@ -691,7 +691,7 @@ write_if_changed(void)
 	return !failing;
 }
 
-/* Nobody writes any more. */
+/* From now on, no process writes the file. */
 static void
 history_exit(int code, Datum arg)
 {

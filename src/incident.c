@@ -89,7 +89,7 @@ shift_times(LgIncident *incident, TimestampTz step)
 	incident->peak_at += step;
 }
 
-/* The procno of the root of an incident, if it is there still; else -1. */
+/* The procno of the root of an incident, if it still exists; otherwise -1. */
 static int
 find_root(const LgIncident *incident)
 {
@@ -407,7 +407,8 @@ open_incident(LgIncidents *incidents, LgView *view, const LgNode *root)
 }
 
 /*
- * The last signal of ours in the tree of an incident; false if there was none.
+ * The last signal that lockguard sent in the tree of an incident; false if there
+ * was none.
  */
 static bool
 last_signal(int64 incident_id, TimestampTz since, LgAction *action)
@@ -428,7 +429,7 @@ last_signal(int64 incident_id, TimestampTz since, LgAction *action)
 	return false;
 }
 
-/* How did it come that this root is out of the way? */
+/* Why does this root no longer block? */
 static LgResolution
 resolve(LgIncidents *incidents, LgView *view, LgIncident *incident, int procno)
 {
@@ -461,7 +462,7 @@ resolve(LgIncidents *incidents, LgView *view, LgIncident *incident, int procno)
 
 	if (last_signal(incident->incident_id, incident->started_at, &action))
 	{
-		bool		ours = action.pid == incident->root_pid;
+		bool		to_root = action.pid == incident->root_pid;
 		TimestampTz ago = view->clock.wall - action.acted_at;
 
 		incident->action_id = action.action_id;
@@ -471,7 +472,7 @@ resolve(LgIncidents *incidents, LgView *view, LgIncident *incident, int procno)
 		 * cancelled it not long ago.  Of a signal to another in the tree,
 		 * only if that has just been, and was about the blocking.
 		 */
-		if (ours ? ago < CANCEL_WORKS_WITHIN || action.action != LG_DO_CANCEL :
+		if (to_root ? ago < CANCEL_WORKS_WITHIN || action.action != LG_DO_CANCEL :
 			ago < ENDED_IT_WITHIN &&
 			(action.limit == LG_NO_LIMIT ||
 			 (action.limit < LG_NUM_LIMITS &&
@@ -492,9 +493,9 @@ resolve(LgIncidents *incidents, LgView *view, LgIncident *incident, int procno)
 }
 
 /*
- * The root of an incident blocks no session any more.  A session that is
- * just about to end has let go of its locks before it is gone: that is decided
- * at the next scan.
+ * The root of an incident no longer blocks any session.  A session that is just
+ * about to end releases its locks before its process is gone: how that incident
+ * ended is decided at the next scan.
  */
 static void
 close_incident(LgIncidents *incidents, LgView *view, int procno)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * judge.c
- *		Judges who is over a limit, and what is to be done about it.
+ *		Judges which sessions are over a limit, and what is to be done about it.
  *
  * Judging works on what was copied before; it takes no lock but those that a
  * limit takes, see limit.c.
@@ -163,9 +163,9 @@ subject_of_node(LgView *view, LgNode *node)
 }
 
 /*
- * The order in which those of one tree are removed: an idle root first (nobody
- * is working there), then a queued blocker (cheapest to repeat), then an
- * active root.  Lower is first.
+ * The order in which those of one tree are removed: an idle root first (it does
+ * no work), then a queued blocker (cheapest to repeat), then an active root.
+ * Lower is first.
  */
 static int
 removal_rank(LgView *view, const LgNode *node)
@@ -269,8 +269,8 @@ is_busy_since_look(LgView *view, const LgTrack *track, int limit)
 }
 
 /*
- * At the end of its transaction, or gone since it was seen in the way; or
- * undoing a statement that the server has ended because of a deadlock.
+ * At the end of its transaction, or gone since it was seen to block; or undoing
+ * a statement that the server has ended because of a deadlock.
  */
 static bool
 is_leaving(LgView *view, const LgSession *session)
@@ -310,7 +310,7 @@ tree_is_busy(LgView *view, int tree)
 
 /*
  * A moment before which a node cannot pass a limit on blockers: what can be
- * told without a traversal, which for each of a long queue would be dear.
+ * told without a traversal, which would be expensive for each of a long queue.
  */
 static int64
 not_before(LgView *view, const LgNode *node, int limit, int value)
@@ -492,7 +492,7 @@ preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 	return found;
 }
 
-/* The same for a tree in which nobody has been chosen in this scan. */
+/* The same for a tree in which no victim has been chosen in this scan. */
 static void
 judge_preemption(LgView *view, const LgNode *waiting, LgVerdicts *verdicts)
 {
@@ -511,8 +511,8 @@ judge_preemption(LgView *view, const LgNode *waiting, LgVerdicts *verdicts)
 }
 
 /*
- * Is this victim of a preemption in the way of that waiter still, and would
- * it be chosen again?
+ * Does this victim of a preemption still block that waiter, and would it be
+ * chosen again?
  */
 bool
 lg_preempt_again(LgView *view, int waiter_procno, int victim, LgVerdict *verdict)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * judge.h
- *		Judges who is over a limit, and what is to be done about it.
+ *		Judges which sessions are over a limit, and what is to be done about it.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,20 +27,20 @@ typedef struct LgLink
 	bool		holds;			/* has been proved again */
 } LgLink;
 
-/* What has to be so still when the signal is sent; see proof.c. */
+/* What must still be so when the signal is sent; see proof.c. */
 typedef struct LgStill
 {
 	LgEvidence	evidence;		/* for LG_PROVE_BLOCKS and LG_PROVE_WAITS */
-	bool		waits;			/* this wait has to go on, too: its own, */
+	bool		waits;			/* this wait must not have ended: its own, */
 	LgEvidence	wait;			/* or that of the one it is preempted for */
 	int			nlinks;
-	LgLink	   *links;			/* who waits for the victim; live as long as
+	LgLink	   *links;			/* what waits for the victim; live as long as
 								 * the scan */
 	int			needed;			/* of those that count, so many have to wait
 								 * for it */
 	bool		idle;			/* it is idle */
 	bool		unreachable;	/* a cancel cannot reach it */
-	bool		root;			/* it waits for nobody */
+	bool		root;			/* it waits for no session */
 } LgStill;
 
 /* What was decided about one session. */

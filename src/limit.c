@@ -58,7 +58,7 @@ is_queued_blocker(LgView *view, const LgNode *node)
 
 /*
  * Since when is a node to blame as what it is now, a root or a queued blocker?
- * An escalation that has begun goes on through a deadlock.
+ * An escalation that has begun continues through a deadlock.
  */
 static int64
 blamed_since(LgView *view, const LgSubject *subject)
@@ -141,7 +141,7 @@ lg_counts_after(LgView *view, const LgStep *step)
 /*
  * Only sessions count that have waited longer than deadlock_timeout.  One that
  * has just come to block them, with a queue that was there before, has as much
- * time to let go.
+ * time to release the lock.
  */
 static int64
 max_blocked_sessions(LgView *view, const LgSubject *subject, int value, int64 *measured)

@@ -15,7 +15,7 @@
 /* What has to be proved again before the signal. */
 typedef enum LgProof
 {
-	LG_PROVE_BLOCKS,			/* still in the way of that waiter */
+	LG_PROVE_BLOCKS,			/* still blocks that waiter */
 	LG_PROVE_WAITS,				/* still in that wait */
 	LG_PROVE_TRANSACTION,		/* still in that transaction */
 	LG_PROVE_STATEMENT,			/* still in that statement */

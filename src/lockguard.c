@@ -94,9 +94,9 @@ _PG_init(void)
 	lg_victim_install();
 
 	/*
-	 * No database: it needs no catalog to start, and keeps nobody from
-	 * dropping a database.  From consistent state on, so that a hot standby
-	 * is watched, too.
+	 * No database: it needs no catalog to start, and does not keep any
+	 * database from being dropped.  From consistent state on, so that a hot
+	 * standby is watched, too.
 	 */
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_ConsistentState;

@@ -18,7 +18,7 @@ typedef struct LgView
 {
 	LgClock		clock;
 	LgGraph    *graph;			/* of the last look */
-	bool		looked;			/* false: nobody waits long enough to matter */
+	bool		looked;			/* false: no wait is long enough to matter */
 	LgTrack    *tracks;			/* one per PGPROC */
 	LgLive		live;			/* of this scan */
 	LgFound    *found;			/* waiting processes, by one pass over all */

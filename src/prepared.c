@@ -42,7 +42,7 @@
 #include "twophase.h"
 #include "types.h"
 
-/* A rollback that has not succeeded by then is given up, and when it is tried again. */
+/* After how long a rollback is given up, and after how long it is retried. */
 #define GIVE_UP_AFTER	(10 * LG_NANOS_PER_SEC)
 #define RETRY_AFTER		(5 * LG_NANOS_PER_SEC)
 
@@ -69,7 +69,7 @@ struct LgPrepared
 	int64		wake;			/* when one is due, monotonic ns */
 };
 
-/* What the rollback worker is recorded. */
+/* What the rollback worker is told. */
 typedef struct Order
 {
 	Oid			datid;
@@ -204,7 +204,7 @@ act_on_transaction(LgView *view, Attempt *attempt, const LgSession *session, int
 		end_attempt(attempt, false, lg_now());
 	else
 	{
-		/* Not failed any more, if this is another try. */
+		/* If this is a retry, it no longer counts as failed. */
 		lg_record_result(attempt->action_id, LG_PENDING, -1);
 		lg_cap_count(view->clock.now);
 	}
@@ -271,7 +271,7 @@ lg_prepared_scan(LgPrepared *prepared, LgView *view)
 			continue;
 		}
 
-		/* Before it is looked up, lest one that comes meanwhile be missed. */
+		/* Read before the lookup, so that one prepared meanwhile is not missed. */
 		attempt->seen_xid = ((volatile PGPROC *) &ProcGlobal->allProcs[procno])->xid;
 
 		/* The xid of a PGPROC stays there when its transaction is finished. */

@@ -3,17 +3,18 @@
  * proof.c
  *		Proves a verdict again, and sends the signal: the only kill().
  *
- * A verdict rests on copies that may be out of date by now.  So it is proved
- * once more that the session blocks its waiter, under the lock that keeps it so: the partition lock of the contended lock (no process can
- * release a lock or leave its queue without that, so the process cannot end
- * either, and its pid cannot be that of another).  The signal is sent before
- * that lock is released.  In between nothing is allocated or logged.
+ * A verdict rests on copies that may be out of date.  So it is proved once more
+ * that the session blocks its waiter, under the lock that keeps it so: the
+ * partition lock of the contended lock.  Without that lock no process can release
+ * a lock or leave its queue, so the process cannot end either, and its pid cannot
+ * be that of another.  The signal is sent before the partition lock is released.
+ * In between nothing is allocated or logged.
  *
- * For limits that have nothing to do with a lock, ProcArrayLock keeps the
- * process there, and commits wait for the signaller (see commit_begins() in victim.c).  No
- * lock keeps a statement from ending, though: as with pg_cancel_backend(), the
- * next one of the session may be hit if it begins within the microseconds
- * between the proof and the signal.
+ * For limits that have nothing to do with a lock, ProcArrayLock keeps the process
+ * from ending, and commits wait for the signaller (see commit_begins() in
+ * victim.c).  No lock keeps a statement from ending, though: as with
+ * pg_cancel_backend(), the next statement of the session may be cancelled if it
+ * begins within the microseconds between the proof and the signal.
  *
  *-------------------------------------------------------------------------
  */
@@ -40,7 +41,7 @@
 #include "types.h"
 #include "waitgraph.h"
 
-/* The contended lock of some evidence; its waiter may be gone meanwhile. */
+/* Does the waiter of the evidence still wait for that lock, in the same wait? */
 static bool
 waiter_is_there(const LgEvidence *evidence)
 {
@@ -54,7 +55,7 @@ waiter_is_there(const LgEvidence *evidence)
 }
 
 /*
- * Does the process of the evidence block the waiter still?  The caller holds
+ * Does the process of the evidence still block the waiter?  The caller holds
  * the partition lock of the tag.
  */
 static bool
@@ -91,12 +92,12 @@ still_blocks(const LgEvidence *evidence)
 }
 
 /*
- * The wait in whose way the session of a verdict is as a holder; 0 if there is
- * none, or it cannot be told from another.  While that wait lasts, nobody can
- * let go of the lock and take it again (unless the deadlock detector moves it
- * ahead in the queue: then it blocks as well).  So if the session has
- * begun another transaction meanwhile, the lock is the session's, and not that
- * transaction is to blame, but the session.
+ * The start of the wait that the session of a verdict blocks as a holder; 0 if
+ * there is none, or it cannot be told from another.  While that wait lasts, no
+ * process can release the lock and take it again (unless the deadlock detector
+ * moves it ahead in the queue: then it blocks as well).  So if the session has
+ * begun another transaction meanwhile, the lock is the session's, and the session
+ * is to blame, not that transaction.
  */
 TimestampTz
 lg_held_against(const LgVerdict *verdict)
@@ -108,7 +109,7 @@ lg_held_against(const LgVerdict *verdict)
 }
 
 /*
- * Do those that the verdict counts wait for the victim still, directly or
+ * Do those that the verdict counts still wait for the victim, directly or
  * through others that do?  The caller holds the partition locks of all tags.
  */
 static bool
@@ -165,8 +166,8 @@ is_same(const LgVerdict *verdict, const LgSession *now)
 
 /*
  * The tag of the lock that a process waits for; false if it waits for none.
- * Reads without a lock.  What is found may be over by now: the caller takes the
- * tag's partition lock and asks waits_still().
+ * Reads without a lock.  That wait may have ended since: the caller takes the
+ * tag's partition lock and calls waits_still().
  */
 static bool
 read_wait(PGPROC *proc, LOCK **lock, LOCKTAG *tag)
@@ -179,7 +180,7 @@ read_wait(PGPROC *proc, LOCK **lock, LOCKTAG *tag)
 	return true;
 }
 
-/* Does it wait for that lock still?  The caller holds the tag's partition lock. */
+/* Does it still wait for that lock?  The caller holds the tag's partition lock. */
 static bool
 waits_still(PGPROC *proc, LOCK *lock, const LOCKTAG *tag)
 {
@@ -247,7 +248,7 @@ lg_not_proved(const LgVerdict *verdict)
 }
 
 /*
- * Is it so still, as far as locks are concerned?  The caller holds the
+ * Does the verdict still hold, as far as locks are concerned?  The caller holds the
  * partition locks of all tags.
  */
 static bool
@@ -267,8 +268,8 @@ holds_still(const LgVerdict *verdict)
 }
 
 /*
- * Leave the reason with the victim and send the signal, unless it does something
- * else by now, or may not be signalled.  "waits" says that it waits for a
+ * Leave the reason with the victim and send the signal, unless it has begun
+ * something else, or may not be signalled.  "waits" says that it waits for a
  * heavyweight lock.  The caller holds LgShared->lock, exclusive, and a lock that
  * keeps the process there, and has proved what is said of others.  For the rest
  * see lg_prove_and_signal().
@@ -281,7 +282,7 @@ signal_unless_changed(const LgVerdict *verdict, bool waits, int sig, LgReason *r
 	LgBrake		brake;
 	LgSession	now;
 
-	/* See commit_begins(): either this sees it commit, or it waits for this. */
+	/* See commit_begins(): either this sees the commit, or the commit waits. */
 	pg_atomic_fetch_add_u32(&slot->signalling, 1);
 	pg_memory_barrier();
 	lg_read_session(verdict->session.procno, &now);
@@ -323,7 +324,7 @@ signal_unless_changed(const LgVerdict *verdict, bool waits, int sig, LgReason *r
  * A session that commits is not signalled, unless it waits for a heavyweight
  * lock: NOTIFY takes one in the middle of COMMIT, and an error there still
  * undoes the transaction.  While that lock's partition is held here, the session
- * can neither get the lock nor go on.
+ * can neither get the lock nor continue.
  *
  * Takes LgShared->lock, exclusive; then the partition locks of the locks
  * concerned, in order, shared.  For a limit that has nothing to do with a lock,
@@ -382,9 +383,9 @@ lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 }
 
 /*
- * Let what is just being done to any of these sessions, or by them to prepared
- * transactions, be done: once this returns true, nothing is done that was
- * judged before what the caller has just forbidden.  A rollback that waits for
+ * Wait until what is just being done to any of these sessions, or by them to
+ * prepared transactions, has been done.  Once this returns true, nothing is done
+ * that was judged before the caller forbade it.  A rollback that waits for
  * a standby has been written.  False if that takes longer than "most" ns.
  */
 bool

@@ -218,7 +218,7 @@ lg_record_reason(int64 action_id, const char *reason)
 	lg_record_changed();
 }
 
-/* Copy a row; false if it is not kept any more.  Takes the lock, shared. */
+/* Copy a row; false if it is no longer kept.  Takes the lock, shared. */
 bool
 lg_fetch_action(int64 action_id, LgAction *action)
 {
@@ -279,7 +279,7 @@ lg_update_incident(const LgIncident *incident, bool with_arena)
 	lg_record_changed();
 }
 
-/* Copy a row; false if it is not kept any more.  Takes the lock, shared. */
+/* Copy a row; false if it is no longer kept.  Takes the lock, shared. */
 bool
 lg_fetch_incident(int64 incident_id, LgIncident *incident)
 {
@@ -406,8 +406,8 @@ lg_forget_contention(void)
 }
 
 /*
- * Forget all actions and incidents; those that are open go on, but are not
- * kept.  Takes the lock.
+ * Remove all actions and incidents; those that are open are still followed, but
+ * not kept.  Takes the lock.
  */
 void
 lg_forget_history(void)
@@ -427,7 +427,7 @@ lg_forget_history(void)
  * takes no lock.
  */
 
-/* Make room for an id; false if the ring has gone on to later ones. */
+/* Make room for an id; false if the ring already holds later ones only. */
 static bool
 restore_id(int64 id, int64 *first, int64 *next)
 {

@@ -27,7 +27,7 @@ typedef struct LgOpen
 	TimestampTz state_start;
 	int			wait_procno;	/* whose wait it was about: its own, or that
 								 * of */
-	TimestampTz wait_start;		/* the one it is preempted for; 0 = nobody's */
+	TimestampTz wait_start;		/* the one it is preempted for; 0 = none */
 	int			limit;			/* or LG_NO_LIMIT: by hand */
 	LgActionKind action;
 	int64		acted_at;		/* monotonic ns */
@@ -60,7 +60,7 @@ typedef struct LgAction
 	LgActionKind action;
 	bool		dry_run;
 	LgResult	result;
-	char		reason[LG_REASON_SIZE]; /* why nobody was signalled */
+	char		reason[LG_REASON_SIZE]; /* why no signal was sent */
 	int64		released_after; /* us; -1 = not (yet) */
 	int			blocked_sessions;
 	int			nblocked_pids;	/* how many of them are listed */
@@ -77,7 +77,7 @@ typedef struct LgAction
 typedef struct LgIncidentSession
 {
 	uint16		size;			/* of all of it, MAXALIGNed */
-	int16		parent;			/* index of whom it waits for; -1 = the root */
+	int16		parent;			/* index of what it waits for; -1 = the root */
 	int16		level;
 	uint8		kind;			/* LgKind */
 	uint8		block_kind;		/* LgBlockKind */

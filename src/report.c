@@ -3,7 +3,7 @@
  * report.c
  *		lockguard.report(): an incident as a postmortem in Markdown.
  *
- * Names and queries are other people's text.  In Markdown they stand in code
+ * Names and queries are text of other users.  In Markdown they are put into code
  * spans and code blocks only, fenced by more backticks than they contain; in
  * Mermaid's labels all but letters, digits and a few harmless characters are
  * written as character codes.  So none of it is ever read as markup.
@@ -135,7 +135,7 @@ count_of(int n, const char *what)
 	return psprintf("%d %s%s", n, what, n == 1 ? "" : "s");
 }
 
-/* What a lock is on, for a reader who cannot look names up any more. */
+/* What a lock is on, for a reader who can no longer look names up. */
 static char *
 lock_name(const LOCKTAG *tag)
 {
@@ -330,7 +330,7 @@ append_advice(StringInfo out, const LgIncident *incident, bool acted,
 }
 
 /*
- * Was nobody signalled?  With dry_run, a pause or the action cap, "action" says
+ * Was no signal sent?  With dry_run, a pause or the action cap, "action" says
  * what would have been done.
  */
 static bool
@@ -531,7 +531,7 @@ append_impact(StringInfo out, const LgIncident *incident)
 	appendStringInfo(out, "| Session time lost | %s |\n", duration(incident->total_wait));
 }
 
-/* Who waited for whom, as a drawing. */
+/* Which session waited for which, as a drawing. */
 static void
 append_graph(StringInfo out, const LgIncident *incident)
 {

@@ -5,8 +5,8 @@
  *
  * Everything here is read in place and without a lock, except where a
  * function says otherwise.  A PGPROC is never unmapped; a field read while
- * its owner changes it is either the old value or the new.  Nobody is
- * signalled on the strength of this alone: see enforce.c.
+ * its owner changes it is either the old value or the new.  No signal is sent on
+ * the strength of this alone: see proof.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -422,7 +422,7 @@ lg_track_session(LgTrack *track, const LgSession *session,
 		track_horizon(track, session);
 }
 
-/* Idle by its own report. */
+/* Idle, as it reports itself. */
 bool
 lg_state_is_idle(const LgSession *session)
 {
@@ -443,8 +443,8 @@ lg_runs_login_trigger(const LgSession *session)
 
 /*
  * At the end of its transaction: a session clears its local transaction id
- * shortly before it lets go of its locks.  It is neither in that transaction
- * any more, nor has it released its locks.  (Idle with session-level locks, or
+ * shortly before it releases its locks.  It is then no longer in that
+ * transaction, but still holds its locks.  (Idle with session-level locks, or
  * after a failed transaction, a session has no transaction id either; then it
  * waits for its client.)
  */
@@ -690,7 +690,7 @@ lg_works_for_others(LgTrack *track, const LgSession *session)
 
 /*
  * When a session's transaction began (monotonic ns), or LG_NEVER if it has
- * none.  An aborted transaction has no start any more.  Of a session that
+ * none.  An aborted transaction no longer has a start.  Of a session that
  * does not report its activity, the time when it was first seen.
  */
 int64

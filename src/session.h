@@ -93,7 +93,7 @@ typedef struct LgTrack
 
 	/*
 	 * A client that it waits for, without any progress since; less the time
-	 * for which that cannot be recorded.
+	 * for which that cannot be determined.
 	 */
 	int64		stalled;		/* 0 = not stalled */
 	int64		stall_seen;		/* by the last look */

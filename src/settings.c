@@ -133,8 +133,8 @@ check_bool(bool *newval, void **extra, GucSource source)
 }
 
 /*
- * Assign hooks.  GUC hands them no pointer of ours, so that each setting
- * needs a function of its own to say which it is.
+ * Assign hooks.  They are not told which setting they are called for, so each
+ * setting needs a function of its own.
  */
 #define ASSIGN_HOOK(name, id) \
 	static void name(int newval, void *extra) { publish(id, newval, extra); }
@@ -314,7 +314,7 @@ lg_settings_define(void)
 
 /*
  * This process's slot, taken over from the process that had it before.  While it
- * changes hands its pid is 0, so that nobody reads a mixture.
+ * is taken over its pid is 0, so that no process reads a mixture.
  */
 static LgSlot *
 own_slot(void)
@@ -355,9 +355,9 @@ unpack(uint64 word, LgSource *source, int *value)
 }
 
 /*
- * A session with values of its own has left; its locks are gone by now.  What
- * it leaves behind must not bind anything: the worker would go by its limits
- * until another process takes the slot.
+ * A session with values of its own ends; it has released its locks.  What it
+ * leaves behind must not bind anything: the worker would heed its limits until
+ * another process takes the slot.
  */
 static void
 leave_slot(int code, Datum arg)
@@ -367,7 +367,7 @@ leave_slot(int code, Datum arg)
 	if (slot == NULL || slot->pid != MyProcPid)
 		return;
 
-	/* It may be seen for a moment still, exempt as it was. */
+	/* Its exemption stays: the session may still be seen for a moment. */
 	for (int id = 0; id < LG_NUM_LIMITS; id++)
 		pg_atomic_write_u64(&slot->value[id], pack(LG_SOURCE_SESSION, 0));
 	pg_atomic_fetch_add_u32(&lg_shared->smallest_changes, 1);

@@ -100,7 +100,7 @@ typedef struct LgSlot
 	 */
 	int			measured_pid;	/* lg_occupant() */
 	int64		measured_at;	/* monotonic ns */
-	int64		blocking_since; /* monotonic ns, PG_INT64_MAX = blocks nobody */
+	int64		blocking_since; /* monotonic ns, PG_INT64_MAX = blocks none */
 	int64		idle_since;		/* the same; PG_INT64_MAX = not idle */
 } LgSlot;
 
@@ -174,9 +174,9 @@ typedef struct LgShared
 	pg_atomic_uint64 frozen;
 
 	/*
-	 * Set while nobody is in a transaction and the worker sleeps for longer
-	 * than the limits would allow otherwise.  A login and a utility statement
-	 * end that.
+	 * Set while no session is in a transaction and the worker sleeps for
+	 * longer than the limits would allow otherwise.  A login and a utility
+	 * statement end that.
 	 */
 	pg_atomic_uint32 dozing;
 

@@ -52,7 +52,7 @@ lg_may_see(Oid userid)
 
 /*
  * Text of another session, perhaps of a database with another encoding: bytes
- * that are not valid in ours are replaced by question marks.
+ * that are not valid in this one's are replaced by question marks.
  */
 char *
 lg_clean(const char *string)

@@ -122,7 +122,7 @@ typedef enum LgResult
 typedef enum LgResolution
 {
 	LG_OPEN_INCIDENT,
-	LG_BY_RELEASE,				/* it let go by itself */
+	LG_BY_RELEASE,				/* it released its locks by itself */
 	LG_BY_CANCEL,
 	LG_BY_TERMINATION,
 	LG_BY_SESSION_END,
@@ -147,7 +147,7 @@ typedef enum LgBrake
 	LG_BRAKE_PAUSED,
 	LG_BRAKE_CAP,				/* max_actions_per_minute */
 	LG_BRAKE_RELEASED,			/* it blocks, or waits, no more */
-	LG_BRAKE_CHANGED,			/* it does something else by now */
+	LG_BRAKE_CHANGED,			/* it has begun something else */
 	LG_BRAKE_FAILED				/* the system refused the signal */
 } LgBrake;
 

@@ -1,13 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * victim.c
- *		What runs in every session: its error message says why it was hit, and
- *		it says when it has begun to commit.
+ *		What runs in every session: its error message says why it was signalled,
+ *		and it says when it has begun to commit.
  *
  * The message, its severity and its SQLSTATE stay PostgreSQL's own.  DETAIL and
- * HINT are added by emit_log_hook, which sees an error before the client does.  (PostgreSQL calls it only for errors that also go to the server log,
- * so log_min_messages = fatal or panic takes this away from cancelled
- * statements, and panic from terminated sessions.)
+ * HINT are added by emit_log_hook, which sees an error before the client does.
+ * (PostgreSQL calls it only for errors that are also written to the server log.
+ * So with log_min_messages = fatal or panic cancelled statements, and with panic
+ * terminated sessions, are not told why.)
  *
  *-------------------------------------------------------------------------
  */
@@ -240,8 +241,7 @@ transaction_event(XactEvent event, void *arg)
 }
 
 /*
- * A statement of a session that does not report when its statements begin:
- * stand in for it.
+ * A statement begins.  Note when, if the session does not report that itself.
  */
 static inline void
 note_statement(void)
@@ -351,7 +351,7 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 		lg_end_doze();
 	note_statement();
 
-	/* Anywhere else they fail, and what goes on after that can be undone. */
+	/* Anywhere else they fail, and what is done after that can be undone. */
 	if (context == PROCESS_UTILITY_TOPLEVEL && !IsTransactionBlock() && !IsSubTransaction() &&
 		cannot_be_undone(pstmt->utilityStmt) && (slot = my_slot()) != NULL)
 	{

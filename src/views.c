@@ -79,7 +79,7 @@ interval_of(int64 us)
 
 /*
  * A row under construction: columns are set one after the other.  What they
- * take is in a context of its own, and goes when the next row begins: there
+ * take is in a context of its own, and is freed when the next row begins: there
  * may be very many, and texts of others in all of them.
  */
 typedef struct Row
@@ -298,7 +298,7 @@ emit_step(ReturnSetInfo *rsinfo, Row *row, LgView *view, int index, int *path)
 
 PG_FUNCTION_INFO_V1(lockguard_lock_tree);
 
-/* Who waits for whom right now; a row for each session below each root. */
+/* Which session waits for which now; a row for each session below each root. */
 Datum
 lockguard_lock_tree(PG_FUNCTION_ARGS)
 {

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * waitgraph.c
- *		Walks contended locks: who waits for whom, and since when.
+ *		Walks contended locks: which process waits for which, and since when.
  *
  * A contended lock is walked once, under its own partition lock in shared
  * mode, whatever the number of its waiters: its holders and its queue are
@@ -10,7 +10,7 @@
  * per lock mode, so that all below is linear in holders and waiters.
  *
  * The locks of one look are copied one after the other, so that the graph is
- * not of one instant.  That is why enforce.c proves everything again.
+ * not of one instant.  That is why proof.c proves everything again.
  *
  *-------------------------------------------------------------------------
  */
@@ -100,7 +100,7 @@ wait_track(LgGraph *graph, int procno, int pid)
 	return track;
 }
 
-/* A wait that went on when it was last seen is over since "now". */
+/* A wait that had not ended when it was last seen has ended at "now". */
 static void
 end_wait(LgWaitTrack *track, int64 now)
 {
@@ -159,12 +159,12 @@ track_wait(LgWaitTrack *track, LOCK *lock, TimestampTz start,
 }
 
 /*
- * Read, for nothing, what the pass over the PGPROCs will need of each.  That is
- * all that a scan costs if nobody waits.
+ * Read in advance what the pass over the PGPROCs will need of each.  That is all
+ * that a scan costs if no process waits.
  *
  * Neighbours share a page (of 4 kB), and a processor can only look up a few
- * pages at a time, which takes longer than to read what is there.  So this goes
- * through eight parts of the list side by side.  (A third less time than from
+ * pages at a time, which takes longer than to read what is there.  So this
+ * reads eight parts of the list side by side.  (A third less time than from
  * one end to the other, where this was measured, with 900 processes; 16 parts
  * gained nothing more.)
  */
@@ -188,7 +188,7 @@ touch_wait_locks(const int *procnos, int n)
 }
 
 /*
- * Read, for nothing, the memory that a look will need of a waiter.  A queue can
+ * Read in advance the memory that a look will need of a waiter.  A queue can
  * only be followed from one to the next, and each step would wait for memory;
  * here, nothing has to wait for what was read before, so that much of it is on
  * its way at once.  (A prefetch is only a hint; of so many, a good part was not
@@ -597,7 +597,7 @@ oldest_add(Oldest *oldest, int64 at, int node, int waiter)
 	}
 }
 
-/* The oldest that is not of "node" itself: nobody blocks itself. */
+/* The oldest that is not of "node" itself: no node blocks itself. */
 static int64
 oldest_besides(const Oldest *oldest, int node, int *waiter)
 {
@@ -837,8 +837,8 @@ next_to_search(const LgGraph *graph, LgSearch *search, int *node)
  * algorithms", 1972, without recursion).
  *
  * Within one lock, waiters only wait for those ahead of them, so a cycle has
- * to lead through nodes that wait and stand in others' way with another lock
- * or by another member of their group.  The search begins with these, and
+ * to lead through nodes that wait and also block others, with another lock or by
+ * another member of their group.  The search begins with these, and
  * there are few: the queue of a row or a table has none but its first.
  */
 static void
@@ -906,8 +906,8 @@ find_cycles(LgGraph *graph)
 
 /*
  * Time in a deadlock does not count: bring up to date since when a node is out
- * of one.  If it got the server's error, its clock goes on, lest a session
- * shield itself by provoking deadlocks.
+ * of one.  If it got the server's error, its clock continues, so that no
+ * session can shield itself by provoking deadlocks.
  */
 static void
 track_cycle(LgGraph *graph, LgNode *node, LgWaitTrack *track, int64 now)
@@ -1010,8 +1010,8 @@ enter_waiters(LgGraph *graph, int l)
 }
 
 /*
- * Enter those holders of a lock that are in the way of its waiters, one of
- * which is the node "tree".
+ * Enter those holders of a lock that block its waiters, one of which is the node
+ * "tree".
  */
 static void
 enter_holders(LgGraph *graph, int l, int tree)
@@ -1079,7 +1079,7 @@ track_nodes(LgGraph *graph)
 
 /*
  * Look at the lock manager: walk the locks of all waiters in "found" that
- * have waited at least min_age ns, and find out who blocks whom since when.
+ * have waited at least min_age ns, and find out which node blocks which since when.
  * "server" has the server's own settings; it and "tracks" are for lg_load_node().
  *
  * Takes the partition lock of each of these locks, one at a time, shared.
@@ -1112,7 +1112,7 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 		enter_holders(graph, l, enter_waiters(graph, l));
 	enter_young_waits(graph, found, nfound);
 
-	/* Since when a root has been idle bears on whom to blame. */
+	/* Since when a root has been idle bears on which node is to blame. */
 	for (int i = 0; i < graph->nactive; i++)
 	{
 		LgNode	   *node = &graph->nodes[graph->active[i]];
@@ -1127,7 +1127,7 @@ lg_graph_walk(LgGraph *graph, LgTrack *tracks, const LgClock *clock,
 	track_nodes(graph);
 }
 
-/* A root blocker blocks somebody and waits for no heavyweight lock itself. */
+/* A root blocker blocks a session and waits for no heavyweight lock itself. */
 bool
 lg_is_root(LgGraph *graph, const LgNode *node)
 {
@@ -1372,7 +1372,7 @@ lg_describe_wait(const LgGraph *graph, const LgWaiter *wait, LgEvidence *evidenc
 	evidence->waiter_start = wait->wait_start;
 }
 
-/* A node that is in the way of a waiter is found: remember how, once. */
+/* A node that blocks a waiter is found: remember how, once. */
 static int
 add_upstream(LgGraph *graph, int n, const LgWaiter *waiter, int node,
 			 LgBlockKind kind, int procno, int pid)
@@ -1441,7 +1441,7 @@ visit_ahead(LgGraph *graph, int n, int waiting)
 /*
  * All nodes that "start" waits for, directly or through others, each once.
  * They are left in graph->upstream, with "start" itself as the first, and for
- * each in graph->edges how it is in the way of one that was found before it.
+ * each in graph->edges how it blocks one that was found before it.
  * Returns their number, "start" included.  Linear in holders and waiters.
  */
 int

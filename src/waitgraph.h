@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * waitgraph.h
- *		Who waits for whom.
+ *		Which process waits for which.
  *
  *-------------------------------------------------------------------------
  */
@@ -59,7 +59,7 @@ typedef struct LgWaitTrack
 	int64		cycle_left;		/* when it came out of one without an error;
 								 * or 0 */
 	int64		cycle_error;	/* when it came out with the error; or 0 */
-	TimestampTz error_stmt;		/* the statement that it was let undo */
+	TimestampTz error_stmt;		/* the statement that it was left to undo */
 } LG_ON_CACHE_LINE LgWaitTrack;
 
 StaticAssertDecl(offsetof(LgWaitTrack, waited) <= LG_CACHE_LINE,
@@ -157,8 +157,8 @@ typedef struct LgNode
 	int			blame_procno;
 	LgKnown    *known;			/* never NULL, but see is_known */
 
-	/* The oldest pair in which it is in the way; see lg_evidence(). */
-	int64		blocking_since; /* LG_NEVER = blocks nobody */
+	/* The oldest pair in which it blocks; see lg_evidence(). */
+	int64		blocking_since; /* LG_NEVER = blocks none */
 	int64		root_since;		/* less what a root has waited itself */
 	int			blame_pid;		/* of blame_procno, which holds or queues */
 	int			blame_waiter;	/* index in waiters */

@@ -161,8 +161,9 @@ log_limits(void)
 }
 
 /*
- * Read the configuration anew, and say so.  If it does not let prepared
- * transactions be rolled back any more, none is rolled back after that.
+ * Read the configuration anew, and log the limits.  If prepared transactions may
+ * no longer be rolled back, first waits, for WAIT_FOR_ROLLBACK at most, until a
+ * rollback that is under way has been written.
  */
 static void
 reload_configuration(void)
@@ -312,7 +313,7 @@ keep_maximum(pg_atomic_uint64 *maximum, int64 value)
  * without a lock.
  */
 static bool
-anybody_at_work(const LgView *view)
+any_process_at_work(const LgView *view)
 {
 	for (int i = 0; i < view->live.n; i++)
 	{
@@ -334,7 +335,7 @@ anybody_at_work(const LgView *view)
  * Nothing tells the worker that a query begins: a hook for that would be called
  * for each query of each session.  So it never dozes longer than the smallest
  * limit: what begins to wait meanwhile is seen before it can be over one, and
- * when the wait began stands in shared memory.  Only for a lock that is not a
+ * when the wait began is kept in shared memory.  Only for a lock that is not a
  * row's, and whose holder is active, the time counts from when it is seen.
  * Such a lock is nearly always taken or wanted by a utility statement, and
  * these end the doze; see victim.c.
@@ -353,7 +354,7 @@ may_doze(LgWorker *worker, int64 now, int64 pause, int64 shortest)
 		doze = Min(doze, shortest);
 	if (pause == 0 || pause >= doze)
 		return 0;
-	if (view->nfound > 0 || worker->follow->n > 0 || anybody_at_work(view) ||
+	if (view->nfound > 0 || worker->follow->n > 0 || any_process_at_work(view) ||
 		lg_any_prepared() || RecoveryInProgress())
 	{
 		worker->quiet_since = 0;
@@ -368,7 +369,7 @@ may_doze(LgWorker *worker, int64 now, int64 pause, int64 shortest)
 	pg_atomic_write_u32(&lg_shared->dozing, 1);
 	pg_memory_barrier();
 	lg_live_procs(&view->live);
-	if (!anybody_at_work(view))
+	if (!any_process_at_work(view))
 		return doze;
 	pg_atomic_write_u32(&lg_shared->dozing, 0);
 	worker->quiet_since = 0;
@@ -444,7 +445,7 @@ pace_of(const LgWorker *worker)
 }
 
 /*
- * Find out who waits, and look at the lock manager if anything has waited long
+ * Find out what waits, and look at the lock manager if anything has waited long
  * enough to matter; with "whole", at every wait, however short.  Returns when
  * to look again (monotonic ns).
  */
@@ -678,7 +679,7 @@ worker_create(void)
  * The worker has not run for that long, although it meant to.  So a virtual
  * machine was stopped, or a container frozen, or the machine has no processor
  * to spare: sessions will not have run, either, and a client's COMMIT may be on
- * its way.  That time counts for nobody.
+ * its way.  That time counts towards no limit.
  */
 static bool
 account_for_gap(int64 gap, int64 whole)
@@ -745,7 +746,7 @@ sleep_until(LgWorker *worker, int64 wake)
 
 	/*
 	 * If it is late time and again, the machine is overloaded: then only the
-	 * excess is left out, lest no limit is ever passed.
+	 * excess is left out, as otherwise no limit would ever be passed.
 	 */
 	slept = lg_now() - now;
 	late = slept - ms * LG_NANOS_PER_MS;
