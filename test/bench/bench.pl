@@ -564,7 +564,7 @@ sub idle
 	$before = status($pid, 'voluntary_ctxt_switches');
 	sleep $open_seconds;
 	$woken = status($pid, 'voluntary_ctxt_switches') - $before;
-	row("  in $open_seconds seconds with a session idle in transaction that blocks nobody",
+	row("  in $open_seconds seconds with a session idle in transaction that blocks no other",
 		$woken, '', '', 'at most ' . (2 * $open_seconds + 1), $woken <= 2 * $open_seconds + 1);
 	return;
 }

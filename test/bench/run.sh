@@ -55,7 +55,7 @@ stop()
 	done
 }
 
-# bench SUBJECT ...: writes rows of the table; see bench.pl.  If it fails, the others go on.
+# bench SUBJECT ...: writes rows of the table; see bench.pl.  If it fails, the others continue.
 bench()
 {
 	as_user perl -I "$tmp/plain/test/lib" "$tmp/plain/test/bench/bench.pl" "$@" >>"$tmp/$1.rows" && return
@@ -63,7 +63,7 @@ bench()
 	echo "$1" >>"$tmp/failed"
 }
 
-# Out of reach, so that they cost what they cost and hit nobody.
+# Out of reach, so that they cost what they cost and signal no session.
 limits=(
 	"lockguard.idle_blocker_timeout = 1h" "lockguard.blocker_timeout = 1h"
 	"lockguard.queued_blocker_timeout = 1h" "lockguard.max_blocked_sessions = 1000000"
