@@ -144,7 +144,7 @@ tap_tests()
 	done
 }
 
-# A line for each outage of test/incidents: what was to come of it, and of the like that is none.
+# A line for each outage of test/incidents: its expected outcome, and its negative twin.
 outages()
 {
 	local file name

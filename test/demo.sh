@@ -42,7 +42,7 @@ wait_until()
 	done
 }
 
-# open_session NAME ROLE: a client that stays connected. What it sees goes to $tmp/NAME.out.
+# open_session NAME ROLE: a client that stays connected. What it prints is written to $tmp/NAME.out.
 declare -A pipe
 open_session()
 {
@@ -194,7 +194,7 @@ step "Without a limit"
 half_failed_batch
 still_blocked writer 4
 echo
-say "Nothing would change until somebody finds the session. We end it by hand."
+say "Nothing would change until the session is found. The demo ends it by hand."
 shop -c "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'batch'" >/dev/null
 await_crowd writer
 say "Now $finished."
@@ -203,7 +203,7 @@ close_session batch
 step "With a limit: ALTER ROLE app SET lockguard.idle_blocker_timeout = '2s'"
 shop -c "ALTER ROLE app SET lockguard.idle_blocker_timeout = '2s'"
 half_failed_batch
-say "The same again: the 19 writers are blocked. This time we only wait."
+say "The same again: the 19 writers are blocked. This time the demo only waits."
 await_crowd writer
 say "By itself: $finished, after $took."
 echo
@@ -217,17 +217,17 @@ say "And this is on record:"
 echo
 show_record
 
-heading "Outage 2: a schema change waits behind a long report, and everybody behind it"
+heading "Outage 2: a schema change waits behind a long report, and all queries behind it"
 
-say "A report reads a table for minutes, which disturbs nobody. Then a migration wants to alter" \
-	"the table. It has to wait for the report, and from then on every query of the table" \
+say "A report reads a table for minutes, which blocks no other session. Then a migration wants" \
+	"to alter the table. It has to wait for the report, and from then on every query of the table" \
 	"queues behind the migration. Known from many companies, up to a used-up connection limit."
 
 step "Without a limit"
 alter_behind_report
 still_blocked reader 4
 echo
-say "Nothing would change until the report ends. We cancel the migration by hand."
+say "Nothing would change until the report ends. The demo cancels the migration by hand."
 shop -c "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'migration'" >/dev/null
 await_crowd reader
 say "Now $finished."
@@ -238,7 +238,7 @@ close_session report
 step "With a limit: ALTER ROLE migrator SET lockguard.queued_blocker_timeout = '2s'"
 shop -c "ALTER ROLE migrator SET lockguard.queued_blocker_timeout = '2s'"
 alter_behind_report
-say "The same again: the 10 readers are blocked. This time we only wait."
+say "The same again: the 10 readers are blocked. This time the demo only waits."
 await_crowd reader
 say "By itself: $finished, after $took, and the report is still" \
 	"$(shop -At -c "SELECT CASE state WHEN 'active' THEN 'running' ELSE state END FROM pg_stat_activity
@@ -257,8 +257,8 @@ close_session report
 
 heading "The morning after"
 
-say "What stopped the database, who was hit, for how long, and what ended it? One query writes the" \
-	"postmortem, in Markdown. Its beginning, for the first outage:"
+say "What stopped the database, which sessions were blocked, for how long, and what ended it?" \
+	"One query writes the postmortem, in Markdown. Its beginning, for the first outage:"
 echo
 echo "    shop=# SELECT lockguard.report(incident_id) FROM lockguard.actions ...;"
 echo

@@ -12,7 +12,7 @@
 #   LOCKGUARD_KEEP=1             keeps the chroots of states that failed
 #
 # A command that can do its work in a state has to succeed, and to leave nothing but installed packages and
-# lockguard: no process, no file, no Debian cluster, and a server that was running goes on. One that cannot
+# lockguard: no process, no file, no Debian cluster, and a server that was running keeps running. One that cannot
 # has to name the packages. The last line is "N passed, N failed".
 
 set -u

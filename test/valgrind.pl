@@ -1,5 +1,5 @@
 # What happens on the server of valgrind.sh: an outage of every kind, and everything that can be asked of
-# lockguard, also by somebody who may not see it all.
+# lockguard, also by a user who may not see it all.
 #
 #   valgrind.pl outage      leaves an incident open
 #   valgrind.pl after       what is left of it after a restart
@@ -73,7 +73,7 @@ sub look_at_everything
 		$session->query_ok("SELECT lockguard.report($_)") foreach @incidents;
 		$session->query('SELECT lockguard.report(-1)')->{error} or die 'a report of nothing';
 	}
-	$somebody->query('SELECT lockguard.scan()')->{error} or die 'anybody may scan';
+	$somebody->query('SELECT lockguard.scan()')->{error} or die 'any user may scan';
 	$somebody->close;
 	return;
 }

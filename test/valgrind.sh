@@ -89,6 +89,6 @@ echo damaged | as_user dd of="$tmp/data/pg_stat/lockguard.stat" conv=notrunc sta
 start_in_valgrind
 happens damaged
 stop
-grep -q "is damaged or of another version" "$tmp/server.log" || give_up "nobody has noticed the damage"
+grep -q "is damaged or of another version" "$tmp/server.log" || give_up "the server has not noticed the damage"
 
 report

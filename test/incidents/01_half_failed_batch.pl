@@ -94,7 +94,7 @@ ok( $observer->poll(
 	'the failed transaction has been idle for longer than the limit');
 scan($observer);
 is_alive($failed, 'E');
-is_actions($observer, [], 'who is in nobody\'s way is left alone');
+is_actions($observer, [], 'a session that blocks none is left alone');
 
 $node->stop;
 done_testing();

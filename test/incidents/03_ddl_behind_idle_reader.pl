@@ -1,8 +1,8 @@
 # DDL convoy behind an idle reader: a forgotten transaction has read the
 # table, ALTER TABLE waits for it, and everybody else for ALTER TABLE.
 #
-# Outcome: the idle reader is terminated, and the migration goes through.
-# Negative twin: reads the same table, but nobody wants to change it.
+# Outcome: the idle reader is terminated, and the migration succeeds.
+# Negative twin: reads the same table, but no session wants to change it.
 
 use strict;
 use warnings;

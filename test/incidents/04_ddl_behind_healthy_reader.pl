@@ -46,7 +46,7 @@ sub convoy
 	succeeds($_, 'SELECT') foreach @readers;
 	is_alive($migration, 'I');
 	$node->wait_for_log(qr/blocking 3 sessions for (?!0 ms)\d/, $offset);
-	pass('the log says for how long it was in the way');
+	pass('the log says for how long it blocked');
 	is_actions(
 		$observer,
 		[
@@ -75,7 +75,7 @@ is($observer->value('SELECT pg_cancel_backend(' . $s1->pid . ')'),
 	't', 'S1 is still there');
 is($s1->finish->{error}{C}, '57014', 'S1 has gone on until we end it');
 is($s1->error->{D}, undef, 'lockguard claims no cancel that is not its own');
-is_actions($observer, [], 'nobody else was touched');
+is_actions($observer, [], 'no other session was signalled');
 
 # The same with a real dump, which stands still as long as nobody reads it.
 configure($observer, enabled => 'off');
@@ -92,7 +92,7 @@ convoy(
 my $lines = grep { /^\d+\tx+$/ } <$dump>;
 ok(close $dump, 'pg_dump succeeds');
 is($lines, 20000, 'pg_dump has dumped every row');
-is_actions($observer, [], 'nobody else was touched');
+is_actions($observer, [], 'no other session was signalled');
 
 $node->stop;
 done_testing();

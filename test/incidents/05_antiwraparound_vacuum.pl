@@ -78,7 +78,7 @@ is_actions(
 			blocked => [ $s1, $s2 ]
 		}
 	],
-	'and nobody is signalled');
+	'and no session is signalled');
 
 # By hand, whom PostgreSQL lets signal it is told what to do, and nobody else.
 $observer->query_ok($_)
@@ -103,13 +103,13 @@ if ($role)
 		[ "process $worker was not signalled", 'It is protected.', 'A member of pg_read_all_stats can see what it is and does.' ],
 		'but nothing that pg_stat_activity hides');
 }
-is($observer->value($start), $started, 'the worker goes on');
+is($observer->value($start), $started, 'the worker continues');
 forget_actions($observer);
 
 configure($observer, queued_blocker_timeout => '500ms');
 is_cancelled($s1, 'queued_blocker_timeout');
 succeeds($s2, 'SELECT');
-is($observer->value($start), $started, 'the worker goes on');
+is($observer->value($start), $started, 'the worker continues');
 is_actions(
 	$observer,
 	[
@@ -135,8 +135,8 @@ succeeds($s1, 'ALTER TABLE');
 scan($observer);
 is_deeply(
 	[ grep { $_->{result} ne 'protected' } actions($observer) ],
-	[], 'nobody is signalled');
-is($observer->value($start), $started, 'the first worker still goes on');
+	[], 'no session is signalled');
+is($observer->value($start), $started, 'the first worker still continues');
 
 $node->stop('immediate');
 done_testing();

@@ -44,7 +44,7 @@ foreach my $i (2 .. $connections - 1)
 	push @readers, $reader;
 }
 ok(!eval { LockguardTest::Session->new($node, 'DBA') },
-	'nobody can log in, not even a superuser');
+	'no user can log in, not even a superuser');
 is_root_of($observer, $s1, @readers);
 scan($observer);
 is_actions($observer, [], 'without a limit nothing is done');

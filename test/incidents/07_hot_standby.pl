@@ -1,8 +1,8 @@
 # Hot standby: the replay of an ALTER TABLE waits for an idle reader, and every
 # other reader for the replay.
 #
-# Outcome: the idle reader is terminated on the standby, and replay goes on.
-# Negative twin: the startup process itself is in the way.
+# Outcome: the idle reader is terminated on the standby, and replay continues.
+# Negative twin: the startup process itself blocks.
 
 use strict;
 use warnings;
@@ -59,8 +59,8 @@ is_actions(
 is($primary->safe_psql('postgres', 'SELECT count(*) FROM lockguard.actions'),
 	0, 'the primary has nothing to do with it');
 
-# Negative twin: the startup process is itself in the way, for as long as a
-# transaction of the primary goes on.
+# Negative twin: the startup process itself blocks, for as long as a
+# transaction of the primary is open.
 configure($observer, blocker_timeout => '500ms');
 $writer->query_ok($_) foreach 'BEGIN', 'LOCK TABLE t';
 $primary->safe_psql('postgres', 'CREATE TABLE flush_the_log ()');
@@ -85,13 +85,13 @@ is_actions(
 			blocked => [$r2]
 		}
 	],
-	'and nobody is signalled');
+	'and no session is signalled');
 $writer->query_ok('COMMIT');
 succeeds($r2, 'SELECT');
 
 $writer->query_ok('CREATE TABLE later ()');
 $primary->wait_for_catchup($standby);
-is($observer->value("SELECT 'later'::regclass"), 'later', 'replay goes on');
+is($observer->value("SELECT 'later'::regclass"), 'later', 'replay continues');
 
 $standby->stop;
 $primary->stop;

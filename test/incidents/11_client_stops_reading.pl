@@ -96,8 +96,8 @@ wait_until(
 		$observer->value('SELECT lockguard.scan()');
 		return $observer->value($long) eq 't';
 	});
-is($observer->value($long), 't', 'both have been in the way for long');
-is_actions($observer, [], 'and nobody is signalled');
+is($observer->value($long), 't', 'both have blocked others for long');
+is_actions($observer, [], 'and no session is signalled');
 
 while (my $n = sysread $dump, my $data, 1048576)
 {
@@ -110,7 +110,7 @@ succeeds($s1, 'COPY');
 is_alive($s1, 'T');
 $s1->query_ok('COMMIT');
 succeeds($s2);
-is_actions($observer, [], 'nobody was signalled');
+is_actions($observer, [], 'no session was signalled');
 
 $node->stop;
 done_testing();

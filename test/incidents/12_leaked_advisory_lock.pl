@@ -58,7 +58,7 @@ ok( $observer->poll(
 	'S3 has been idle for longer than the limit');
 scan($observer);
 is_alive($s3, 'I');
-is_actions($observer, [], 'who blocks nobody is left alone');
+is_actions($observer, [], 'a session that blocks none is left alone');
 
 $node->stop;
 done_testing();

@@ -2,7 +2,7 @@
 # transaction, and the others only ask whether it is free.  To remove it would
 # make two leaders.
 #
-# Outcome: nobody is touched.
+# Outcome: no session is signalled.
 # Negative twin: it is one itself.
 
 use strict;

@@ -89,7 +89,7 @@ is_alive($_, 'T') foreach $s3, $s4;
 is_actions(
 	$observer,
 	[ { pid => $s3, limit_name => 'max_xmin_age', result => 'exempt' } ],
-	'nobody is signalled');
+	'no session is signalled');
 
 $node->stop;
 done_testing();

@@ -49,7 +49,7 @@ scan($observer);
 is_blocked_by($observer, $s2, 0);
 is_deeply(
 	[ grep { $_->{result} ne 'protected' } actions($observer) ],
-	[], 'nobody is signalled');
+	[], 'no session is signalled');
 
 # Its own limit only logs, unless it is told to roll back.
 configure($observer, prepared_transaction_timeout => '500ms');

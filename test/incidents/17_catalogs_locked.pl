@@ -1,7 +1,7 @@
 # Catalogs locked: whoever logs in hangs, and so does every look at
 # pg_stat_activity.
 #
-# Outcome: the idle session that has locked the catalogs is terminated, and logins go on.
+# Outcome: the idle session that has locked the catalogs is terminated, and logins succeed again.
 # Negative twin: as idle, with a lock that only keeps others from changing the catalogs.
 
 use strict;
@@ -53,7 +53,7 @@ is_actions(
 		}
 	]);
 
-# Negative twin: as idle, but with locks that nobody has to wait for.
+# Negative twin: as idle, but with locks that no session has to wait for.
 {
 	my $idle = LockguardTest::Session->new($node, 'idle');
 

@@ -262,7 +262,7 @@ sub left_alone
 	$observer->poll("SELECT bool_and(state_change < clock_timestamp() - interval '700 ms')"
 		  . " FROM pg_stat_activity WHERE pid IN ($pids)");
 	scan($observer);
-	is_actions($observer, [], 'nobody is acted upon');
+	is_actions($observer, [], 'no session is acted upon');
 	is_alive($_, 'T') foreach @sessions;
 	return;
 }

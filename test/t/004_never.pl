@@ -123,7 +123,7 @@ is($observer->value('SELECT wait_event FROM pg_stat_activity WHERE pid = ' . $co
 is($observer->value("SELECT gid FROM pg_prepared_xacts"), 'the gid', 'the prepared transaction is there');
 is(
 	$observer->value("SELECT count(*) FROM lockguard.actions WHERE action <> 'log' AND pid <> " . $twin->pid),
-	'0', 'nobody else has been signalled');
+	'0', 'no other session has been signalled');
 
 # Asked for by hand, the answer is the same.
 my $error = $observer->query('SELECT lockguard.terminate_blockers(' . $waiters[-1]->pid . ')');

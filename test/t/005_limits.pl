@@ -86,7 +86,7 @@ sub judge
 		else
 		{
 			is_deeply([ recorded($observer, $session) ], [], $session->name . ' is innocent');
-			ok(!$session->closed && $session->{busy}, $session->name . ' goes on');
+			ok(!$session->closed && $session->{busy}, $session->name . ' continues');
 		}
 	}
 	foreach my $session (map { $_->[0] } @$violators, @$twins)
@@ -392,7 +392,7 @@ judge('idle_session_timeout',
 			[ $v[1], 'terminate' ], [ $quiet, 'terminate' ], [ $active, 'cancel' ]
 		],
 		[ [ $nothing, 'T' ], [ $young, 'T' ], [ $older, 'T' ] ]);
-	is($observer->value('SELECT count(*) FROM pg_stat_progress_vacuum WHERE pid = ' . $vacuum->pid), 1, 'VACUUM goes on');
+	is($observer->value('SELECT count(*) FROM pg_stat_progress_vacuum WHERE pid = ' . $vacuum->pid), 1, 'VACUUM continues');
 	is_deeply([ recorded($observer, $vacuum) ], [], 'and is innocent');
 	$observer->value('SELECT pg_cancel_backend(' . $vacuum->pid . ')');
 	$vacuum->finish;

@@ -147,13 +147,13 @@ sub is_told
 	$s->start('SELECT pg_sleep(600)');
 	ok($observer->poll("SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = " . $s->pid), 'at work again');
 	$observer->query_ok('SELECT pg_cancel_backend(' . $s->pid . ')');
-	is($s->finish->{error}{C}, '57014', 'cancelled by somebody else');
+	is($s->finish->{error}{C}, '57014', 'cancelled by another session');
 	is($s->error->{D}, undef, 'without our words');
 	$s->start('SELECT 1');
 	$s->finish;
 	$observer->query_ok('SELECT pg_terminate_backend(' . $s->pid . ')');
 	$s->wait_closed;
-	is($s->error->{D}, undef, 'terminated by somebody else, the same');
+	is($s->error->{D}, undef, 'terminated by another session, the same');
 	$w->close;
 }
 
@@ -251,8 +251,8 @@ SKIP:
 	configure($observer, debug_error_at => undef);
 	$observer->query_ok('SELECT pg_terminate_backend(' . $s->pid . ')');
 	$s->wait_closed;
-	is($s->error->{C}, '57P01', 'it is terminated by somebody else');
-	is($s->error->{D}, undef, 'and nobody says that it was lockguard');
+	is($s->error->{C}, '57P01', 'it is terminated by another session');
+	is($s->error->{D}, undef, 'and the error does not name lockguard');
 	succeeds($w, 'the waiter');
 	$w->close;
 }

@@ -240,7 +240,7 @@ foreach my $set ([ naptime => '1h' ], [ enabled => 'off' ])
 	$observer->close;
 	$offset = -s $node->logfile;
 	$node->stop('smart');
-	ok(slurp_file($node->logfile, $offset) =~ /database system is shut down/, 'smart shutdown when nobody is left');
+	ok(slurp_file($node->logfile, $offset) =~ /database system is shut down/, 'smart shutdown when no session is left');
 }
 
 done_testing();

@@ -46,7 +46,7 @@ sub dozes
 	return wait_until(sub { wake_ups(0.5) <= 15 });
 }
 
-ok(dozes(), 'it dozes while nobody is in a transaction');
+ok(dozes(), 'it dozes while no session is in a transaction');
 
 # What may be open all the same.
 foreach my $case (
@@ -167,7 +167,7 @@ foreach my $way (sort keys %ways)
 		  . $blocker->pid . " AND mode = 'AccessExclusiveLock')");
 	$waiter->start('SELECT count(*) FROM t');
 	is_cancelled($blocker, 'blocker_timeout');
-	ok(!$waiter->finish->{error}, 'the waiter goes on');
+	ok(!$waiter->finish->{error}, 'the waiter continues');
 	my $waited = $observer->value('SELECT extract(milliseconds FROM longest_wait) FROM lockguard.actions ORDER BY action_id DESC LIMIT 1');
 	note "waited $waited ms";
 	cmp_ok($waited, '<', 1250, 'the clock has begun soon after the wait');

@@ -84,7 +84,7 @@ sub deadlock
 			  . " FROM pg_stat_activity WHERE pid IN ($pids)"),
 		'and takes its time');
 	scan($observer);
-	is_deeply([ map { recorded($observer, $_) } @s ], [], 'nobody is signalled');
+	is_deeply([ map { recorded($observer, $_) } @s ], [], 'no session is signalled');
 
 	# Out of reach, or what comes to stand in the way of the third one now goes.
 	configure($observer, blocker_timeout => undef, queued_blocker_timeout => undef);

@@ -73,7 +73,7 @@ sub blocked_logins
 	configure($observer, blocker_timeout => '300ms');
 	$root->wait_closed;
 	my $error = $root->error;
-	is("$error->{S} $error->{C}", 'FATAL 57014', 'a login in the way of others is ended');
+	is("$error->{S} $error->{C}", 'FATAL 57014', 'a login that blocks others is ended');
 	like($error->{D}, qr/^lockguard: this session blocked 1 session for \d+ ms; lockguard\.blocker_timeout is 300ms \(set in the configuration\)\.$/,
 		'it is told why');
 	like($error->{H}, qr/^Do the work in smaller transactions/, 'with a hint');
@@ -103,7 +103,7 @@ foreach my $function ('cancel', 'terminate')
 	ok($observer->poll("SELECT coalesce(max(wait_event), '') FROM pg_stat_activity WHERE pid = " . $login->pid, 'PgSleep'), 'another login');
 	$observer->query_ok('SELECT pg_cancel_backend(' . $login->pid . ')');
 	$login->wait_closed;
-	is($login->error->{C}, '57014', 'is cancelled by somebody else');
+	is($login->error->{C}, '57014', 'is cancelled by another session');
 	is($login->error->{D}, undef, 'without our words');
 }
 

@@ -74,7 +74,7 @@ foreach my $end ('COMMIT', 'ROLLBACK')
 	succeeds($alter, 'ALTER TABLE, after the transaction');
 	is_deeply([ recorded($observer, $leader) ], [], "$end: nothing was done");
 	$leader->query_ok($_) foreach 'ROLLBACK', 'BEGIN', 'LOCK t IN ACCESS SHARE MODE';
-	is(next_limit($leader), 'none', 'it blocks nobody');
+	is(next_limit($leader), 'none', 'it blocks no session');
 	$alter->start('ALTER TABLE t DROP c');
 	is_terminated($leader, 'idle_blocker_timeout');
 	succeeds($alter, 'ALTER TABLE');

@@ -187,7 +187,7 @@ sub wait_start
 	$end{$s4} = now();
 	scan($observer);
 	$incident = incident($s1);
-	is($incident->{status}, 'open', 'it goes on while the tree shrinks');
+	is($incident->{status}, 'open', 'it continues while the tree shrinks');
 	is($incident->{peak_blocked_sessions}, 3, 'and the peak stays');
 	is($incident->{incident_id}, $id, 'it is the same incident');
 
@@ -532,7 +532,7 @@ SQL
 		"SELECT status FROM lockguard.incidents WHERE incident_id = $incident->{incident_id}",
 		'closed');
 	like(incident($pid)->{resolution},
-		qr/^(?:released|session ended)$/, 'it has let go');
+		qr/^(?:released|session ended)$/, 'it has released its locks');
 	$observer->query_ok($_)
 	  foreach 'ALTER SYSTEM RESET autovacuum', 'SELECT pg_reload_conf()';
 	finish($s1);
@@ -779,7 +779,7 @@ SKIP:
 	  'SELECT pg_reload_conf()';
 	wait_for_row($s3, 1);
 	is(is_open($s1, 2)->{incident_id},
-		$id, 'the next worker goes on with the incident');
+		$id, 'the next worker continues the incident');
 	is($observer->value("SELECT started_at FROM lockguard.incidents WHERE incident_id = $id"),
 		$started, 'which began when it began');
 	$s1->query_ok('COMMIT');

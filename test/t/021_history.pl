@@ -98,7 +98,7 @@ sub is_written
 		'the file is written');
 	# The machine may be busy.
 	cmp_ok(time() - $changed, '<', 3, 'soon after the change');
-	is((stat($file))[2] & 0777, 0600, 'for nobody else to read');
+	is((stat($file))[2] & 0777, 0600, 'that no other user can read');
 
 	make_incident(terminate => 1);
 	my $before = history();
@@ -156,7 +156,7 @@ sub is_written
 		'an incident open at the crash is closed');
 	is($observer->value('SELECT count(*) FROM lockguard.incidents'),
 		$postmaster_start, 'none is lost');
-	ok(make_incident() > $id, 'life goes on');
+	ok(make_incident() > $id, 'history continues');
 }
 
 # The history's own worker is killed politely, and comes back.
@@ -190,7 +190,7 @@ sub is_written
 	my $id = make_incident(terminate => 1);
 	is( $observer->value(
 			"SELECT resolution FROM lockguard.incidents WHERE incident_id = $id"),
-		'terminated', 'protection goes on');
+		'terminated', 'protection continues');
 	ok(wait_until($warned), 'a WARNING says that it cannot be written');
 	my $failed = $warned->();
 	foreach (1 .. 3)

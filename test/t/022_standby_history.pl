@@ -85,7 +85,7 @@ succeeds($r2, 'SELECT');
 ok($observer->poll("$count WHERE status = 'open'", 0), 'it is over');
 is( $observer->value(
 		"SELECT resolution FROM lockguard.incidents WHERE root_pid = $startup"),
-	'released', 'it has let go');
+	'released', 'it has released its locks');
 like(
 	$observer->value(
 		"SELECT lockguard.report(incident_id) FROM lockguard.incidents WHERE root_pid = $startup"

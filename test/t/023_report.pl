@@ -181,7 +181,7 @@ foreach my $name (
 		});
 	my $report = $observer->value("SELECT lockguard.report($id)");
 	my ($outside) = outside_of_code($report);
-	like($report, qr/ until now, prepared transaction /, 'an incident that goes on');
+	like($report, qr/ until now, prepared transaction /, 'an incident that is open');
 	like($report, qr/The incident is still open\./, 'which is said');
 	unlike($outside, qr/[<>`]|click/, 'the gid is in code only');
 	like($report, qr/lockguard\.prepared_transaction_timeout/, 'with its advice');

@@ -55,7 +55,7 @@ my $reader = in_the_way('of a transaction');
 my ($tree) = $observer->rows('SELECT lockguard.tree()');
 like($tree->[0], qr/^$startup startup process, active( \(\w+: Recovery\w+\))?, blocking 1 session for /, 'the tree says what it is');
 is((scalar grep { /startup|Recovery/ } map { $_->[0] } $app->rows('SELECT lockguard.tree()')), 0, 'not to everybody');
-ok($observer->poll(q(SELECT EXISTS (SELECT FROM lockguard.tree() t WHERE t ~ 'startup process.* for \d+\.\d s$'))), 'and since when it has been in the way');
+ok($observer->poll(q(SELECT EXISTS (SELECT FROM lockguard.tree() t WHERE t ~ 'startup process.* for \d+\.\d s$'))), 'and since when it has blocked');
 is($observer->value("SELECT clock_timestamp() - blocking_since > '500 ms' FROM lockguard.sessions WHERE pid = $startup"), 't', 'the view as well');
 unlike(report(), qr/would have ended this/, 'no limit would have ended it');
 like(report(), qr/^- Nothing was signalled\. No limit would have removed the root: the root was the startup process/m, 'which the report says');
@@ -105,7 +105,7 @@ $writer->query_ok($_) foreach 'BEGIN', 'LOCK TABLE t', "PREPARE TRANSACTION 'the
 $writer->start('SELECT count(*) FROM t');
 is_waiting($observer, $writer);
 ok($observer->poll(q(SELECT EXISTS (SELECT FROM lockguard.tree() t WHERE t ~ 'prepared transaction "the gid", blocking 1 session for \d+\.\d s$'))),
-	'since when a prepared transaction has been in the way');
+	'since when a prepared transaction has blocked');
 $observer->query_ok("ROLLBACK PREPARED 'the gid'");
 succeeds($writer, 'the reader');
 

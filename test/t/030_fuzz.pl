@@ -19,7 +19,7 @@ my $fuzz = LockguardFuzz->new(
 	sessions => $ENV{FUZZ_SESSIONS} || 75,
 	without => $ENV{FUZZ_WITHOUT});
 
-is($fuzz->run, 0, 'no action was wrong, and nobody over a limit was left standing')
+is($fuzz->run, 0, 'no action was wrong, and no session over a limit was missed')
   or diag "SEED=$fuzz->{seed}";
 cmp_ok($fuzz->{checked} || 0, '>', 0, 'actions were checked');
 

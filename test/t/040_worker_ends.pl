@@ -112,7 +112,7 @@ note 'built without debug points: the worker only gets SIGTERM' if @ways == 1;
 	}
 	is($observer->value("SELECT count(*) FROM lockguard.actions WHERE result = 'pending'"), '0', 'nothing is left open');
 	is($observer->value("SELECT count(*) FROM lockguard.incidents WHERE root_pid = " . $innocent[1]->pid),
-		'1', 'an incident goes on under its number');
+		'1', 'an incident continues under its number');
 	is($observer->value("SELECT status FROM lockguard.incidents WHERE root_pid = " . $innocent[1]->pid),
 		'open', 'and is open still');
 	$observer->query_ok('SELECT pg_terminate_backend(' . $_->pid . ')')

@@ -159,7 +159,7 @@ configure($observer, naptime => undef, idle_blocker_timeout => undef);
 	kill 'TERM', postmaster_pid();
 	$node->wait_for_log(qr/received smart shutdown request/, $offset);
 	my $late = LockguardTest::Session->new($node, 'late', wait => 0);
-	is($late->finish->{error}{C}, '57P03', 'nobody can log in any more');
+	is($late->finish->{error}{C}, '57P03', 'no user can log in any more');
 	configure($observer, idle_blocker_timeout => '200ms');
 	is_terminated($jam[0], 'idle_blocker_timeout');
 	# Each of the others holds the lock then, and is idle.

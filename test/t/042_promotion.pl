@@ -59,7 +59,7 @@ my $walreceiver = qr/FATAL:  (?:terminating walreceiver|could not (?:receive dat
 	ok($observer->poll('SELECT pg_is_in_recovery()', 'f'), 'and comes off when the reader is gone');
 	succeeds($r2, 'SELECT');
 	is_recorded($observer, $r1, 'idle_blocker_timeout terminate released');
-	is($observer->value('SELECT count(*) FROM lockguard.actions WHERE pid <> ' . $r1->pid), '0', 'nobody else was touched');
+	is($observer->value('SELECT count(*) FROM lockguard.actions WHERE pid <> ' . $r1->pid), '0', 'no other session was signalled');
 	guards($observer, 'after the promotion');
 	$standby->stop;
 	log_is_sound($standby, $walreceiver);
@@ -179,7 +179,7 @@ sub restart
 	$s->query_ok($_) foreach 'BEGIN', 'SELECT pg_advisory_xact_lock(1)';
 	is_waiting($observer, $w->start('SELECT pg_advisory_lock(1)'));
 	older_than($observer, 'state_change', '300ms', $s, $w);
-	is($observer->value('SELECT state FROM pg_stat_activity WHERE pid = ' . $s->pid), 'idle in transaction', 'nobody is there to act');
+	is($observer->value('SELECT state FROM pg_stat_activity WHERE pid = ' . $s->pid), 'idle in transaction', 'no worker is there to act');
 	$_->close foreach $s, $w;
 	restart(shared_preload_libraries => 'lockguard');
 	is(slurp_file($file), $bytes, 'the file is as it was');

@@ -326,7 +326,7 @@ if (has_wait_points($observer))
 	is( $observer->value(
 			"SELECT status = 'open' AND clock_timestamp() - started_at < '30 min' FROM lockguard.incidents WHERE root_pid = "
 			  . $s->pid),
-		't', 'the incident goes on');
+		't', 'the incident continues');
 	$_->close foreach $s, @idle;
 	succeeds($w, 'the waiter');
 	is_sane('after a step without a worker');

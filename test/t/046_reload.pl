@@ -76,7 +76,7 @@ sub storm
 	is($observer->value("SELECT count(*) FROM lockguard.actions WHERE action = 'terminate' AND pid = " . $near->pid), '1', 'and once');
 	cmp_ok($observer->value('SELECT min(longest_wait) FROM lockguard.actions WHERE pid = ' . $near->pid), 'ge', '00:00:02', 'by the record, too');
 	succeeds($near_waiter, 'the waiter');
-	is($observer->value('SELECT count(*) FROM lockguard.actions WHERE pid <> ' . $near->pid), '0', 'nobody else was acted on');
+	is($observer->value('SELECT count(*) FROM lockguard.actions WHERE pid <> ' . $near->pid), '0', 'no other session was acted on');
 	is_alive($unlimited, 'T');
 	is_alive($far, 'T');
 	is_alive($old, 'T');

@@ -1,5 +1,5 @@
 # The history file while the server runs: the disk is full, slow or gone, or
-# something else stands in the file's place.  Protection goes on, one WARNING
+# something else stands in the file's place.  Protection continues, one WARNING
 # says so, and all is written when that can be done.  (021_history.pl has what
 # is found at the start.)
 
@@ -111,7 +111,7 @@ sub recovers
 	has_warned_once('full disk');
 	is(slurp_file($file), $bytes, 'the old file is there still');
 	ok(!-e "$file.tmp", 'and nothing half written');
-	is(child_pid($node, 'lockguard history'), $writer, 'the process goes on');
+	is(child_pid($node, 'lockguard history'), $writer, 'the process continues');
 	is(system('prlimit', '--pid', $writer, '--fsize=unlimited'), 0, 'there is room again');
 	recovers('full disk');
 }

@@ -112,7 +112,7 @@ sub hog
 	is(join(' ', grep { !/^(?:53200|53300)$/ } @out), '', 'logins succeed as far as there is room');
 	is_recorded($observer, $root, 'idle_blocker_timeout terminate released');
 	is($observer->value('SELECT count(*) FROM lockguard.actions WHERE application_name IN (\'root\', \'second hog\') AND action <> \'log\''),
-		'1', 'nobody else was touched');
+		'1', 'no other session was signalled');
 	$_->close foreach @in;
 	$hog->close;
 	configure_file($node, idle_blocker_timeout => 0);

@@ -88,7 +88,7 @@ sub memory_of
 	$_->query_ok("SET lockguard.idle_blocker_timeout = '100ms'") foreach @holders;
 	$_->wait_closed foreach @holders;
 	is(scalar(grep { $_->error->{C} ne '57P01' } @holders), 0, 'all holders are terminated');
-	ok(wait_until(sub { $_->read_some(65536, 0) foreach @waiters; grep { !$_->{busy} } @waiters }), 'somebody gets the lock');
+	ok(wait_until(sub { $_->read_some(65536, 0) foreach @waiters; grep { !$_->{busy} } @waiters }), 'a waiter gets the lock');
 	configure($observer, map { $_ => undef } qw(incident_threshold log_incidents blocker_timeout
 		queued_blocker_timeout idle_blocker_timeout max_blocked_sessions lock_wait_timeout));
 	$_->close(silent => 1) foreach @waiters, @holders;

@@ -45,7 +45,7 @@ foreach my $active (0, 1)
 			$other->finish;
 		}
 	}
-	cmp_ok($turns, '>', 8, "$name: somebody has always waited");
+	cmp_ok($turns, '>', 8, "$name: a session has always waited");
 	scan($observer);
 	is_deeply([ recorded($observer, $s) ], [], "$name: is innocent");
 	ok(!$s->closed && ($s->{busy} xor !$active), "$name: is left alone");

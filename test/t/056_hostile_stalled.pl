@@ -176,7 +176,7 @@ my $noise = disturb();
 			my ($session, $waiter) = @$slow;
 
 			is_deeply([ recorded($observer, $session) ], [], $session->name . ': is left alone');
-			ok(!$session->closed && $waiter->{busy}, $session->name . ': is still in the way');
+			ok(!$session->closed && $waiter->{busy}, $session->name . ': still blocks');
 		}
 	}
 	$observer->query_ok('SELECT pg_terminate_backend(' . $_->pid . ')') foreach map { @$_[ 0, 1 ] } @slow;
