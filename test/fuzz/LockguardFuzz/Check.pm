@@ -1,15 +1,15 @@
 # The check: was each action of lockguard right by what the observer saw, and
-# has nobody been left standing?
+# was every session over a limit signalled?
 #
 # A complaint is only made of what follows for certain, however seldom the
 # observer gets to sample:
 #
-# - What began at least the limit's length before the action, and has gone on
-#   up to it, is seen in the last sample that ended before the action.
+# - What began at least the limit's length before the action, and has lasted
+#   until it, is seen in the last sample that ended before the action.
 # - A pair of waiter and blocker may have begun as early as the last sample
 #   that does not show it, but no earlier.
-# - Who is in one wait in two samples has let go of nothing in between; who is
-#   idle and has begun nothing since has done nothing in between.
+# - A session in one wait in two samples has released nothing in between; one
+#   that is idle and has begun nothing since has done nothing in between.
 # - A deadlock that two samples show in the same waits was there all the time
 #   between them; and if it lasted long enough, lockguard has seen it, too.
 #
@@ -45,7 +45,7 @@ use constant MARGIN => 1;
 use constant RECORDED_LATE => 0.5;
 # A deadlock that has lasted so long, and the worst gap, has been seen.
 use constant SEEN => 0.1;
-# Whoever undoes its statement is left alone for so long.
+# A session that undoes its statement is left alone for so long.
 use constant UNDOING => 10;
 # For how long actions are kept, and samples.
 use constant MEMORY => 4;
@@ -193,7 +193,7 @@ sub _check_action
 		  || $role->{action} eq 'cancel' && $action->{action} eq 'terminate';
 		return $self->_complain('beyond action', 'lock_wait_timeout only cancels', $action)
 		  if $limit eq 'lock_wait_timeout' && $action->{action} eq 'terminate';
-		return $self->_complain('while paused', 'nobody may be signalled', $action)
+		return $self->_complain('while paused', 'no session may be signalled', $action)
 		  if grep { $_->{paused} < $at && $at < $_->{resuming} } @{ $self->{pauses} };
 	}
 	$self->_check_repeated($action, $last, $next) unless $action->{signalled};
@@ -270,7 +270,7 @@ sub _was_over
 }
 
 # When the worker looked at the locks: as long after the beginning of the
-# longest wait that it saw as that was long, while that was going on.  All that
+# longest wait that it saw as that was long, while that lasted.  All that
 # fit, within reason; the earliest first.
 sub _time_of_look
 {
@@ -309,7 +309,7 @@ sub _time_of_look
 	{
 		my $longest = $look - $action->{longest_wait} - TOLERANCE;
 
-		# Nobody was waiting for longer then.
+		# No session was waiting for longer then.
 		foreach my $wait (@waits)
 		{
 			next LOOK if grep { $_ < $longest && $wait->{$_}[0] > $look + TOLERANCE } keys %$wait;
@@ -330,7 +330,7 @@ sub _not_judged
 
 # The terminate after a cancel comes when escalation_delay has passed, in the
 # same transaction; or in another one, if a lock of the session, which outlives
-# transactions, is in somebody's way since before the cancel.
+# transactions, has blocked a session since before the cancel.
 sub _check_escalation
 {
 	my ($self, $action, $s, $last) = @_;
@@ -456,7 +456,7 @@ sub _over
 	return ('wrong', 'it has blocked others since ' . _ago($at, $from));
 }
 
-# Since when at the earliest has it been in anybody's way?  A root's clock
+# Since when at the earliest has it blocked any session?  A root's clock
 # stands still while it waits itself.
 sub _blocks_since
 {
@@ -541,7 +541,7 @@ sub _over_preemption
 {
 	my ($self, $action, $s, $last, $next) = @_;
 	my $own = $priority{ $action->{role}{priority} };
-	my $why = 'nobody of higher priority has waited for it so long';
+	my $why = 'no session of higher priority has waited for it so long';
 	my $waiter = sub {
 		my ($pid) = @_;
 		my $w = $last->{session}{$pid};
@@ -563,7 +563,7 @@ sub _over_preemption
 	return ('wrong', $why);
 }
 
-# Is somebody of its own priority or higher in the way all along?
+# Does a session of its own priority or higher block it all along?
 sub _surely_in_vain
 {
 	my ($self, $pid, $victim, $last, $next, $why) = @_;
@@ -634,8 +634,8 @@ sub _note_cycles
 	return;
 }
 
-# Whoever was in a deadlock, waits no more, and is at work on the same statement
-# may be undoing it: it and its tree may be left alone meanwhile.
+# A session that was in a deadlock, no longer waits, and is at work on the same
+# statement may be undoing it: it and its tree may be left alone meanwhile.
 sub _note_undoing
 {
 	my ($self, $sample) = @_;
@@ -667,8 +667,8 @@ sub _has_gone_on
 	return !grep { $_ >= $since } @{ $self->{by_pid}{$pid}{gave_up} || [] };
 }
 
-# Nobody is hit in a deadlock; and who comes out of one, without the error,
-# begins with a new clock.  Returns what speaks against it, if anything.
+# No session is hit in a deadlock; and one that comes out of one, without the
+# error, begins with a new clock.  Returns what speaks against it, if anything.
 sub _clock_of_deadlock
 {
 	my ($self, $action, $since, $s, $last, $next) = @_;
@@ -692,8 +692,8 @@ sub _clock_of_deadlock
 	return 'it was in a deadlock until ' . _ago($action->{acted_at}, $deadlock->{to});
 }
 
-# Has it caught the error of a long deadlock, is it at work on that statement
-# still, and in the way of somebody who was there before?
+# Has it caught the error of a long deadlock, is it still at work on that
+# statement, and does it block a session that was there before?
 sub _undoes_its_statement
 {
 	my ($self, $pid, $action, $last, $next) = @_;
@@ -714,8 +714,8 @@ sub _undoes_its_statement
 	} grep { in_one_wait($_, $last) } @{ $last->{behind}{$pid} || [] };
 }
 
-# Whoever has got the error of a deadlock is left alone, with its tree, while it
-# undoes its statement.
+# A session that has got the error of a deadlock is left alone, with its tree,
+# while it undoes its statement.
 sub _check_undoing
 {
 	my ($self, $action, $last, $next) = @_;
@@ -859,8 +859,8 @@ sub _check_order
 	return;
 }
 
-# One victim at a time: has another of its tree been signalled, that is still
-# in the way for certain?
+# One victim at a time: has another of its tree been signalled, that still
+# blocks for certain?
 sub _check_alone
 {
 	my ($self, $action, $last, $next) = @_;
@@ -870,7 +870,7 @@ sub _check_alone
 	{
 		next if $other->{pid} == $action->{pid} || $other->{limit_name} !~ $on_blockers || $other->{escalates};
 
-		# In one look, with somebody behind both.  (A look that has seen what came of the other is a later one.)
+		# In one look, with a session behind both.  (A look that has seen what came of the other is a later one.)
 		if (!(grep { !defined $_->{look} || defined $_->{or_later} } $action, $other) && abs($action->{look} - $other->{look}) < 0.0002
 			&& !(defined $other->{released_after} && $other->{acted_at} + $other->{released_after} < $at)
 			&& grep { my $p = $_; grep { $_ == $p } $other->{pid}, @{ $other->{blocked} } } $action->{pid}, @{ $action->{blocked} })
@@ -894,7 +894,7 @@ sub _check_alone
 		} @{ $before->{behind}{$pid} || [] };
 		if ($self->_scene($action, $before, $last, $next)->tree->{$pid})
 		{
-			$self->_complain('second victim', "$pid has been signalled, and is still in the way (" . _row($other) . ')', $action);
+			$self->_complain('second victim', "$pid has been signalled, and still blocks (" . _row($other) . ')', $action);
 			return;
 		}
 	}
@@ -932,7 +932,7 @@ sub _is_being_prepared
 	return !defined $prepared->{at} || $action->{acted_at} <= $prepared->{at} + TOLERANCE;
 }
 
-# Was somebody at work on it when it was to be rolled back, and failed?  Then
+# Was a session at work on it when it was to be rolled back, and failed?  Then
 # that is tried again later.
 sub _was_busy
 {
@@ -992,7 +992,7 @@ sub _paused
 }
 
 # For how long, within that time, was the session's tree, or the session
-# itself, busy with somebody who had been signalled, or was there a pause?
+# itself, busy with a session that had been signalled, or was there a pause?
 sub _held_up
 {
 	my ($self, $pid, $from, $to) = @_;
@@ -1108,7 +1108,7 @@ sub _note_runs
 	return;
 }
 
-# Nobody over a limit is left standing.
+# Every session over a limit is signalled.
 sub _look_for_violators
 {
 	my ($self, $sample) = @_;
@@ -1198,7 +1198,7 @@ sub _excused
 
 # -------------------------------------------------------------- outcomes
 
-# Who is said to have let go has let go: that pair is over.
+# A session that is said to have released its locks has: that pair is over.
 sub _check_released
 {
 	my ($self, $sample) = @_;
@@ -1225,7 +1225,7 @@ sub _check_released
 	return;
 }
 
-# Nobody was signalled without a row, and each signal took effect.
+# No session was signalled without a row, and each signal took effect.
 sub _check_signals
 {
 	my ($self) = @_;

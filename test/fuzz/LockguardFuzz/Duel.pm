@@ -1,7 +1,7 @@
 # Deadlocks: two or three sessions that each hold something and ask for what
 # the next one holds, with others queued behind.  The error does not always
 # release what the one that gets it holds: there may be a savepoint, or the
-# function that catches it goes on for a while.
+# function that catches it continues for a while.
 
 package LockguardFuzz::Duel;
 
@@ -24,7 +24,7 @@ sub duel_tables
 	return (
 		(map { "CREATE TABLE d$_ (id int, v int) WITH (parallel_workers = 0)" } 1 .. 6),
 		'INSERT INTO hot SELECT i, 0 FROM generate_series(41, 60) i',
-		# Says when it has caught the error, and goes on in the same statement.
+		# Says when it has caught the error, and continues in the same statement.
 		'CREATE FUNCTION ask(what text, pause float8) RETURNS void LANGUAGE plpgsql AS $$'
 		  . ' BEGIN EXECUTE what;'
 		  . ' EXCEPTION WHEN deadlock_detected THEN'

@@ -1,5 +1,5 @@
 # Freezes: every process of the server is stopped for a while, as when a
-# virtual machine is, and goes on later.  No limit may count that time; so the
+# virtual machine is, and continued later.  No limit may count that time; so the
 # check takes all times on a clock that stands still meanwhile.
 
 package LockguardFuzz::Freeze;
@@ -21,7 +21,7 @@ use constant UNNOTICED => 0.1;
 
 my @stopped;
 
-# Whoever stops a server that is stopped already would wait for ever.
+# To shut down a server whose processes are stopped would take for ever.
 END { kill 'CONT', @stopped if @stopped; }
 
 sub _children
@@ -55,7 +55,7 @@ sub freeze
 	return \%freeze;
 }
 
-# Let them go on: with a worker given, that one some time before the others.
+# Continue them: with a worker given, that one some time before the others.
 sub thaw
 {
 	my ($freeze, $worker) = @_;

@@ -1,7 +1,7 @@
 # What clients were told of the ends of their transactions.  Each of these
 # writes a number of its own; in the end the table must have those of which the
 # client was told that they are committed, and none of which it was told that
-# they are not, whoever has ended the transaction, and how.
+# they are not, whichever session has ended the transaction, and how.
 
 package LockguardFuzz::Ledger;
 
@@ -46,7 +46,7 @@ sub banker_roles
 	return @roles;
 }
 
-# A number for a transaction.  As long as nobody was told anything of it, it
+# A number for a transaction.  As long as no client was told anything of it, it
 # must not be there.
 sub new_entry
 {
@@ -201,7 +201,7 @@ sub compare_ledger
 	{
 		my $entry = $load->{ledger}{$id};
 		my $there = $load->{entered}{$id};
-		my $what = "number $id, " . (defined $entry->{by} ? "$entry->{by}: $entry->{sql}" : 'of which nobody was told anything');
+		my $what = "number $id, " . (defined $entry->{by} ? "$entry->{by}: $entry->{sql}" : 'of which no client was told anything');
 
 		push @wrong, "$what: it is committed" if $there && $entry->{told} =~ /^no/;
 		push @wrong, "$what: it is not committed" if !$there && $entry->{told} eq 'done';

@@ -228,7 +228,7 @@ sub change_table
 	return pick("SELECT ddl('ALTER TABLE $t ALTER v SET DEFAULT 1')", "TRUNCATE $t", "LOCK TABLE $t");
 }
 
-# Mostly about as long as the limits are.  If nobody else would end it, it has
+# Mostly about as long as the limits are.  If nothing else would end it, it has
 # to be long enough to be noticed.
 sub a_while
 {
@@ -257,7 +257,7 @@ sub next_of_banker
 
 		if ($gid && !$session->{locked} && rand() < 0.4)
 		{
-			# What it has of its own is in the way of others meanwhile.
+			# What it has of its own blocks others meanwhile.
 			push @{ $load->{to_finish}{ $session->{role}{name} } }, { gid => $gid, at => 0 };
 			$session->{locked} = 1;
 			call_for($load, ("SELECT pg_advisory_xact_lock_shared($key)") x 3);
@@ -467,7 +467,7 @@ sub note_errors
 	return;
 }
 
-# Now and then nobody may be signalled for a moment: when that is over, there
+# Now and then no session may be signalled for a moment: when that is over, there
 # are several over their limits in one tree at once.
 sub pause_or_resume
 {
@@ -502,8 +502,8 @@ sub want_standby
 	return;
 }
 
-# Now and then the server is frozen; clients are not.  The worker goes on first
-# in most cases: it is the one that must not be deceived.
+# Now and then the server is frozen; clients are not.  The worker continues
+# first in most cases: it is the one that must not be deceived.
 sub freeze_or_thaw
 {
 	my ($load) = @_;

@@ -372,7 +372,7 @@ sub cyclic
 	my %left = map { $_ => 1 } keys %$edges;
 	my %cyclic;
 
-	# Most wait for nobody who waits for them: leave out those, again and again.
+	# Most wait for none that wait for them: leave out those, again and again.
 	while (my @ends = grep {
 			my $one = $_;
 			!grep { $left{$_} } @{ $edges->{$one} }

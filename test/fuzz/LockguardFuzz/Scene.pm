@@ -3,9 +3,9 @@
 # sample before it ("last") and the first after it ("next").
 #
 # The victim is gone in "next", and others may follow it at once.  So that is
-# not all that counts: who waits in one wait in two samples has let go of
-# nothing in between; nor has who is idle, to whose session no statement was
-# sent (the load knows), and who was signalled later only.
+# not all that counts: a session in one wait in two samples has released nothing
+# in between; nor has one that is idle, to which no statement was sent (the load
+# knows), and that was signalled later only.
 
 package LockguardFuzz::Scene;
 
@@ -70,7 +70,7 @@ sub rests
 	  ? 1 : 0;
 }
 
-# Has the victim let go of nothing up to the action?
+# Has the victim released nothing up to the action?
 sub held_on
 {
 	my ($self) = @_;
@@ -100,7 +100,7 @@ sub waits
 	return 0 unless in_one_wait($pid, $first, $last);
 	return $self->{waits}{$pid} = 1 if $pid == $self->{action}{pid} || in_one_wait($pid, $first, $next);
 
-	# It has got what it waited for, from somebody who had it up to the action.
+	# It has got what it waited for, from a session that had it up to the action.
 	my ($then, $now) = map { $_->{session}{$pid} } $last, $next;
 
 	return $self->{waits}{$pid} = 1
