@@ -838,8 +838,8 @@ next_to_search(const LgGraph *graph, LgSearch *search, int *node)
  *
  * Within one lock, waiters only wait for those ahead of them, so a cycle has
  * to lead through nodes that wait and also block others, with another lock or by
- * another member of their group.  The search begins with these, and
- * there are few: the queue of a row or a table has none but its first.
+ * another member of their group.  The search begins with these, and there are
+ * few: the queue of a row or a table has none but its first.
  */
 static void
 find_cycles(LgGraph *graph)
