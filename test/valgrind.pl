@@ -120,7 +120,7 @@ sub outage
 	is_recorded($hand, 'queued_blocker_timeout', 'cancel', 'released');
 	$_->finish foreach $hand, @waiters;
 
-	# Somebody gets through, for its priority; the reader goes.
+	# A session gets through, for its priority; the reader is removed.
 	$hand->query_ok("SET lockguard.queued_blocker_timeout = 0");
 	$hand->query_ok("SET lockguard.$_") foreach "priority = 'high'", "preempt_timeout = '1s'";
 	$hand->query_ok('ALTER TABLE t ADD c int');

@@ -195,7 +195,7 @@ sub quiet
 	cheaper($what, spread(\&ms, @scans), 'query, every 10 ms like the scan', \@paused, \@scans);
 	cheaper('', '', 'query, one after the other', \@warm, \@scans);
 
-	# The counts are of no moment when anybody will pass them, so they cost a pass each.
+	# The counts do not tell when a session will pass them, so they cost a pass each.
 	set_server('lockguard.max_locks' => 1000000, 'lockguard.max_xmin_age' => 1000000000);
 	my @counting = map { $_->{scan_time} / $_->{scans} } watch(3);
 	row('  with max_locks and max_xmin_age too', spread(\&ms, @counting), '', '', '', 1);
@@ -263,7 +263,7 @@ sub jam
 	jammed('500 wait for 50 rows', $seconds);
 	dissolve($holder, \@waiters, 500);
 
-	# Each is in the way of all behind it.
+	# Each blocks all behind it.
 	$holder->query_ok('BEGIN');
 	$holder->query_ok('LOCK TABLE t');
 	wait_in_queue('DO $$ BEGIN LOCK TABLE t; END $$', @waiters);
@@ -272,7 +272,7 @@ sub jam
 	return;
 }
 
-# The holder lets go, and all waiters finish; so many are to stay.
+# The holder releases the lock, and all waiters finish; so many are to stay.
 sub dissolve
 {
 	my ($holder, $waiters, $stay) = @_;
@@ -330,7 +330,7 @@ sub limit_at
 		return ($wait > $state ? $wait : $state) + 500 if defined $wait;
 		sleep 0.01;
 	}
-	die 'nobody waits';
+	die 'no session waits';
 }
 
 # One session leaves its transaction open on a row, and others wait for it.  Returns how long after
@@ -346,7 +346,7 @@ sub begin_trial
 	my ($first, @others) = @waiters;
 	my $wait = "UPDATE t SET v = v + 1 WHERE id = $row RETURNING " . sprintf $epoch, 'clock_timestamp()';
 	$first->start($wait);
-	# The built-in timer runs whether anybody waits or not.
+	# The built-in timer runs whether a session waits or not.
 	$trial->{limit} = limit_at($victim, $how eq 'built-in' ? () : $first);
 	$_->start($wait) foreach @others;
 	return $trial;

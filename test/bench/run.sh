@@ -74,7 +74,7 @@ limits=(
 counts=("lockguard.max_locks = 1000000" "lockguard.max_xmin_age = 1000000000")
 
 # For each workload, a server with lockguard (B) and two without (A1, A2) take turns: often and
-# shortly, as what else goes on at the machine changes from minute to minute.
+# shortly, as what else the machine does changes from minute to minute.
 throughput()
 {
 	local workload rep name order worker before

@@ -39,7 +39,7 @@ CREATE VIEW self_join AS
 SELECT waiting, other FROM same_lock WHERE granted;
 
 -- As the PostgreSQL wiki has it ("Lock Monitoring"), and many tools after it: with the sessions of
--- both, and whoever waits for the same counts as well.  Its rows are only counted, so that this is
+-- both, and any other session that waits for the same counts as well.  Its rows are only counted, so that this is
 -- less than what a client has to wait for.
 CREATE VIEW wiki_query AS
 SELECT count(*)

@@ -1,5 +1,5 @@
 # Long UPDATE of a background job: every row of the table is locked by one
-# statement that goes on for hours.
+# statement that runs for hours.
 #
 # Outcome: the statement is cancelled, its session lives.
 # Negative twin: what a cancel does not free is terminated after escalation_delay.

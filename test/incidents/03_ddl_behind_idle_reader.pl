@@ -1,5 +1,5 @@
 # DDL convoy behind an idle reader: a forgotten transaction has read the
-# table, ALTER TABLE waits for it, and everybody else for ALTER TABLE.
+# table, ALTER TABLE waits for it, and all others for ALTER TABLE.
 #
 # Outcome: the idle reader is terminated, and the migration succeeds.
 # Negative twin: reads the same table, but no session wants to change it.

@@ -1,5 +1,5 @@
 # DDL convoy behind a healthy reader or a dump: the reader does its work, and
-# it is the migration in the queue that keeps everybody else out.
+# it is the migration in the queue that keeps all others out.
 #
 # Outcome: the migration that waits is cancelled, the reader is not.
 # Negative twin: a dump that stands still.
@@ -77,7 +77,7 @@ is($s1->finish->{error}{C}, '57014', 'S1 has gone on until we end it');
 is($s1->error->{D}, undef, 'lockguard claims no cancel that is not its own');
 is_actions($observer, [], 'no other session was signalled');
 
-# The same with a real dump, which stands still as long as nobody reads it.
+# The same with a real dump, which stands still as long as its output is not read.
 configure($observer, enabled => 'off');
 my $dump = start_pg_dump($node, 'big');
 ok( $observer->poll(

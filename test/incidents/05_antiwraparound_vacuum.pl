@@ -1,5 +1,5 @@
 # Anti-wraparound autovacuum and DDL: a vacuum that does not yield stands
-# before an ALTER TABLE, and everybody else behind the ALTER TABLE.
+# before an ALTER TABLE, and all others behind the ALTER TABLE.
 #
 # Outcome: the migration is cancelled, the vacuum is not.
 # Negative twin: a plain autovacuum yields by itself.
@@ -80,7 +80,7 @@ is_actions(
 	],
 	'and no session is signalled');
 
-# By hand, whom PostgreSQL lets signal it is told what to do, and nobody else.
+# By hand, only roles that PostgreSQL lets signal it are told what to do.
 $observer->query_ok($_)
   foreach 'CREATE ROLE signaller LOGIN IN ROLE pg_signal_backend',
   'GRANT EXECUTE ON FUNCTION lockguard.terminate_blockers(int) TO signaller';

@@ -1,5 +1,5 @@
 # DDL that is working, and no connection left: readers pile up behind it until
-# nobody can log in any more, the DBA included.
+# no user can log in any more, the DBA included.
 #
 # Outcome: the DDL with too many behind it is cancelled.
 # Negative twin: as many behind it as the limit allows.

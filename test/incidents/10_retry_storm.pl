@@ -102,7 +102,7 @@ succeeds($s5, 'INSERT of the child');
 cmp_ok($rows[1]{acted_at} - $rows[0]{acted_at},
 	'>=', 0.49, 'S4 started with a clock of its own');
 
-# Twin: the successor has long been in somebody's way itself, but only because
+# Twin: the successor has long blocked a session itself, but only because
 # it was held up.
 $node->safe_psql('postgres',
 	'CREATE TABLE a (); CREATE TABLE b ()');

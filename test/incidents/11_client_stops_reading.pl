@@ -1,5 +1,5 @@
 # A client that stops reading: its COPY is active for the server, and yet
-# nobody is at work.
+# it does no work.
 #
 # Outcome: the session whose client does not read is terminated.
 # Negative twin: a COPY and a pg_dump that move slowly.

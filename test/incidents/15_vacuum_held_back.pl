@@ -1,4 +1,4 @@
-# Vacuum held back: a forgotten snapshot blocks nobody, and yet no dead row
+# Vacuum held back: a forgotten snapshot blocks no session, and yet no dead row
 # can be removed any more.
 #
 # Outcome: the session with the old snapshot is terminated.

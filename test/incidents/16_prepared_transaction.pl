@@ -1,4 +1,4 @@
-# Orphaned prepared transaction: nobody is there any more to finish it, and
+# Orphaned prepared transaction: no client is left to finish it, and
 # there is no session to signal.
 #
 # Outcome: the prepared transaction is rolled back, in its own database.

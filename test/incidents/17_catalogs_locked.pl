@@ -1,4 +1,4 @@
-# Catalogs locked: whoever logs in hangs, and so does every look at
+# Catalogs locked: every login hangs, and so does every look at
 # pg_stat_activity.
 #
 # Outcome: the idle session that has locked the catalogs is terminated, and logins succeed again.

@@ -184,7 +184,7 @@ sub worker_is_at
 		"the worker waits at $point");
 }
 
-# Let it go on, with these settings in force.
+# Let it continue, with these settings in force.
 sub let_worker_go
 {
 	my ($observer, %set) = @_;

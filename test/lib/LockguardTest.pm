@@ -77,7 +77,7 @@ sub configure
 	return;
 }
 
-# The same without any session, for when nobody can log in.
+# The same without any session, for when no user can log in.
 sub configure_file
 {
 	my ($node, %set) = @_;
@@ -251,7 +251,7 @@ sub actions
 	return @rows;
 }
 
-# Nobody is acted upon, though these sessions have been idle in transaction for
+# No session is acted upon, though these sessions have been idle in transaction for
 # longer than a limit of 500 ms.
 sub left_alone
 {
@@ -323,7 +323,7 @@ sub forget_actions
 }
 
 # Start a real pg_dump of one table, and return the pipe that its output comes
-# from.  As long as nobody reads that, pg_dump stands still.
+# from.  As long as that is not read, pg_dump stands still.
 sub start_pg_dump
 {
 	my ($node, $table) = @_;

@@ -1,5 +1,5 @@
-# Acting: whoever inherits a lock and its queue starts with a clock of its
-# own, and nobody is signalled who is out of the way by then.
+# Acting: a session that inherits a lock and its queue starts with a clock of its
+# own, and none is signalled that has stopped blocking by then.
 
 use strict;
 use warnings;
@@ -15,7 +15,7 @@ create_t($node);
 my $observer = LockguardTest::Session->new($node, 'observer');
 
 # Handover.  S1 blocks S2 to S4, which queue up behind each other.  When S1
-# has gone, S2 is in the way of those who have waited as long as itself.
+# has ended, S2 blocks those that have waited as long as itself.
 sub handover
 {
 	my ($what, $setting, $begin, $lock, $after) = @_;
@@ -89,7 +89,7 @@ if (!has_wait_points($observer))
 	exit;
 }
 
-# From here on, the worker is stopped between judging somebody and signalling.
+# From here on, the worker is stopped between judging a session and signalling it.
 #
 # Each story: the limit; how the session gets over it; what happens while the
 # worker waits; and in which state the session must be afterwards.
@@ -148,7 +148,7 @@ sub self_resolved
 	$_->close foreach $s1, $w1;
 }
 {
-	# Even if it is in the way still.
+	# Even if it still blocks.
 	my ($s1, $w1) = blocked_pair($observer, 'works', ++$key, exempt => 'off', in => 'session');
 
 	self_resolved('idle_blocker_timeout', $s1,
@@ -189,7 +189,7 @@ sub self_resolved
 	$_->close(silent => 1) foreach $w2, $s1, $w1;
 }
 {
-	# Its place is taken by somebody else, who may have got its PGPROC.
+	# Its place is taken by another session, which may have got its PGPROC.
 	my ($s1, $w1) = blocked_pair($observer, 'leaves', ++$key, exempt => 'off');
 	my $heir;
 
@@ -249,7 +249,7 @@ sub self_resolved
 	$_->close foreach $reader, $s1, $w1;
 }
 
-# What is counted must be there still: that it blocks somebody is not enough.
+# What is counted must still be there: that it blocks any session is not enough.
 {
 	my ($s1, $w1) = blocked_pair($observer, 'too many', ++$key, exempt => 'off');
 	my @w = map { waiter($observer, "one of $_", $key) } 2 .. 3;
@@ -277,7 +277,7 @@ sub self_resolved
 	$_->close(silent => 1) foreach $w1, $w2, $s1;
 }
 {
-	# The second waits for somebody who does not wait for it any more.
+	# The second waits for a session that no longer waits for it.
 	my ($s1, $w1) = blocked_pair($observer, 'cut off', $key += 2, exempt => 'off');
 	my $between = holder($node, 'between', $key + 1, in => 'session');
 	$between->start("SELECT pg_advisory_lock($key)");
@@ -356,7 +356,7 @@ foreach my $case (
 	my $s1 = session($node, 'statement', exempt => 'off');
 
 	$s1->query_ok('BEGIN');
-	# So long as nobody holds the lock up, and it has nothing else to do.
+	# As long as no session holds the lock up, and it has nothing else to do.
 	my $holder = holder($node, 'holder', ++$key);
 	$s1->start("SELECT pg_advisory_xact_lock($key)");
 	self_resolved('statement_timeout', $s1,

@@ -97,7 +97,7 @@ END { kill 'CONT', $stopped->pid if $stopped; }
 	forget_actions($observer);
 }
 
-# It goes on from a savepoint, and idles: the delay counts all the same.  So it
+# It continues from a savepoint, and idles: the delay still counts.  So it
 # does for the twin, which begins a new transaction, but keeps the lock.
 {
 	my @s = map { session($node, $_, blocker_timeout => '300ms', escalation_delay => '2s') }
@@ -222,7 +222,7 @@ END { kill 'CONT', $stopped->pid if $stopped; }
 	forget_actions($observer);
 }
 
-# dry_run, pause and enabled = off: nobody is signalled.  All but the last
+# dry_run, pause and enabled = off: no session is signalled.  All but the last
 # record what would have been done.
 foreach my $how (
 	[ 'dry_run', sub { configure($observer, dry_run => 'on') }, sub { configure($observer, dry_run => undef) }, 1 ],
@@ -342,7 +342,7 @@ SKIP:
 }
 
 # Of two queued blockers, the one nearest the root: it has the most behind it.  The other is spared also
-# while the first waits no more, but has not let go yet of what it holds.
+# while the first no longer waits, but has not yet released what it holds.
 foreach my $undo (0, 1)
 {
 	$observer->query_ok("SELECT lockguard.pause('1h')");

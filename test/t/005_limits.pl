@@ -26,7 +26,7 @@ sub quiet
 }
 
 # Give a session its limit, and then a state: all statements but the last
-# must end, and the last goes on if it is marked so.
+# must end, and the last keeps running if it is marked so.
 sub put
 {
 	my ($session, $setting, $value, @statements) = @_;
@@ -96,7 +96,7 @@ sub judge
 	return;
 }
 
-# How an idle session can be in the way.
+# How an idle session can block.
 {
 	my (@violators, @twins, @waiters);
 	my $limit = '300ms';
@@ -312,7 +312,7 @@ judge('idle_in_transaction_timeout',
 		$calls->send_message('F', pack('N n n n N a* n', $sleep, 1, 0, 1, 3, '0.3', 0));
 		last if $calls->finish->{error};
 	}
-	is($calls->error, undef, 'six calls of 0.3 s go on');
+	is($calls->error, undef, 'six calls of 0.3 s continue');
 	is_untouched($observer, $calls, 'T');
 	$calls->close;
 }
@@ -424,7 +424,7 @@ judge('idle_session_timeout',
 	my @high = map { $migrator->("migrator $_", $k + $_) } 0, 1;
 	my $normal = session($node, 'normal', preempt_timeout => '300ms')->start('SELECT pg_advisory_lock(' . ($k + 2) . ')');
 
-	# Equal or higher priority in the way: directly, beside others, behind others.
+	# Blocked by equal or higher priority: directly, beside others, behind others.
 	my $equal = holder($node, 'equal', $k + 3, priority => 'high');
 	my $w3 = $migrator->('migrator 3', $k + 3);
 	my @shared = map { session($node, "shared, $_", priority => $_) } 'low', 'high';

@@ -1,4 +1,4 @@
-# Prepared transactions that nobody finishes.
+# Prepared transactions that no client finishes.
 
 use strict;
 use warnings;
@@ -62,7 +62,7 @@ sub exists_still
 	return $observer->value("SELECT EXISTS (SELECT FROM pg_prepared_xacts WHERE gid = '$gid')") eq 't';
 }
 
-# By default it is only said, once, even if it is in the way.
+# By default it is only logged, once, even if it blocks.
 prepare('logged', 1);
 my $waiter = session($node, 'waiter')->start('UPDATE t SET v = 100 WHERE id = 1');
 is_blocked_by($observer, $waiter, 0);
@@ -85,7 +85,7 @@ is_about('dry run', 'prepared_transaction_timeout rollback logged');
 ok(exists_still($_), "$_ is there still") foreach 'logged', 'dry run';
 $observer->query_ok("ROLLBACK PREPARED 'dry run'");
 
-# Rolled back, in its own database; whoever prepared it.
+# Rolled back, in its own database, whichever role prepared it.
 prepare('of app', 3, user => 'app');
 prepare('elsewhere', 4, dbname => 'other');
 configure($observer, dry_run => undef);
@@ -211,7 +211,7 @@ SKIP:
 }
 
 # A server whose table of prepared transactions has another layout.  The limit is
-# without effect; the worker says so, once, and nobody else does.
+# without effect; the worker says so, once, and no other process does.
 SKIP: {
 	skip 'built without wait points', 1 if !has_wait_points($observer);
 	my $said = sub { scalar(() = slurp_file($node->logfile, $_[0]) =~ /LOG:  lockguard: prepared_transaction_timeout has no effect in this server\n/g) };

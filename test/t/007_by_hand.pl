@@ -143,7 +143,7 @@ sub is_told
 	is_alive($s, 'E');
 	$observer->query_ok('SELECT lockguard.resume()');
 
-	# A cancel by somebody else later is not explained by that one.
+	# A later cancel by another session is not explained by that one.
 	$s->start('SELECT pg_sleep(600)');
 	ok($observer->poll("SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = " . $s->pid), 'at work again');
 	$observer->query_ok('SELECT pg_cancel_backend(' . $s->pid . ')');
@@ -202,7 +202,7 @@ sub is_told
 	$_->close foreach $w, $owner;
 }
 
-# A deadlock has no root; and one's own session can be in the way.
+# A deadlock has no root; and the caller's own session can block.
 {
 	my $self = LockguardTest::Session->new($node, 'self');
 	$self->query_ok('SELECT pg_advisory_lock(' . ++$key . ')');
@@ -215,8 +215,8 @@ sub is_told
 	$w->close;
 }
 
-# The worker is about to signal the root, and finds then that nobody waits any
-# more; meanwhile somebody has signalled it by hand, and it is told that.  (It is
+# The worker is about to signal the root, and then finds that no session waits
+# any more; meanwhile it was signalled by hand, and it is told that.  (It is
 # stopped, so that it reads the reason only afterwards.)
 SKIP:
 {

@@ -142,7 +142,7 @@ foreach my $way (sort keys %ways)
 		dozes() or die 'it does not doze';
 		$ways{$way}{wait}->($waiter);
 		is_terminated($blocker, 'idle_blocker_timeout');
-		ok(!$waiter->finish->{error}, "$way goes on");
+		ok(!$waiter->finish->{error}, "$way: the waiter continues");
 		$waiter->close;
 	}
 	my ($acted, $late) = @{ ($observer->rows(

@@ -172,8 +172,8 @@ is($observer->value("SELECT count(*) FROM pg_index WHERE NOT indisvalid"), '0', 
 }
 
 # DROP DATABASE removes the files before it commits: a cancel then leaves a
-# database that nobody can use.  It waits here for a session that does not read
-# what it has asked for, to let go of the files.
+# database that can no longer be used.  It waits here for a session that does not
+# read what it has asked for to release the files.
 {
 	$observer->query_ok('CREATE DATABASE dropped');
 	my $deaf = session($node, 'deaf');
@@ -207,7 +207,7 @@ is($observer->value("SELECT count(*) FROM pg_index WHERE NOT indisvalid"), '0', 
 }
 
 # A statement that only looks like one of these protects nothing: it has failed,
-# and the transaction goes on.
+# and the transaction continues.
 set_server('synchronous_standby_names', '');
 foreach my $case (
 	[ 'after COMMIT PREPARED in a savepoint', 'SAVEPOINT s', "! COMMIT PREPARED 'nosuch'", 'ROLLBACK TO s' ],
@@ -264,7 +264,7 @@ SKIP:
 }
 
 # The worker is held up between its last look at a session and the signal, for
-# longer than anybody would expect: a commit that begins meanwhile waits for it.
+# an unusually long time: a commit that begins meanwhile waits for it.
 SKIP:
 {
 	skip 'no wait points compiled in', 10 unless has_wait_points($observer);

@@ -1,5 +1,5 @@
 # A server that has stood still, as a virtual machine or a container does, for
-# longer than the limits are: that time counts for nobody.
+# longer than the limits are: that time counts towards no limit.
 
 use strict;
 use warnings;
@@ -34,7 +34,7 @@ sub processes
 }
 
 # All of it stands still for so many seconds; what $meanwhile does, happens
-# then.  The worker goes on first, and has a moment for itself.
+# then.  The worker is continued first, a moment before the others.
 sub freeze
 {
 	my ($seconds, $meanwhile) = @_;
@@ -76,7 +76,7 @@ is_deeply([ recorded($observer, $_) ], [], $_->name . ' is innocent') foreach $b
 is($observer->value('SELECT string_agg(started_at::text, $$ $$ ORDER BY incident_id) FROM lockguard.incidents'),
 	$started, 'the incidents began when they began');
 
-# Limits go on where they stood.
+# Clocks continue where they stood.
 is_terminated($idle, 'idle_blocker_timeout');
 succeeds($idle_waiter, 'the waiter');
 is_recorded($observer, $idle, 'idle_blocker_timeout terminate released');
@@ -84,7 +84,7 @@ my $waited = $observer->value("SELECT extract(epoch FROM longest_wait) FROM lock
 cmp_ok($waited, '>=', 3, 'it had its three seconds');
 cmp_ok($waited, '<', 6, 'less those that the server stood still');
 
-# What nobody had looked at before counts from now on.
+# What had not been looked at before counts from now on.
 my $unseen = session($node, 'unseen');
 $unseen->query_ok('BEGIN');
 freeze(3, sub { });

@@ -81,7 +81,7 @@ foreach my $what (sort keys %how)
 	$session->close;
 }
 
-# A limit that nobody has had before is found also if it comes with a login.
+# A limit that no session has had before is found also if it comes with a login.
 {
 	my $idle = session($node, 'idle');
 

@@ -1,5 +1,5 @@
-# Time in a deadlock counts for nobody: when the server has ended one statement,
-# the others have not been in anybody's way for as long as it lasted.
+# Time in a deadlock counts towards no limit: when the server has ended one
+# statement, the others have not blocked any session for as long as it lasted.
 
 use strict;
 use warnings;
@@ -50,7 +50,7 @@ sub deadlock
 	return @s;
 }
 
-# Their locks stay, so that the second goes on to wait.
+# Their locks stay, so that the second then waits.
 {
 	configure($observer, queued_blocker_timeout => '800ms');
 	my @s = deadlock(0);
@@ -70,8 +70,8 @@ sub deadlock
 	configure($observer, queued_blocker_timeout => undef);
 }
 
-# While the first one sees to its error, nobody in its tree is signalled.  Its
-# own clock goes on: it had been in the way before.
+# While the first one sees to its error, no session in its tree is signalled.
+# Its own clock continues: it had blocked before.
 {
 	configure($observer, blocker_timeout => '300ms', queued_blocker_timeout => '300ms');
 	my @s = deadlock(600);
@@ -86,7 +86,7 @@ sub deadlock
 	scan($observer);
 	is_deeply([ map { recorded($observer, $_) } @s ], [], 'no session is signalled');
 
-	# Out of reach, or what comes to stand in the way of the third one now goes.
+	# Out of reach, as otherwise what now comes to block the third one is removed.
 	configure($observer, blocker_timeout => undef, queued_blocker_timeout => undef);
 	$observer->query_ok('SELECT pg_cancel_backend(' . $s[0]->pid . ')');
 	is($s[0]->finish->{error}{M}, 'canceling statement due to user request', 'it is ended');

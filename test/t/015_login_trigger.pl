@@ -96,7 +96,7 @@ foreach my $function ('cancel', 'terminate')
 	$waiter->close;
 }
 
-# A cancel by somebody else is not explained by ours.
+# A cancel by another session is not explained by that of lockguard.
 {
 	my $login = log_in('slow login');
 

@@ -108,7 +108,7 @@ put_copy("$dir/$_/lockguard.so") foreach qw(own other);
 		is("$error->{C}: $error->{M}",
 			'55000: lockguard was preloaded from a different library than its functions', "another library: $sql");
 		like($error->{H}, qr/^Preload the library that the functions are in/, 'with what to do');
-		is($error->{D}, undef, 'the path is not for everybody');
+		is($error->{D}, undef, 'the path is not shown to all users');
 	}
 	like(log_since($node, $begin), qr/DETAIL:  The server has preloaded "\Q$dir\E\/own\/lockguard\.so"\./, 'but in the log');
 	$of_path->("$dir/own/lockguard");

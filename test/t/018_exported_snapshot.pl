@@ -80,7 +80,7 @@ foreach my $end ('COMMIT', 'ROLLBACK')
 	succeeds($alter, 'ALTER TABLE');
 }
 
-# The snapshot of another session, or one that a crash has left, shields nobody.
+# The snapshot of another session, or one that a crash has left, shields no session.
 {
 	my ($leader) = leader('exporter', idle_blocker_timeout => '500ms');
 	my $other = session($node, 'other', idle_blocker_timeout => '500ms');
@@ -152,7 +152,7 @@ SKIP:
 	succeeds($alter, 'ALTER TABLE');
 }
 
-# A real dump, while somebody wants to truncate a table that it has yet to come
+# A real dump, while a session wants to truncate a table that it has yet to come
 # to.  PostgreSQL sees to it that this fails aloud.  If the leader were removed,
 # the dump would succeed without the rows.
 {

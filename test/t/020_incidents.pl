@@ -298,7 +298,7 @@ sub wait_start
 	finish($s1, $s2);
 }
 
-# The ALTER TABLE in the queue is cancelled, and the root goes on.
+# The ALTER TABLE in the queue is cancelled, and the root continues.
 {
 	my ($s1, $s2, $s3) = map { session("S$_") } 1 .. 3;
 
@@ -499,7 +499,7 @@ foreach my $resolution ('rolled back', 'released')
 	finish($s1, $s2);
 }
 
-# autovacuum is in the way, until PostgreSQL itself makes it yield.
+# autovacuum blocks, until PostgreSQL itself cancels it.
 {
 	my $s1 = session('S1');
 

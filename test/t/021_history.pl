@@ -444,7 +444,7 @@ sub load
 			qr/could not read history file "[^"]*": not a regular file\n.*The file is moved aside when the history is next written/,
 			'with a WARNING');
 
-		# And one in the way of the file that is written first.
+		# And one in the place of the file that is written first.
 		$what eq 'pipe' and (mkfifo("$file.tmp", 0600) or die "cannot make $file.tmp: $!");
 		make_incident();
 		ok(wait_until(sub { -f $file }), 'and the history is written');
@@ -455,7 +455,7 @@ sub load
 		$node->stop;
 	}
 
-	# No name is left under which a damaged file could be kept; then somebody removes it.
+	# No name is left under which a damaged file could be kept; then it is removed.
 	my @names = ($aside, map { "$aside.$_" } 1 .. 98);
 	foreach my $name ($file, @names)
 	{

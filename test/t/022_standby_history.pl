@@ -42,7 +42,7 @@ sub is_open
 		$what);
 }
 
-# The reader is in the way of the replay, and the replay of other readers.
+# The reader blocks the replay, and the replay other readers.
 $r1->query_ok($_) foreach 'BEGIN', 'SELECT count(*) FROM t';
 $writer->query_ok('ALTER TABLE t ADD c int');
 is_waiting_startup();

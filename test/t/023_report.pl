@@ -55,7 +55,7 @@ sub report_on
 }
 
 # Take a report to pieces as CommonMark and GitHub's tables do, and return what
-# is left outside of code: text that somebody might read as markup.
+# is left outside of code: text that might be read as markup.
 sub outside_of_code
 {
 	my ($report) = @_;

@@ -1,4 +1,4 @@
-# Replay is in the way of readers of a hot standby, and waits itself, but for no
+# Replay blocks readers of a hot standby, and waits itself, but for no
 # lock: the tree says for what, and since when; the report, what can be done.
 
 use strict;
@@ -47,14 +47,14 @@ sub report
 	return ($who || $observer)->value('SELECT lockguard.report(max(incident_id)) FROM lockguard.incidents');
 }
 
-# Of a transaction on the primary that goes on.
+# Of a transaction on the primary that is still open.
 $writer->query_ok($_) foreach 'BEGIN', 'LOCK TABLE t';
 $primary->safe_psql('postgres', 'CREATE TABLE flush_the_log ()');
 ok($observer->poll("SELECT EXISTS (SELECT FROM pg_locks WHERE granted AND pid = $startup AND relation = 't'::regclass)"), 'replay holds a lock');
 my $reader = in_the_way('of a transaction');
 my ($tree) = $observer->rows('SELECT lockguard.tree()');
 like($tree->[0], qr/^$startup startup process, active( \(\w+: Recovery\w+\))?, blocking 1 session for /, 'the tree says what it is');
-is((scalar grep { /startup|Recovery/ } map { $_->[0] } $app->rows('SELECT lockguard.tree()')), 0, 'not to everybody');
+is((scalar grep { /startup|Recovery/ } map { $_->[0] } $app->rows('SELECT lockguard.tree()')), 0, 'not to all users');
 ok($observer->poll(q(SELECT EXISTS (SELECT FROM lockguard.tree() t WHERE t ~ 'startup process.* for \d+\.\d s$'))), 'and since when it has blocked');
 is($observer->value("SELECT clock_timestamp() - blocking_since > '500 ms' FROM lockguard.sessions WHERE pid = $startup"), 't', 'the view as well');
 unlike(report(), qr/would have ended this/, 'no limit would have ended it');
@@ -81,7 +81,7 @@ my $reader2 = LockguardTest::Session->new($standby, 'another')->start('SELECT co
 ok($observer->poll("SELECT peak_blocked_sessions FROM lockguard.incidents WHERE root_pid = $startup AND status = 'open'", 2), 'another reader');
 my $kept = $observer->value('SELECT lock_tree FROM lockguard.incidents WHERE status = \'open\'');
 like($kept, qr/^$startup startup process, $event, blocking 2 sessions for \d+(?:\.\d s| ms)\n/, 'the incident keeps that');
-is($app->value('SELECT lock_tree FROM lockguard.incidents WHERE status = \'open\'') =~ /startup|Recovery/, '', 'not for everybody');
+is($app->value('SELECT lock_tree FROM lockguard.incidents WHERE status = \'open\'') =~ /startup|Recovery/, '', 'not for all users');
 like(report(), qr/^- Replay waited for sessions on this standby: see `max_standby_streaming_delay`/m, 'the report says what to do');
 like(report($app), qr/^- A member of `pg_read_all_stats` can see/m, 'to those who may see it');
 unlike(report($app), qr/startup|Recovery/, 'and not what it is to others');

@@ -171,7 +171,7 @@ my $transaction = 'Find where the application leaves a transaction open';
 	$_->close foreach $walsender, $alter, $reader;
 }
 
-# Nothing of that is for everybody.
+# None of that is shown to all users.
 {
 	$observer->query_ok('CREATE ROLE app LOGIN');
 	my $app = LockguardTest::Session->new($node, 'app', user => 'app');

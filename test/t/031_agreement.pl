@@ -219,7 +219,7 @@ UNION ALL SELECT line FROM wrong
 SQL
 }
 
-# Let everybody go.
+# Release all of them.
 sub clear
 {
 	while (my @busy = grep { $_->{busy} } @sessions)

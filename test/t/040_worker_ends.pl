@@ -1,5 +1,5 @@
 # The worker ends in the middle of things, in each way that there is: what it
-# has begun is taken up, nothing is done twice, and nobody else is touched.
+# has begun is taken up, nothing is done twice, and no other session is signalled.
 
 use strict;
 use warnings;
@@ -80,7 +80,7 @@ note 'built without debug points: the worker only gets SIGTERM' if @ways == 1;
 	is_cancelled($stubborn, 'blocker_timeout');
 	foreach my $way (@ways)
 	{
-		# There is somebody to act on, or the worker would not come to all points.
+		# There is a session to act on, or the worker would not reach all points.
 		my ($s, $w) = blocked_pair($observer, "at the end by $way", ++$key, idle_blocker_timeout => '500ms');
 
 		end_worker($way);
@@ -175,7 +175,7 @@ note 'built without debug points: the worker only gets SIGTERM' if @ways == 1;
 }
 
 # The worker that writes the history is ended: it writes what is new, and
-# another one goes on.
+# another one continues.
 my $file = $node->data_dir . '/pg_stat/lockguard.stat';
 
 sub is_written
@@ -225,7 +225,7 @@ foreach my $title ('lockguard', 'lockguard history')
 	is($observer->value('SELECT status || $$ $$ || resolution FROM lockguard.incidents WHERE root_pid = ' . $s->pid),
 		'closed server restarted', 'what was open went with the server');
 	guards($observer, "after $title was killed");
-	cmp_ok($observer->value('SELECT max(action_id) FROM lockguard.actions'), '>=', $known, 'numbers go on');
+	cmp_ok($observer->value('SELECT max(action_id) FROM lockguard.actions'), '>=', $known, 'numbers continue');
 }
 
 $node->stop;

@@ -97,7 +97,7 @@ else
 				!grep { runs($_->pid) } @jam, $observer;
 			}),
 		'and so do the sessions');
-	# Its pid counts as taken until somebody has asked for its exit status.
+	# Its pid counts as taken until its exit status has been read.
 	wait_until(sub { !kill 0, $postmaster });
 	$node->start;
 	$observer = LockguardTest::Session->new($node, 'observer');
@@ -116,7 +116,7 @@ sub stop_time
 	{
 		kill 'TERM', postmaster_pid();
 		$node->wait_for_log(qr/received smart shutdown request/, $offset);
-		# Clients that nobody ends can stay as long as they like.
+		# Clients that are not ended can stay as long as they like.
 		$_->close(silent => 1) foreach @jam, $observer;
 		$since = time();
 		wait_until(sub { !-e $node->data_dir . '/postmaster.pid' });

@@ -40,7 +40,7 @@ sub standby
 # A walreceiver whose primary is of no use any more ends with an error.
 my $walreceiver = qr/FATAL:  (?:terminating walreceiver|could not (?:receive data from WAL stream|connect to the primary|send))/;
 
-# A reader is in the way of the replay.  So the promotion, which has to come to
+# A reader blocks the replay.  So the promotion, which has to come to
 # the end of that first, does not come off until lockguard removes the reader.
 {
 	my ($standby, $observer) = standby('stuck');
@@ -66,7 +66,7 @@ my $walreceiver = qr/FATAL:  (?:terminating walreceiver|could not (?:receive dat
 }
 
 # Promoted between a cancel and its escalation, with an incident open, and
-# while somebody is about to be signalled.
+# while a session is about to be signalled.
 {
 	my ($standby, $observer) = standby('busy');
 	my $stubborn = session($standby, 'stubborn', blocker_timeout => '100ms', escalation_delay => '3s');
@@ -188,7 +188,7 @@ sub restart
 	is_terminated($s1, 'idle_blocker_timeout');
 	succeeds($w1, 'the waiter');
 	$w1->close;
-	is($observer->value('SELECT max(action_id) - count(*) FROM lockguard.actions'), '0', 'numbers go on');
+	is($observer->value('SELECT max(action_id) - count(*) FROM lockguard.actions'), '0', 'numbers continue');
 }
 
 $observer->close;

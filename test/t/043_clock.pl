@@ -1,5 +1,5 @@
-# The wall clock is stepped by an hour while sessions wait and idle: nobody is
-# acted on too early, limits are enforced all the same, and what is shown makes
+# The wall clock is stepped by an hour while sessions wait and idle: no session
+# is acted on too early, limits are still enforced, and what is shown makes
 # sense.
 
 use strict;
@@ -313,7 +313,7 @@ if (has_wait_points($observer))
 	my @idle = map { session($node, "idle over the step $_") } 0 .. 1;
 	my $old = worker_pid($observer);
 
-	# Its incident goes on, and is no longer for it.
+	# Its incident stays open, though it is no longer the cause.
 	ok( $observer->poll('SELECT EXISTS (SELECT FROM lockguard.incidents WHERE status = $$open$$ AND root_pid = ' . $s->pid . ')'),
 		'an incident is open');
 	$idle[0]->query_ok($_) foreach "SET lockguard.idle_in_transaction_timeout = '30min'", 'BEGIN';

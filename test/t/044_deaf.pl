@@ -1,5 +1,5 @@
 # Sessions that do not listen to signals, as in code that holds off interrupts:
-# they become unresponsive, everybody else is protected, and all is well once
+# they become unresponsive, all others are protected, and all is well once
 # they listen again.  (003_outcome.pl has one that the system has stopped.)
 
 use strict;

@@ -1,5 +1,5 @@
 # Databases and roles are created, renamed and dropped while lockguard is at
-# work on their sessions: it is never in the way, and what it records has the
+# work on their sessions: it never blocks that, and what it records has the
 # right names.
 
 use strict;
@@ -25,7 +25,7 @@ my $key = 0;
 my @points = has_wait_points($observer) ? qw(before_look before_judge before_act before_signal after_act) : ();
 note 'built without wait points: only the free-running worker is tested' if !@points;
 
-# A statement succeeds, now that everybody who is to leave a database has left.
+# A statement succeeds, now that all that are to leave a database have left.
 sub works
 {
 	my ($sql, $what) = @_;
@@ -143,7 +143,7 @@ foreach my $point ('running', @points)
 	is($observer->query('SELECT lockguard.report(incident_id) FROM lockguard.incidents')->{error}, undef, 'all reports can be read');
 }
 
-# A role is dropped while its session is judged; nobody looks names up in a
+# A role is dropped while its session is judged; no process looks names up in a
 # catalog.
 {
 	$observer->query_ok('CREATE ROLE gone LOGIN');

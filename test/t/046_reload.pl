@@ -1,5 +1,5 @@
 # Storms of reloads, with settings changed to and fro, in the middle of
-# outages: nobody is hit by a value that is not in force, and the last one is.
+# outages: no session is hit by a value that is not in force, and the last one is.
 
 use strict;
 use warnings;
@@ -45,8 +45,8 @@ sub storm
 	return $i;
 }
 
-# The server's limit is off or far away at any time: none of the values means
-# anybody.  Own values of sessions go on to hold.
+# The server's limit is off or far away at any time: none of the values applies
+# to any session.  Own values of sessions still hold.
 {
 	my ($unlimited, $unlimited_waiter) = blocked_pair($observer, 'by the server', ++$key);
 	my ($far, $far_waiter) = blocked_pair($observer, 'own, far away', ++$key, idle_blocker_timeout => '1h', blocker_timeout => '1h');
@@ -117,7 +117,7 @@ sub storm
 	configure($observer, idle_blocker_timeout => undef, naptime => undef);
 }
 
-# Dry run and no dry run: while it is on, nobody is hit.
+# Dry run and no dry run: while it is on, no session is hit.
 {
 	configure($observer, dry_run => 'on', idle_blocker_timeout => '50ms');
 	my @pairs = map { [ blocked_pair($observer, "dry run $_", ++$key) ] } 1 .. 3;

@@ -52,7 +52,7 @@ sub hog
 	is_recorded($observer, $_, 'idle_blocker_timeout terminate released') foreach $s, $row;
 	is_untouched($observer, $hog, 'I');
 
-	# Who has filled it is in nobody's way, but there is a limit for that.
+	# The session that has filled it blocks none, but there is a limit for that.
 	hog($hog, 1_000_000);
 	configure_file($node, max_locks => 100);
 	is_terminated($hog, 'max_locks');
@@ -61,7 +61,7 @@ sub hog
 	$_->close foreach $w, $row_waiter, $needs;
 }
 
-# The catalogs are locked; nobody can do anything that has to look them up.
+# The catalogs are locked; no session can do anything that has to look them up.
 {
 	my $root = session($node, 'locks catalogs');
 	my @w = map { session($node, "waits $_") } 1, 2;

@@ -1,5 +1,5 @@
-# Locks that a session keeps over the end of its transactions: whoever runs one
-# statement after the other cannot wear a limit out by that.
+# Locks that a session keeps over the end of its transactions: a session that runs
+# one statement after the other cannot wear a limit out by that.
 
 use strict;
 use warnings;
@@ -110,7 +110,7 @@ foreach my $case ([ 'blocker_timeout', '200ms', $sleep ], [ 'max_locks', 10, $sl
 	is_recorded($observer, $s, 'blocker_timeout log exempt');
 	is_alive($s, 'I');
 
-	# Once somebody else waits, it is another.
+	# Once another session waits, it is another episode.
 	$w->close(silent => 1);
 	$observer->query_ok('SELECT pg_terminate_backend(' . $w->pid . ')');
 	ok($observer->poll('SELECT count(*) FROM pg_stat_activity WHERE pid = ' . $w->pid, 0), 'the waiter is gone');
@@ -165,7 +165,7 @@ SKIP:
 	$w->close;
 	configure($observer, blocker_timeout => undef);
 
-	# A new transaction that is in the way before the worker looks again is not
+	# A new transaction that blocks before the worker looks again is not
 	# taken for the one that was cancelled.
 	$s = holder($node, 'blocks anew', ++$key, escalation_delay => '200ms');
 	$s->start($sleep);

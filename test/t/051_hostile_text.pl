@@ -86,7 +86,7 @@ foreach my $kind (sort keys %name)
 	$s->query_ok("LOCK $table /* " . substr($name, 0, 30) . " */ /*" . encode('UTF-8', "\x{20ac}" x 100) . '*/');
 	$w->start("SELECT 1 FROM $table /* $name\n*/");
 
-	# Meanwhile, somebody looks.
+	# Meanwhile, the views are read.
 	my @tree;
 	is_waiting($observer, $w);
 	@tree = map { $_->[0] } $observer->rows('SELECT lockguard.tree()');

@@ -1,5 +1,5 @@
 # Floods: of signals, records, settings, readers and connections.  Whatever
-# anybody makes a lot of, who is in the way of others is removed all the same.
+# there is a lot of, a session that blocks others is still removed.
 
 use strict;
 use warnings;
@@ -19,7 +19,7 @@ my $observer = LockguardTest::Session->new($node, 'observer');
 my $key = 0;
 
 # Those who time out one by one use three quarters of what a minute allows; the
-# rest is for whoever is in the way.  This has to be the first test.
+# rest is for those that block.  This has to be the first test.
 {
 	my $offset = -s $node->logfile;
 	my @slow = map { session($node, "slow $_", statement_timeout => '50ms')->start('SELECT pg_sleep(600)') } 1 .. 8;
@@ -84,7 +84,7 @@ sub memory_of
 	# Four orders of magnitude less is usual.
 	cmp_ok($observer->value('SELECT max_lock_scan_time FROM lockguard.stats'), '<', 1000, 'the worker has no trouble with them');
 
-	# They go one by one, and the lock is free soon.
+	# They are removed one by one, and the lock is free soon.
 	$_->query_ok("SET lockguard.idle_blocker_timeout = '100ms'") foreach @holders;
 	$_->wait_closed foreach @holders;
 	is(scalar(grep { $_->error->{C} ne '57P01' } @holders), 0, 'all holders are terminated');
@@ -118,7 +118,7 @@ sub memory_of
 	$_->close foreach $s, $w;
 }
 
-# Twelve sessions do nothing but that, and who is in the way goes as ever.
+# Twelve sessions do nothing but that, and a session that blocks is removed as ever.
 $observer->query_ok('CREATE ROLE setter LOGIN; GRANT SET ON PARAMETER lockguard.blocker_timeout, lockguard.lock_wait_timeout TO setter');
 $observer->query_ok("CREATE ROLE comes LOGIN; ALTER ROLE comes SET lockguard.blocker_timeout = '1h'");
 $observer->query_ok('CREATE ROLE mon LOGIN IN ROLE pg_monitor');

@@ -1,6 +1,6 @@
 # What roles with some privilege can do to lockguard, its settings and its
-# victims: nobody but a superuser lifts a limit, stops the worker, or has their
-# own code run as somebody else.
+# victims: no role but a superuser lifts a limit, stops the worker, or has its own
+# code run as another role.
 
 use strict;
 use warnings;

@@ -1,4 +1,4 @@
-# Who is to blame: nobody can have an innocent session removed by waiting for
+# Which session is to blame: no user can have an innocent session removed by waiting for
 # it now and then, and tricks that keep a limit from being passed meet another
 # limit that they do not help against.
 
@@ -21,8 +21,8 @@ create_t($node);
 my $observer = LockguardTest::Session->new($node, 'observer');
 my $key = 0;
 
-# Two take turns in waiting for a lock, so that somebody always does; but nobody
-# has to wait for as long as the limit.
+# Two take turns in waiting for a lock, so that one always does; but neither has
+# to wait for as long as the limit.
 foreach my $active (0, 1)
 {
 	my $name = $active ? 'at work' : 'idle';
@@ -75,8 +75,8 @@ foreach my $active (0, 1)
 	$w->close;
 }
 
-# Accomplices: the one in the way waits itself, each time for another lock, and
-# none of those it waits for is in the way for long.  What it cannot keep short
+# Accomplices: the one that blocks waits itself, each time for another lock, and
+# none of those it waits for blocks for long.  What it cannot keep short
 # is its transaction.
 {
 	my $s = session($node, 'waits itself', blocker_timeout => '1s', queued_blocker_timeout => '1s', transaction_timeout => '2500ms');
@@ -102,7 +102,7 @@ foreach my $active (0, 1)
 	$_->close(silent => 1) foreach $s, @a, $innocent;
 }
 
-# Nor may anybody hide what they do, or put the server's own detector off.
+# Nor may a user hide what they do, or put the server's own detector off.
 {
 	$observer->query_ok('CREATE ROLE web LOGIN');
 	my $web = LockguardTest::Session->new($node, 'web', user => 'web');

@@ -68,7 +68,7 @@ sub is_free_of
 	return ok(0, $what) || diag substr $text, $-[0] > 300 ? $-[0] - 300 : 0, 600;
 }
 
-# What nobody else may read, in two alphabets; and from where it comes.
+# What no other user may read, in two alphabets; and from where it comes.
 my $secret = 'SECRET ' . encode('UTF-8', "\x{442}\x{430}\x{439}\x{43d}\x{430}");
 
 # A session over TCP, so that it has a client address.

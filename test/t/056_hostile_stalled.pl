@@ -1,6 +1,6 @@
-# A client that has stopped, and others who keep its session awake: nobody can
+# A client that has stopped, and others that keep its session awake: they cannot
 # shield it by that.  And one that is only slow is never taken for stopped,
-# whoever disturbs it.
+# whatever disturbs it.
 
 use strict;
 use warnings;
@@ -88,7 +88,7 @@ sub longest_wait
 
 my $noise = disturb();
 
-# The kernel counts what goes over TCP, so that it is as if nobody disturbed.
+# The kernel counts what goes over TCP, so that it is as if nothing disturbed.
 # Over a Unix-domain socket it takes longer.
 {
 	my %waits;
