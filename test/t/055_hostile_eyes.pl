@@ -294,7 +294,7 @@ sub look_around
 	return ($shown, $states);
 }
 
-my $words = qr/idle in transaction|ClientRead|SyncRep|\(Lock: |walsender|cannot be undone/;
+my $words = qr/idle in transaction|ClientRead|SyncRep|\(Lock: |walsender|can no longer be undone/;
 
 foreach my $level (qw(debug5 debug4 debug3 debug2 debug1 log notice warning error))
 {
@@ -313,10 +313,10 @@ foreach my $level (qw(debug5 debug4 debug3 debug2 debug1 log notice warning erro
 	}
 }
 
-# Whoever may see all of it does.
+# A role that may see all of it is shown all.
 my ($shown) = look_around('stats', 'log', 'UTF8');
 like($shown, qr/$_/, "a member of pg_read_all_stats is shown $_") foreach $secret, '127\.0\.0\.1', qr/idle in transaction/, 'ClientRead', 'SyncRep',
-  'walsender', 'cannot be undone';
+  'walsender', 'can no longer be undone';
 
 $node->stop('immediate');
 done_testing();
