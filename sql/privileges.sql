@@ -110,7 +110,7 @@ DROP VIEW lockguard.stats;
 DELETE FROM lockguard.actions;
 RESET ROLE;
 
--- Everybody may read the views; what others do is masked, as in pg_stat_activity.
+-- All users may read the views; what others do is masked, as in pg_stat_activity.
 \set look 'SELECT usename IS NOT NULL AS usename, state, xact_start IS NOT NULL AS xact_start, backend_start IS NOT NULL AS backend_start, query LIKE ''%this one%'' AS query_seen, query LIKE ''<insuff%'' AS masked FROM lockguard.sessions WHERE pid = pg_backend_pid() /* this one */'
 SET ROLE regress_lockguard_user;
 SELECT count(*) >= 0 AS lock_tree FROM lockguard.lock_tree;

@@ -48,7 +48,7 @@ foreach my $case (
 	is_actions($observer,
 		[ { pid => $app, limit_value => $value, limit_source => $source, result => 'released' } ]);
 
-	# Everybody logged in before has what was in force then.
+	# All sessions that logged in before have what was in force then.
 	is(limits($observer, $before->[0], 'idle_blocker_timeout'), $before->[1], 'earlier sessions keep theirs')
 	  if $before;
 	$before = [ $waiter, limits($observer, $waiter, 'idle_blocker_timeout') ];

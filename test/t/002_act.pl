@@ -175,7 +175,7 @@ sub self_resolved
 	$_->close foreach $s1, $w1;
 }
 {
-	# Somebody else waits by then: a new wait, for which it is not to blame.
+	# Another session waits by then: a new wait, for which it is not to blame.
 	my ($s1, $w1) = blocked_pair($observer, 'another waits', ++$key, exempt => 'off');
 	my $w2;
 

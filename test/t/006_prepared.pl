@@ -166,7 +166,7 @@ SKIP:
 		kill 'CONT', $postmaster;
 		if ($reason eq 'disabled')
 		{
-			# Nobody records what comes of it; it has been and gone by then.
+			# Its outcome is not recorded; it has ended by then.
 			my $offset = -s $node->logfile;
 
 			$node->reload;
@@ -190,7 +190,7 @@ SKIP:
 	sub configure_worker { worker_reads(prepared_transaction_timeout => $_[0]); return; }
 }
 
-# Somebody is finishing it at this moment: a commit that waits for a standby.
+# A session is finishing it at this moment: a commit that waits for a standby.
 {
 	configure($observer, prepared_transaction_timeout => undef);
 	prepare('busy', 6);

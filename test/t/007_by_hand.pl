@@ -168,7 +168,7 @@ sub is_told
 	$w->close;
 }
 
-# Nobody to be signalled.
+# No session is to be signalled.
 {
 	my $idle = session($node, 'waits for nobody');
 	is(call($observer, $_, $idle), '{}', "$_: it does not wait") foreach qw(cancel_blockers terminate_blockers);

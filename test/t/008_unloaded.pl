@@ -133,7 +133,7 @@ if (has_wait_points($observer))
 		works_again("after $point", $old);
 	}
 
-	# Whoever waits for a scan is not left waiting for ever.
+	# A session that waits for a scan is not left waiting for ever.
 	stop_worker_at($observer, 'before_look');
 	worker_is_at($observer, 'before_look');
 	my $old = worker_pid();
@@ -155,7 +155,7 @@ else
 	note 'built without debug points: failures of the worker are not tested';
 }
 
-# No connection is left, and the root still goes.  Nobody can look at that.
+# No connection is left, and the root is still removed.  No session can look at that.
 {
 	my $root = holder($node, 'root', ++$key);
 	my @w;

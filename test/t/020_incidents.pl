@@ -154,7 +154,7 @@ sub wait_start
 		  . $session->pid);
 }
 
-# Nobody but S1 is to blame, which lets go by itself.  The tree grows to three
+# Only S1 is to blame, which releases its locks by itself.  The tree grows to three
 # and shrinks to two; each of the figures is known before the look and after.
 {
 	my ($s1, $s2, $s3, $s4) = map { session("S$_") } 1 .. 4;
@@ -320,7 +320,7 @@ sub wait_start
 	finish($s1, $s2, $s3);
 }
 
-# Somebody ends it with a function of lockguard.
+# A user ends it with a function of lockguard.
 {
 	my ($s1, $s2) = map { session("S$_") } 1 .. 2;
 

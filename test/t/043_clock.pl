@@ -117,7 +117,7 @@ sub is_sane
 
 # Every limit on a time, each on a session of its own that has just begun what
 # it limits.  Then the clock is stepped, after the worker has seen them, or
-# before (it is held up meanwhile).  Nobody may be hit before so long, by the
+# before (it is held up meanwhile).  None may be hit before so long, by the
 # clock on the wall of this test.
 my $limit = 2;
 configure($observer, prepared_transaction_timeout => '2s', prepared_transaction_action => 'rollback', max_actions_per_minute => 1000);

@@ -127,7 +127,7 @@ $by{dbo}->query_ok('RESET ROLE');
 	is(limits($observer, $by{setter}, 'priority'), 'normal default', 'nothing of it is left');
 }
 
-# Nobody stops the workers.  Only the process table names the one that writes
+# No user can stop the workers.  Only the process table names the one that writes
 # the history.
 {
 	my ($history) = grep {
@@ -156,7 +156,7 @@ $by{dbo}->query_ok('RESET ROLE');
 	is($observer->value('SELECT worker_pid FROM lockguard.stats'), $workers[0][0], 'and the same');
 }
 
-# Nobody may call what acts.
+# No user may call what acts.
 is($observer->value(q(SELECT string_agg(DISTINCT format('%s: %s', r.rolname, p.proname), ', ')
 	FROM pg_proc p, pg_roles r
 	WHERE p.pronamespace = 'lockguard'::regnamespace AND r.rolname IN ('web', 'mon', 'sig', 'maker', 'dbo', 'setter')

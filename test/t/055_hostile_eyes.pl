@@ -81,7 +81,7 @@ sub tcp_session
 	return session_with($node, $name, %parameter);
 }
 
-# Everybody the reader may not look at: each is the root of a tree.
+# All that the reader may not look at: each is the root of a tree.
 my $key = 0;
 my %waiter;
 my %root;
@@ -175,7 +175,7 @@ sub check_rows
 		$pid = defined $x->{pid} ? $x->{pid} : $x->{root_pid};
 		foreach my $column (grep { $hidden{$_} && defined $x->{$_} && $x->{$_} ne '<insufficient privilege>' } sort keys %$x)
 		{
-			# Everybody can see prepared transactions, in pg_prepared_xacts.
+			# All users can see prepared transactions, in pg_prepared_xacts.
 			push @bad, "$column of $row" unless $column eq 'backend_type' && defined $pid && $pid == 0;
 		}
 	}
@@ -215,7 +215,7 @@ sub look_around
 	my $offset = -s $node->logfile;
 	my %refused;
 
-	# Somebody who is recorded, kept, and over a limit; and two in the same way,
+	# A session that is recorded, kept, and over a limit; and two in the same way,
 	# of which one may not be signalled.
 	make_client('client');
 	make_client('shared', $root{super});
@@ -241,7 +241,7 @@ sub look_around
 	{
 		my ($name, $types) = @$function;
 
-		# Whoever may not be signalled comes first, so that there is a tree.
+		# The one that may not be signalled comes first, so that there is a tree.
 		next if $name =~ /^(?:cancel|terminate)_blockers$/;
 		check_rows($reader, "$name($_)", @hidden) foreach arguments($types);
 		$reader->query("SELECT lockguard.$name($_)") foreach arguments($types);
