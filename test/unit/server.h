@@ -34,14 +34,26 @@
 /* A server without sessions.  Frees all that was allocated before. */
 extern void server_start(int backends, int prepared);
 
-/* The clocks.  The wall clock is "clock_offset" us ahead of the other. */
+/*
+ * server_system.c: clocks, files, sockets and signals.  The wall clock is
+ * "clock_offset" us ahead of the other.
+ */
 extern int64 clock_ns;
 extern TimestampTz clock_offset;
 extern int64 clock_tick;		/* by how much each reading moves it on */
 extern void (*on_wall_clock) (void);	/* when that one is about to be read */
 extern TimestampTz wall_now(void);
+extern LgTraffic traffic;		/* of each client */
+extern bool traffic_known;
+extern char exported_snapshot[MAXPGPATH];	/* the only one; empty = none */
+extern int	access_errno;		/* of other files */
+extern int	files_asked_for;
+extern bool files_open;			/* false: AllocateFile() fails */
+extern bool disk_full;
+extern int	latches_set;
+extern void (*on_wait) (long timeout);	/* when the worker goes to sleep */
 
-/* Sessions, by their procno. */
+/* server_processes.c: sessions and prepared transactions, by their procno. */
 extern PGPROC *proc_of(int procno);
 extern PgBackendStatus *status_of(int procno);
 extern LgSlot *slot_of(int procno);
@@ -54,14 +66,9 @@ extern void stalled_client(int procno);
 extern void export_snapshot(int procno);
 extern void join_group(int procno, int leader);
 extern void prepare_transaction(int procno, TransactionId xid, const char *gid);
-extern LgTraffic traffic;		/* of each client */
-extern bool traffic_known;
-extern char exported_snapshot[MAXPGPATH];	/* the only one; empty = none */
-extern int	access_errno;		/* of other files */
-extern int	files_asked_for;
 extern TransactionId next_xid;
 
-/* Locks. */
+/* server_locks.c: the lock table and LWLocks. */
 extern const LOCKMASK lock_conflicts[];
 extern LOCK *lock_on(LockTagType type, uint32 field1, uint32 field2);
 extern LOCKMASK held_by(LOCK *lock, int procno);
@@ -74,16 +81,10 @@ extern void (*on_lwlock) (LWLock *lock);	/* when it is about to be taken */
 extern int	lwlocks_taken;
 extern bool proc_array_busy;	/* ProcArrayLock is not to be had at once */
 
-/* What was reported, by level, and the last of it. */
+/* server_memory.c: what was reported, by level, and the last of it. */
 extern int	reports[PANIC + 1];
 extern char last_report[1024];
 extern char last_detail[1024];
 extern sigjmp_buf *on_error;	/* where errors and proc_exit() go */
-
-/* For history.c. */
-extern int	latches_set;
-extern void (*on_wait) (long timeout);
-extern bool files_open;			/* false: AllocateFile() fails */
-extern bool disk_full;
 
 #endif							/* UNIT_SERVER_H */
