@@ -37,15 +37,9 @@ typedef struct Model
 									 * it */
 } Model;
 
-extern int	node_of(int procno);
 extern int	find_pairs(int waiter, Pair *pairs);
 extern void make_model(Model *model, int nprocs);
 extern bool model_root(const Model *model, int node);
 extern int	model_count(const Model *model, int node);
-
-/* A lock manager: grants and queues as PostgreSQL's does. */
-extern bool acquire(LOCK *lock, int procno, LOCKMODE mode);
-extern void release(LOCK *lock, int procno, LOCKMODE mode);
-extern void release_all(int procno);
 
 #endif							/* UNIT_MODEL_H */

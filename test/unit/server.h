@@ -62,21 +62,27 @@ extern void session_begins(int procno, int pid, BackendType type);
 extern void session_ends(int procno);
 extern void session_state(int procno, BackendState state);
 extern void ends_transaction(int procno);
-extern void stalled_client(int procno);
-extern void export_snapshot(int procno);
-extern void join_group(int procno, int leader);
+extern void stalls(int procno);
+extern void exports_snapshot(int procno);
+extern void joins_group(int procno, int leader);
 extern void prepare_transaction(int procno, TransactionId xid, const char *gid);
 extern TransactionId next_xid;
 
-/* server_locks.c: the lock table and LWLocks. */
+/* server_locks.c: the lock table, its lock manager, and LWLocks. */
 extern const LOCKMASK lock_conflicts[];
 extern LOCK *lock_on(LockTagType type, uint32 field1, uint32 field2);
+extern int	node_of(int procno);
 extern LOCKMASK held_by(LOCK *lock, int procno);
-extern void hold(LOCK *lock, int procno, LOCKMODE mode);
-extern void let_go(LOCK *lock, int procno, LOCKMODE mode);
-extern void wait_for_lock(LOCK *lock, int procno, LOCKMODE mode);
-extern void wait_ahead_of(LOCK *lock, int procno, LOCKMODE mode, int other);
-extern void stop_waiting(int procno);
+extern TimestampTz wait_start_of(int procno);
+extern void set_wait_start(int procno, TimestampTz start);
+extern void holds(int procno, LOCK *lock, LOCKMODE mode);
+extern void waits(int procno, LOCK *lock, LOCKMODE mode);
+extern void waits_ahead_of(int procno, int other, LOCKMODE mode);
+extern void moves_ahead(int procno);
+extern bool acquires(int procno, LOCK *lock, LOCKMODE mode);
+extern void gives_up(int procno);
+extern void releases(int procno, LOCK *lock, LOCKMODE mode);
+extern void releases_all(int procno);
 extern void (*on_lwlock) (LWLock *lock);	/* when it is about to be taken */
 extern int	lwlocks_taken;
 extern bool proc_array_busy;	/* ProcArrayLock is not to be had at once */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * server_locks.c
- *		The server's lock table and its LWLocks; see server.h.
+ *		The server's lock table, lock manager and LWLocks; see server.h.
  *
  *-------------------------------------------------------------------------
  */
@@ -241,6 +241,15 @@ drop_proclock(LOCK *lock, PROCLOCK *proclock)
 	pfree(proclock);
 }
 
+/* A lock group counts as its leader. */
+int
+node_of(int procno)
+{
+	PGPROC	   *leader = proc_of(procno)->lockGroupLeader;
+
+	return leader ? lg_proc_number(leader) : procno;
+}
+
 LOCKMASK
 held_by(LOCK *lock, int procno)
 {
@@ -249,8 +258,23 @@ held_by(LOCK *lock, int procno)
 	return proclock ? proclock->holdMask : 0;
 }
 
+TimestampTz
+wait_start_of(int procno)
+{
+	return (TimestampTz) pg_atomic_read_u64(&proc_of(procno)->waitStart);
+}
+
 void
-hold(LOCK *lock, int procno, LOCKMODE mode)
+set_wait_start(int procno, TimestampTz start)
+{
+	pg_atomic_write_u64(&proc_of(procno)->waitStart, start);
+}
+
+/*
+ * What follows is done to the lock table whether a server would do it or not.
+ */
+void
+holds(int procno, LOCK *lock, LOCKMODE mode)
 {
 	PROCLOCK   *proclock = make_proclock(lock, procno);
 
@@ -262,8 +286,8 @@ hold(LOCK *lock, int procno, LOCKMODE mode)
 		lock->grantMask |= LOCKBIT_ON(mode);
 }
 
-void
-let_go(LOCK *lock, int procno, LOCKMODE mode)
+static void
+let_go(int procno, LOCK *lock, LOCKMODE mode)
 {
 	PROCLOCK   *proclock = find_proclock(lock, procno);
 
@@ -276,15 +300,8 @@ let_go(LOCK *lock, int procno, LOCKMODE mode)
 	drop_proclock(lock, proclock);
 }
 
-/* At the end of the queue. */
-void
-wait_for_lock(LOCK *lock, int procno, LOCKMODE mode)
-{
-	wait_ahead_of(lock, procno, mode, -1);
-}
-
-void
-wait_ahead_of(LOCK *lock, int procno, LOCKMODE mode, int other)
+static void
+begin_to_wait(int procno, LOCK *lock, LOCKMODE mode)
 {
 	PGPROC	   *proc = proc_of(procno);
 
@@ -293,15 +310,12 @@ wait_ahead_of(LOCK *lock, int procno, LOCKMODE mode, int other)
 	proc->waitProcLock = make_proclock(lock, procno);
 	proc->waitLock = lock;
 	proc->waitLockMode = mode;
-	pg_atomic_write_u64(&proc->waitStart, wall_now());
-	if (other >= 0)
-		queue_insert(lock, proc, proc_of(other));
-	else
-		queue_append(lock, proc);
+	proc->waitStatus = PROC_WAIT_STATUS_WAITING;
+	set_wait_start(procno, wall_now());
 }
 
-void
-stop_waiting(int procno)
+static void
+end_wait(int procno, ProcWaitStatus outcome)
 {
 	PGPROC	   *proc = proc_of(procno);
 	LOCK	   *lock = proc->waitLock;
@@ -310,8 +324,169 @@ stop_waiting(int procno)
 	queue_remove(lock, proc);
 	proc->waitLock = NULL;
 	proc->waitProcLock = NULL;
-	pg_atomic_write_u64(&proc->waitStart, 0);
+	proc->waitStatus = outcome;
+	set_wait_start(procno, 0);
 	drop_proclock(lock, proclock);
+}
+
+/* At the end of the queue. */
+void
+waits(int procno, LOCK *lock, LOCKMODE mode)
+{
+	begin_to_wait(procno, lock, mode);
+	queue_append(lock, proc_of(procno));
+}
+
+/* In the queue that the other one is in. */
+void
+waits_ahead_of(int procno, int other, LOCKMODE mode)
+{
+	LOCK	   *lock = proc_of(other)->waitLock;
+
+	begin_to_wait(procno, lock, mode);
+	queue_insert(lock, proc_of(procno), proc_of(other));
+}
+
+/* As the deadlock detector does it: the wait goes on, at the head of its queue. */
+void
+moves_ahead(int procno)
+{
+	PGPROC	   *proc = proc_of(procno);
+	PGPROC	   *first = lg_first_waiter(proc->waitLock);
+
+	if (first == proc)
+		return;
+	queue_remove(proc->waitLock, proc);
+	queue_insert(proc->waitLock, proc, first);
+}
+
+/*
+ * A lock manager: it grants and queues as PostgreSQL's does.
+ */
+
+/* Does a mode conflict with what others than the procno's own group hold? */
+static bool
+conflicts_with_holders(LOCK *lock, int procno, LOCKMODE mode)
+{
+	bool		own_group_too = lock->tag.locktag_type == LOCKTAG_RELATION_EXTEND;
+
+	for (PROCLOCK *held = lg_first_proclock(lock); held; held = lg_next_proclock(lock, held))
+	{
+		int			holder = lg_proc_number(held->tag.myProc);
+
+		if (holder != procno && (held->holdMask & lock_conflicts[mode]) != 0 &&
+			(node_of(holder) != node_of(procno) || own_group_too))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Takes a lock, or waits for it, as ProcSleep() does: a process that holds the
+ * lock already goes ahead of those that wait for that.  False if it has to
+ * wait.
+ */
+bool
+acquires(int procno, LOCK *lock, LOCKMODE mode)
+{
+	LOCKMASK	waited = 0;
+	LOCKMASK	mine = 0;
+
+	for (PROCLOCK *held = lg_first_proclock(lock); held; held = lg_next_proclock(lock, held))
+		if (node_of(lg_proc_number(held->tag.myProc)) == node_of(procno))
+			mine |= held->holdMask;
+	for (PGPROC *queued = lg_first_waiter(lock); queued; queued = lg_next_waiter(lock, queued))
+		waited |= LOCKBIT_ON(queued->waitLockMode);
+
+	if ((lock_conflicts[mode] & waited) == 0 && !conflicts_with_holders(lock, procno, mode))
+	{
+		holds(procno, lock, mode);
+		return true;
+	}
+	waited = 0;
+	for (PGPROC *queued = lg_first_waiter(lock); mine != 0 && queued;
+		 queued = lg_next_waiter(lock, queued))
+	{
+		if (lock_conflicts[queued->waitLockMode] & mine)
+		{
+			if ((lock_conflicts[mode] & waited) == 0 &&
+				!conflicts_with_holders(lock, procno, mode))
+			{
+				holds(procno, lock, mode);
+				return true;
+			}
+			waits_ahead_of(procno, lg_proc_number(queued), mode);
+			return false;
+		}
+		waited |= LOCKBIT_ON(queued->waitLockMode);
+	}
+	waits(procno, lock, mode);
+	return false;
+}
+
+/* Grant what can be granted now, in the order of the queue. */
+static void
+wake_up(LOCK *lock)
+{
+	LOCKMASK	ahead = 0;
+	PGPROC	   *next;
+
+	for (PGPROC *queued = lg_first_waiter(lock); queued; queued = next)
+	{
+		int			procno = lg_proc_number(queued);
+		LOCKMODE	mode = queued->waitLockMode;
+
+		next = lg_next_waiter(lock, queued);
+		if ((lock_conflicts[mode] & ahead) == 0 && !conflicts_with_holders(lock, procno, mode))
+		{
+			holds(procno, lock, mode);
+			end_wait(procno, PROC_WAIT_STATUS_OK);
+		}
+		else
+			ahead |= LOCKBIT_ON(mode);
+	}
+}
+
+/* Its wait ends in an error; those behind it may get the lock. */
+void
+gives_up(int procno)
+{
+	LOCK	   *lock = proc_of(procno)->waitLock;
+
+	end_wait(procno, PROC_WAIT_STATUS_ERROR);
+	wake_up(lock);
+}
+
+void
+releases(int procno, LOCK *lock, LOCKMODE mode)
+{
+	let_go(procno, lock, mode);
+	wake_up(lock);
+}
+
+/* The end of a transaction, also of one that waits. */
+void
+releases_all(int procno)
+{
+	PGPROC	   *proc = proc_of(procno);
+
+	if (proc->waitLock != NULL)
+		gives_up(procno);
+	for (int partition = 0; partition < NUM_LOCK_PARTITIONS; partition++)
+	{
+		PROCLOCK   *held;
+
+		while ((held = lg_first_held(proc, partition)) != NULL)
+		{
+			LOCK	   *lock = held->tag.myLock;
+			LOCKMASK	mask = held->holdMask;
+
+			for (int mode = 1; mode <= MaxLockMode; mode++)
+				if (mask & LOCKBIT_ON(mode))
+					let_go(procno, lock, mode);
+			wake_up(lock);
+		}
+	}
 }
 
 /* The processes are there already. */

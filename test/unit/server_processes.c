@@ -174,14 +174,14 @@ ends_transaction(int procno)
 
 /* Active, but waiting for its client. */
 void
-stalled_client(int procno)
+stalls(int procno)
 {
 	proc_of(procno)->wait_event_info = WAIT_EVENT_CLIENT_WRITE;
 }
 
 /* As a file in pg_snapshots, named by its virtual transaction. */
 void
-export_snapshot(int procno)
+exports_snapshot(int procno)
 {
 	PGPROC	   *proc = proc_of(procno);
 
@@ -191,7 +191,7 @@ export_snapshot(int procno)
 
 /* As a parallel worker. */
 void
-join_group(int procno, int leader)
+joins_group(int procno, int leader)
 {
 	is_regular(proc_of(procno), false);
 	proc_of(procno)->lockGroupLeader = proc_of(leader);

@@ -115,8 +115,8 @@ blocked_pair(void)
 {
 	LOCK	   *xid = lock_on(LOCKTAG_TRANSACTION, 1, 0);
 
-	hold(xid, 0, ExclusiveLock);
-	wait_for_lock(xid, 1, ShareLock);
+	holds(0, xid, ExclusiveLock);
+	waits(1, xid, ShareLock);
 	return xid;
 }
 
@@ -185,7 +185,7 @@ idle_blocker_stalled(void)
 		start(10, 0);
 		sessions(2);
 		*value(0, LG_IDLE_BLOCKER_TIMEOUT) = 100;
-		stalled_client(0);
+		stalls(0);
 		blocked_pair();
 		clock_ns += 10 * MS;
 		judge();
@@ -209,7 +209,7 @@ idle_blocker_stalled(void)
 	start(10, 0);
 	sessions(2);
 	*value(0, LG_IDLE_BLOCKER_TIMEOUT) = 100;
-	stalled_client(0);
+	stalls(0);
 	traffic_known = false;
 	blocked_pair();
 	for (int i = 0; i < 50; i++)
@@ -230,12 +230,12 @@ moving_reader(void)
 
 		start(10, 0);
 		sessions(5);
-		stalled_client(0);
+		stalls(0);
 		t = lock_on(LOCKTAG_RELATION, 1, 2);
-		hold(t, 0, AccessShareLock);
-		wait_for_lock(t, 1, AccessExclusiveLock);
+		holds(0, t, AccessShareLock);
+		waits(1, t, AccessExclusiveLock);
 		for (int i = 2; i < 5; i++)
-			wait_for_lock(t, i, AccessShareLock);
+			waits(i, t, AccessShareLock);
 		*value(0, LG_IDLE_BLOCKER_TIMEOUT) = 2 * DeadlockTimeout;
 		look();
 		clock_ns += (stalled ? 2 : 1) * DeadlockTimeout * MS + MS;
@@ -262,7 +262,7 @@ disturbed_client(void)
 	start(10, 0);
 	sessions(2);
 	*value(0, LG_IDLE_BLOCKER_TIMEOUT) = 100;
-	stalled_client(0);
+	stalls(0);
 	traffic.counted = false;
 	blocked_pair();
 	began = clock_ns;
@@ -310,12 +310,12 @@ exporter(void)
 		sessions(5);
 		session_state(0, STATE_IDLEINTRANSACTION);
 		if (exports)
-			export_snapshot(0);
+			exports_snapshot(0);
 		t = lock_on(LOCKTAG_RELATION, 1, 2);
-		hold(t, 0, AccessShareLock);
-		wait_for_lock(t, 1, AccessExclusiveLock);
+		holds(0, t, AccessShareLock);
+		waits(1, t, AccessExclusiveLock);
 		for (int i = 2; i < 5; i++)
-			wait_for_lock(t, i, AccessShareLock);
+			waits(i, t, AccessShareLock);
 		*value(0, LG_IDLE_BLOCKER_TIMEOUT) = 100;
 		judge();
 		clock_ns += 99 * MS;
@@ -382,7 +382,7 @@ blocker(void)
 			if (idle == 1)
 				session_state(0, STATE_IDLEINTRANSACTION);
 			else if (idle == 2)
-				stalled_client(0);
+				stalls(0);
 			blocked_pair();
 			at_border(clock_ns + borders[i] * MS, 0, LG_BLOCKER_TIMEOUT,
 					  idle ? LG_DO_TERMINATE : LG_DO_CANCEL);
@@ -394,8 +394,8 @@ convoy(void)
 {
 	LOCK	   *t = lock_on(LOCKTAG_RELATION, 1, 2);
 
-	hold(t, 0, AccessShareLock);
-	wait_for_lock(t, 1, AccessExclusiveLock);
+	holds(0, t, AccessShareLock);
+	waits(1, t, AccessExclusiveLock);
 	return t;
 }
 
@@ -411,7 +411,7 @@ queued_blocker(void)
 		*value(1, LG_QUEUED_BLOCKER_TIMEOUT) = borders[i];
 		t = convoy();
 		clock_ns += 9 * MS;
-		wait_for_lock(t, 2, AccessShareLock);
+		waits(2, t, AccessShareLock);
 		at_border(clock_ns + borders[i] * MS, 1, LG_QUEUED_BLOCKER_TIMEOUT, LG_DO_CANCEL);
 	}
 
@@ -420,7 +420,7 @@ queued_blocker(void)
 	sessions(3);
 	*value(1, LG_QUEUED_BLOCKER_TIMEOUT) = 1;
 	blocked_pair();
-	wait_for_lock(lock_on(LOCKTAG_TRANSACTION, 1, 0), 2, ExclusiveLock);
+	waits(2, lock_on(LOCKTAG_TRANSACTION, 1, 0), ExclusiveLock);
 	clock_ns += 1000 * MS;
 	judge();
 	CHECK_INT(verdicts.n, 0);
@@ -440,12 +440,12 @@ blocked_sessions(void)
 			sessions(10);
 			*value(0, LG_MAX_BLOCKED_SESSIONS) = max;
 			xid = lock_on(LOCKTAG_TRANSACTION, 1, 0);
-			hold(xid, 0, ExclusiveLock);
+			holds(0, xid, ExclusiveLock);
 			due = LG_NEVER;
 			for (int i = 1; i <= sessions_behind; i++)
 			{
 				clock_ns += MS;
-				wait_for_lock(xid, i, ShareLock);
+				waits(i, xid, ShareLock);
 				if (i == max + 1)
 					due = clock_ns + 1000 * MS + 1;
 			}
@@ -482,16 +482,16 @@ blocked_sessions_successor(void)
 	start(20, 0);
 	sessions(6);
 	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, AccessExclusiveLock);
+	holds(0, t, AccessExclusiveLock);
 	for (int i = 1; i < 6; i++)
-		wait_for_lock(t, i, AccessExclusiveLock);
+		waits(i, t, AccessExclusiveLock);
 	*value(1, LG_MAX_BLOCKED_SESSIONS) = 2;
 	for (int i = 0; i < 50; i++)
 	{
 		clock_ns += 100 * MS;
 		judge();
 	}
-	release_all(0);
+	releases_all(0);
 	got_it = clock_ns;
 	judge();
 	while (clock_ns < got_it + 1000 * MS)
@@ -522,9 +522,9 @@ lock_wait(void)
 	blocked_pair();
 	clock_ns += 99 * MS;
 	judge();
-	stop_waiting(1);
+	gives_up(1);
 	clock_ns += MS;
-	wait_for_lock(lock_on(LOCKTAG_TRANSACTION, 1, 0), 1, ShareLock);
+	waits(1, lock_on(LOCKTAG_TRANSACTION, 1, 0), ShareLock);
 	clock_ns += 99 * MS;
 	judge();
 	CHECK_INT(verdicts.n, 0);
@@ -705,11 +705,11 @@ locks_held(void)
 		sessions(1);
 		*value(0, LG_MAX_LOCKS) = max;
 		for (int i = 0; i < max; i++)
-			hold(lock_on(LOCKTAG_RELATION, 1, i), 0, AccessShareLock);
-		hold(lock_on(LOCKTAG_RELATION, 1, 0), 0, RowExclusiveLock);
+			holds(0, lock_on(LOCKTAG_RELATION, 1, i), AccessShareLock);
+		holds(0, lock_on(LOCKTAG_RELATION, 1, 0), RowExclusiveLock);
 		judge_ages(0);
 		CHECK_INT(verdicts.n, 0);
-		hold(lock_on(LOCKTAG_RELATION, 1, max), 0, AccessShareLock);
+		holds(0, lock_on(LOCKTAG_RELATION, 1, max), AccessShareLock);
 		judge_ages(0);
 		only_verdict(0, LG_MAX_LOCKS, LG_DO_CANCEL);
 		CHECK_INT(verdict_on(0)->measured, max + 1);
@@ -724,7 +724,7 @@ locks_held(void)
 	sessions(2);
 	*value(1, LG_MAX_LOCKS) = 1;
 	blocked_pair();
-	hold(lock_on(LOCKTAG_RELATION, 1, 1), 1, AccessShareLock);
+	holds(1, lock_on(LOCKTAG_RELATION, 1, 1), AccessShareLock);
 	judge_ages(1);
 	CHECK_INT(verdicts.n, 0);
 }
@@ -959,8 +959,8 @@ protected(void)
 		*values_of(procno) = view.server;
 		*value(procno, LG_BLOCKER_TIMEOUT) = 100;
 		xid = lock_on(LOCKTAG_TRANSACTION, 5, 0);
-		hold(xid, procno, ExclusiveLock);
-		wait_for_lock(xid, 1, ShareLock);
+		holds(procno, xid, ExclusiveLock);
+		waits(1, xid, ShareLock);
 		clock_ns += 200 * MS;
 		judge();
 		CHECK_INT(verdicts.n, 1);
@@ -1024,11 +1024,11 @@ parallel_worker(void)
 	start(10, 0);
 	sessions(2);
 	session_begins(2, 102, B_BG_WORKER);
-	join_group(2, 0);
+	joins_group(2, 0);
 	*value(0, LG_BLOCKER_TIMEOUT) = 100;
 	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 2, AccessExclusiveLock);
-	wait_for_lock(t, 1, AccessShareLock);
+	holds(2, t, AccessExclusiveLock);
+	waits(1, t, AccessShareLock);
 	judge();
 	clock_ns += 200 * MS;
 	judge();
@@ -1051,11 +1051,11 @@ deadlock(void)
 			*value(i, LG_IDLE_BLOCKER_TIMEOUT) = *value(i, LG_MAX_BLOCKED_SESSIONS) = 1;
 	a = lock_on(LOCKTAG_RELATION, 1, 1);
 	b = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(a, 0, AccessExclusiveLock);
-	hold(b, 1, AccessExclusiveLock);
-	wait_for_lock(b, 0, AccessShareLock);
-	wait_for_lock(a, 1, AccessShareLock);
-	wait_for_lock(a, 2, AccessShareLock);
+	holds(0, a, AccessExclusiveLock);
+	holds(1, b, AccessExclusiveLock);
+	waits(0, b, AccessShareLock);
+	waits(1, a, AccessShareLock);
+	waits(2, a, AccessShareLock);
 	judge();
 	clock_ns += 10000 * MS;
 	judge();
@@ -1078,11 +1078,11 @@ deadlock_of_1s(int limit, int ms)
 		*value(i, limit) = ms;
 	a = lock_on(LOCKTAG_RELATION, 1, 1);
 	b = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(a, 0, AccessExclusiveLock);
-	hold(b, 1, AccessExclusiveLock);
-	wait_for_lock(b, 0, AccessExclusiveLock);
-	wait_for_lock(a, 1, AccessExclusiveLock);
-	wait_for_lock(a, 2, AccessShareLock);
+	holds(0, a, AccessExclusiveLock);
+	holds(1, b, AccessExclusiveLock);
+	waits(0, b, AccessExclusiveLock);
+	waits(1, a, AccessExclusiveLock);
+	waits(2, a, AccessShareLock);
 	for (int i = 0; i < 10; i++)
 	{
 		judge();
@@ -1100,7 +1100,7 @@ after_deadlock(void)
 {
 	/* The other keeps its lock: it caught the error after a savepoint. */
 	deadlock_of_1s(LG_QUEUED_BLOCKER_TIMEOUT, 500);
-	stop_waiting(0);
+	gives_up(0);
 	proc_of(0)->waitStatus = PROC_WAIT_STATUS_ERROR;
 	session_state(0, STATE_IDLEINTRANSACTION);
 	for (int i = 0; i < 5; i++)
@@ -1118,7 +1118,7 @@ after_deadlock(void)
 		LgVerdict	again;
 
 		deadlock_of_1s(LG_QUEUED_BLOCKER_TIMEOUT, 500);
-		stop_waiting(0);
+		gives_up(0);
 		proc_of(0)->waitStatus = PROC_WAIT_STATUS_ERROR;
 		judge();
 		CHECK_INT(verdicts.n, 0);
@@ -1134,7 +1134,7 @@ undoes_deadlock(void)
 	{
 		deadlock_of_1s(LG_BLOCKER_TIMEOUT, 500);
 		*value(1, LG_BLOCKER_TIMEOUT) = 0;
-		stop_waiting(0);
+		gives_up(0);
 		proc_of(0)->waitStatus = PROC_WAIT_STATUS_ERROR;
 		judge();
 		CHECK_INT(verdicts.n, 0);
@@ -1169,10 +1169,10 @@ one_victim_per_tree(void)
 		start(10, 0);
 		sessions(6);
 		t = lock_on(LOCKTAG_RELATION, 1, 2);
-		hold(t, 1, AccessShareLock);
-		hold(t, 2, AccessShareLock);
-		wait_for_lock(t, 3, AccessExclusiveLock);
-		wait_for_lock(t, 4, AccessShareLock);
+		holds(1, t, AccessShareLock);
+		holds(2, t, AccessShareLock);
+		waits(3, t, AccessExclusiveLock);
+		waits(4, t, AccessShareLock);
 		session_state(2, STATE_IDLEINTRANSACTION);
 		for (int i = 0; i < 3; i++)
 		{
@@ -1210,11 +1210,11 @@ busy_tree(void)
 		*value(i, LG_BLOCKER_TIMEOUT) = 100;
 	a = lock_on(LOCKTAG_TRANSACTION, 1, 0);
 	b = lock_on(LOCKTAG_TRANSACTION, 2, 0);
-	hold(a, 0, ExclusiveLock);
-	hold(b, 1, ExclusiveLock);
-	wait_for_lock(a, 2, ShareLock);
-	wait_for_lock(b, 3, ShareLock);
-	wait_for_lock(b, 4, ShareLock);
+	holds(0, a, ExclusiveLock);
+	holds(1, b, ExclusiveLock);
+	waits(2, a, ShareLock);
+	waits(3, b, ShareLock);
+	waits(4, b, ShareLock);
 	clock_ns += 200 * MS;
 	judge();
 	CHECK_INT(verdicts.n, 2);
@@ -1292,9 +1292,9 @@ preemption(void)
 			*value(0, LG_PRIORITY) = other;
 			*value(1, LG_PRIORITY) = LG_PRIORITY_LOW;
 			t = lock_on(LOCKTAG_RELATION, 1, 2);
-			hold(t, 0, AccessShareLock);
-			hold(t, 1, AccessShareLock);
-			wait_for_lock(t, 2, AccessExclusiveLock);
+			holds(0, t, AccessShareLock);
+			holds(1, t, AccessShareLock);
+			waits(2, t, AccessExclusiveLock);
 			judge();
 			clock_ns += 100 * MS - 1;
 			judge();
@@ -1334,9 +1334,9 @@ preemption_in_vain(void)
 		*value(2, LG_PREEMPT_TIMEOUT) = 100;
 		*value(2, LG_PRIORITY) = LG_PRIORITY_HIGH;
 		t = lock_on(LOCKTAG_RELATION, 1, 2);
-		hold(t, 0, AccessShareLock);
-		hold(t, 1, AccessShareLock);
-		wait_for_lock(t, 2, AccessExclusiveLock);
+		holds(0, t, AccessShareLock);
+		holds(1, t, AccessShareLock);
+		waits(2, t, AccessExclusiveLock);
 		if (how == 0)
 			*value(1, LG_EXEMPT) = 1;
 		else if (how == 1)
@@ -1360,9 +1360,9 @@ preemption_in_vain(void)
 	*value(2, LG_PRIORITY) = LG_PRIORITY_HIGH;
 	*value(1, LG_EXEMPT) = 1;
 	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, AccessShareLock);
-	wait_for_lock(t, 1, AccessExclusiveLock);
-	wait_for_lock(t, 2, AccessExclusiveLock);
+	holds(0, t, AccessShareLock);
+	waits(1, t, AccessExclusiveLock);
+	waits(2, t, AccessExclusiveLock);
 	clock_ns += 200 * MS;
 	judge();
 	CHECK_INT(verdicts.n, 1);
@@ -1394,7 +1394,7 @@ judged_again(void)
 	look();
 	CHECK(!lg_judge_again(&view, 0, LG_BLOCKER_TIMEOUT, &verdict));
 	*value(0, LG_BLOCKER_TIMEOUT) = 100;
-	stop_waiting(1);
+	gives_up(1);
 	look();
 	CHECK(!lg_judge_again(&view, 0, LG_BLOCKER_TIMEOUT, &verdict));
 
@@ -1408,7 +1408,7 @@ judged_again(void)
 	CHECK(lg_preempt_again(&view, 1, 0, &verdict));
 	CHECK(!lg_preempt_again(&view, 1, 2, &verdict));
 	CHECK(!lg_preempt_again(&view, 2, 0, &verdict));
-	stop_waiting(1);
+	gives_up(1);
 	look();
 	CHECK(!lg_preempt_again(&view, 1, 0, &verdict));
 }
@@ -1512,7 +1512,7 @@ static int64 soonest;
 static int64
 waiting_since(int procno)
 {
-	return lg_clock_at(&view.clock, pg_atomic_read_u64(&proc_of(procno)->waitStart));
+	return lg_clock_at(&view.clock, wait_start_of(procno));
 }
 
 static bool
@@ -1937,7 +1937,7 @@ random_judgements(void)
 						session_state(i, STATE_IDLEINTRANSACTION);
 						break;
 					case 1:
-						release_all(i);
+						releases_all(i);
 						slot_of(i)->committing = 0;
 						break;
 					case 2:
@@ -1945,8 +1945,8 @@ random_judgements(void)
 						break;
 					default:
 						session_state(i, STATE_RUNNING);
-						(void) acquire(locks[random_below(NLOCKS)], i,
-									   1 + random_below(MaxLockMode));
+						(void) acquires(i, locks[random_below(NLOCKS)],
+										1 + random_below(MaxLockMode));
 						break;
 				}
 			if (one_in(2))

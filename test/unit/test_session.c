@@ -161,7 +161,7 @@ kinds(void)
 	start();
 	session_begins(0, 100, B_BACKEND);
 	session_begins(1, 101, B_BG_WORKER);
-	join_group(1, 0);
+	joins_group(1, 0);
 	lg_read_session(1, &session);
 	CHECK_INT(session.kind, LG_KIND_PARALLEL);
 	CHECK_INT(session.leader, 0);
@@ -389,7 +389,7 @@ stalled(void)
 	start();
 	session_begins(0, 100, B_BACKEND);
 	session_state(0, STATE_RUNNING);
-	stalled_client(0);
+	stalls(0);
 	lg_read_session(0, &session);
 	began = clock_ns;
 	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
@@ -447,7 +447,7 @@ stalled(void)
 		if (i == 0)
 			proc_of(0)->wait_event_info = 0;
 		else
-			stalled_client(0);
+			stalls(0);
 		clock_ns += 1000 * MS;
 		lg_clock_read(&clocks);
 		CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
@@ -467,7 +467,7 @@ stalled_with_breaks(void)
 	start();
 	session_begins(0, 100, B_BACKEND);
 	session_state(0, STATE_RUNNING);
-	stalled_client(0);
+	stalls(0);
 	lg_read_session(0, &session);
 	began = clock_ns;
 	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
@@ -528,7 +528,7 @@ stalled_but_awake(void)
 	traffic.counted = false;
 	session_begins(0, 100, B_BACKEND);
 	session_state(0, STATE_RUNNING);
-	stalled_client(0);
+	stalls(0);
 	lg_read_session(0, &session);
 	traffic.awake = true;
 	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
@@ -619,7 +619,7 @@ slow_and_disturbed(void)
 		traffic.counted = false;
 		session_begins(0, 100, B_BACKEND);
 		session_state(0, STATE_RUNNING);
-		stalled_client(0);
+		stalls(0);
 		lg_read_session(0, &session);
 		traffic.unread = 1000;
 		for (int ms = 0; ms < 2000; ms++)
@@ -680,7 +680,7 @@ exported(void)
 	/* It has run another statement. */
 	clock_ns += MS;
 	session_state(0, STATE_RUNNING);
-	export_snapshot(0);
+	exports_snapshot(0);
 	lg_read_session(0, &session);
 	CHECK(lg_works_for_others(&track, &session));
 	session_state(0, STATE_IDLEINTRANSACTION);
@@ -700,7 +700,7 @@ exported(void)
 	session_state(0, STATE_RUNNING);
 	lg_read_session(0, &session);
 	CHECK(!lg_works_for_others(&track, &session));
-	export_snapshot(0);
+	exports_snapshot(0);
 	CHECK(lg_works_for_others(&track, &session));
 
 	/* It cannot be seen, and then it can. */

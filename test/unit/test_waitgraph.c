@@ -143,11 +143,11 @@ holder_and_queue(void)
 	start(10, 0);
 	sessions(5);
 	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, AccessShareLock);
-	hold(t, 1, RowExclusiveLock);
-	wait_for_lock(t, 2, AccessExclusiveLock);
-	wait_for_lock(t, 3, AccessShareLock);
-	wait_for_lock(t, 4, RowExclusiveLock);
+	holds(0, t, AccessShareLock);
+	holds(1, t, RowExclusiveLock);
+	waits(2, t, AccessExclusiveLock);
+	waits(3, t, AccessShareLock);
+	waits(4, t, RowExclusiveLock);
 	look();
 
 	CHECK_TEXT(blockers_of(2), "0:holder 1:holder");
@@ -172,9 +172,9 @@ compatible_modes(void)
 	start(10, 0);
 	sessions(4);
 	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, AccessShareLock);
-	hold(t, 1, ShareLock);
-	wait_for_lock(t, 2, RowExclusiveLock);
+	holds(0, t, AccessShareLock);
+	holds(1, t, ShareLock);
+	waits(2, t, RowExclusiveLock);
 	look();
 	CHECK_TEXT(blockers_of(2), "1:holder");
 	CHECK(lg_node(graph, 0) == NULL);
@@ -191,11 +191,11 @@ row_queue(void)
 	sessions(5);
 	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
 	tuple = lock_on(LOCKTAG_TUPLE, 1, 2);
-	hold(xid, 0, ExclusiveLock);
-	hold(tuple, 1, ExclusiveLock);
-	wait_for_lock(xid, 1, ShareLock);
+	holds(0, xid, ExclusiveLock);
+	holds(1, tuple, ExclusiveLock);
+	waits(1, xid, ShareLock);
 	for (int i = 2; i < 5; i++)
-		wait_for_lock(tuple, i, ExclusiveLock);
+		waits(i, tuple, ExclusiveLock);
 	look();
 	CHECK(is_root(0));
 	CHECK_INT(lg_downstream(graph, 0), 4);
@@ -213,14 +213,14 @@ lock_groups(void)
 
 	start(10, 0);
 	sessions(5);
-	join_group(1, 0);
-	join_group(2, 0);
+	joins_group(1, 0);
+	joins_group(2, 0);
 	t = lock_on(LOCKTAG_RELATION, 1, 2);
 	extension = lock_on(LOCKTAG_RELATION_EXTEND, 1, 2);
-	hold(t, 1, AccessExclusiveLock);
-	wait_for_lock(t, 3, AccessShareLock);
-	hold(extension, 1, ExclusiveLock);
-	wait_for_lock(extension, 2, ExclusiveLock);
+	holds(1, t, AccessExclusiveLock);
+	waits(3, t, AccessShareLock);
+	holds(1, extension, ExclusiveLock);
+	waits(2, extension, ExclusiveLock);
 	look();
 	CHECK_TEXT(blockers_of(3), "1:holder");
 	CHECK_TEXT(blockers_of(2), "1:holder");
@@ -242,8 +242,8 @@ prepared_transaction(void)
 	procno = LG_TOTAL_PROCS - 1;
 	prepare_transaction(procno, 77, "the gid");
 	xid = lock_on(LOCKTAG_TRANSACTION, 77, 0);
-	hold(xid, procno, ExclusiveLock);
-	wait_for_lock(xid, 0, ShareLock);
+	holds(procno, xid, ExclusiveLock);
+	waits(0, xid, ShareLock);
 	look();
 	CHECK(is_root(procno));
 	CHECK_INT(node_at(procno)->known->session.kind, LG_KIND_PREPARED);
@@ -262,11 +262,11 @@ cycle(void)
 	for (int i = 0; i < 3; i++)
 	{
 		locks[i] = lock_on(LOCKTAG_TRANSACTION, 10 + i, 0);
-		hold(locks[i], i, ExclusiveLock);
+		holds(i, locks[i], ExclusiveLock);
 	}
 	for (int i = 0; i < 3; i++)
-		wait_for_lock(locks[(i + 1) % 3], i, ShareLock);
-	wait_for_lock(locks[0], 3, ShareLock);	/* behind it, not in it */
+		waits(i, locks[(i + 1) % 3], ShareLock);
+	waits(3, locks[0], ShareLock);	/* behind it, not in it */
 	look();
 	roots = palloc_array(int, LG_TOTAL_PROCS);
 	for (int i = 0; i < 3; i++)
@@ -285,9 +285,9 @@ own_lock(void)
 	start(10, 0);
 	sessions(2);
 	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, RowExclusiveLock);
-	hold(t, 1, RowExclusiveLock);
-	wait_for_lock(t, 0, ShareLock);
+	holds(0, t, RowExclusiveLock);
+	holds(1, t, RowExclusiveLock);
+	waits(0, t, ShareLock);
 	look();
 	CHECK_TEXT(blockers_of(0), "1:holder");
 	CHECK(!lg_in_cycle(graph, 0));
@@ -306,12 +306,12 @@ pair_transaction_id(void)
 	start(10, 0);
 	sessions(3);
 	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-	hold(xid, 0, ExclusiveLock);
+	holds(0, xid, ExclusiveLock);
 	clock_ns += 50 * MS;
-	wait_for_lock(xid, 1, ShareLock);
+	waits(1, xid, ShareLock);
 	began = clock_ns;
 	clock_ns += 50 * MS;
-	wait_for_lock(xid, 2, ShareLock);
+	waits(2, xid, ShareLock);
 	clock_ns += 100 * MS;
 	look();
 	CHECK_INT(blocking_since(0), began);
@@ -340,8 +340,8 @@ pair_one_holder(void)
 		start(10, 0);
 		sessions(2);
 		lock = lock_on(types[i], 7, 0);
-		hold(lock, 0, ExclusiveLock);
-		wait_for_lock(lock, 1, ShareLock);
+		holds(0, lock, ExclusiveLock);
+		waits(1, lock, ShareLock);
 		began = clock_ns;
 		clock_ns += 100 * MS;
 		look();
@@ -359,9 +359,9 @@ pair_idle_holder(void)
 	start(10, 0);
 	sessions(2);
 	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, AccessExclusiveLock);
+	holds(0, t, AccessExclusiveLock);
 	clock_ns += 10 * MS;
-	wait_for_lock(t, 1, AccessShareLock);
+	waits(1, t, AccessShareLock);
 	clock_ns += 10 * MS;
 	session_state(0, STATE_IDLEINTRANSACTION);
 	began = clock_ns;
@@ -374,10 +374,10 @@ pair_idle_holder(void)
 	start(10, 0);
 	sessions(2);
 	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, AccessExclusiveLock);
+	holds(0, t, AccessExclusiveLock);
 	session_state(0, STATE_IDLEINTRANSACTION);
 	clock_ns += 10 * MS;
-	wait_for_lock(t, 1, AccessShareLock);
+	waits(1, t, AccessShareLock);
 	began = clock_ns;
 	clock_ns += 100 * MS;
 	look();
@@ -394,20 +394,20 @@ pair_stalled_holder(void)
 	start(10, 0);
 	sessions(4);
 	values_of(0)->value[LG_IDLE_BLOCKER_TIMEOUT] = 1000;
-	stalled_client(0);
+	stalls(0);
 	row = lock_on(LOCKTAG_TRANSACTION, 1, 0);
-	hold(row, 0, ExclusiveLock);
-	wait_for_lock(row, 1, ShareLock);
+	holds(0, row, ExclusiveLock);
+	waits(1, row, ShareLock);
 	look();
 	CHECK_INT(idle_since(node_at(0)), clock_ns);
-	stop_waiting(1);
+	gives_up(1);
 	clock_ns += 10 * MS;
 	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 3, AccessShareLock);
-	wait_for_lock(t, 2, AccessExclusiveLock);
+	holds(3, t, AccessShareLock);
+	waits(2, t, AccessExclusiveLock);
 	clock_ns += 10 * MS;
-	let_go(t, 3, AccessShareLock);
-	hold(t, 0, AccessShareLock);
+	holds(0, t, AccessShareLock);
+	releases(3, t, AccessShareLock);
 	clock_ns += 100 * MS;
 	look();
 	CHECK_INT(blocking_since(0), clock_ns);
@@ -423,8 +423,8 @@ pair_active_holder(void)
 	start(10, 0);
 	sessions(3);
 	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, AccessExclusiveLock);
-	wait_for_lock(t, 1, AccessShareLock);
+	holds(0, t, AccessExclusiveLock);
+	waits(1, t, AccessShareLock);
 	clock_ns += 100 * MS;
 	look();
 	first = clock_ns;
@@ -441,11 +441,11 @@ pair_active_holder(void)
 
 	/* The waiter gives up, another comes. */
 	session_state(0, STATE_RUNNING);
-	stop_waiting(1);
+	gives_up(1);
 	clock_ns += 100 * MS;
 	look();
 	CHECK_INT(blocking_since(0), LG_NEVER);
-	wait_for_lock(t, 2, AccessShareLock);
+	waits(2, t, AccessShareLock);
 	clock_ns += 100 * MS;
 	look();
 	CHECK_INT(blocking_since(0), clock_ns);
@@ -460,11 +460,11 @@ pair_queue(void)
 	start(10, 0);
 	sessions(3);
 	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, AccessShareLock);
+	holds(0, t, AccessShareLock);
 	session_state(0, STATE_IDLEINTRANSACTION);
-	wait_for_lock(t, 1, AccessExclusiveLock);
+	waits(1, t, AccessExclusiveLock);
 	clock_ns += 30 * MS;
-	wait_for_lock(t, 2, AccessShareLock);
+	waits(2, t, AccessShareLock);
 	behind = clock_ns;
 	clock_ns += 30 * MS;
 	look();
@@ -483,10 +483,10 @@ pair_queue_turned_round(void)
 	start(10, 0);
 	sessions(3);
 	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, AccessShareLock);
-	wait_for_lock(t, 1, AccessExclusiveLock);
+	holds(0, t, AccessShareLock);
+	waits(1, t, AccessExclusiveLock);
 	clock_ns += 30 * MS;
-	wait_ahead_of(t, 2, AccessExclusiveLock, 1);
+	waits_ahead_of(2, 1, AccessExclusiveLock);
 	clock_ns += 30 * MS;
 	look();
 	first = clock_ns;
@@ -509,15 +509,15 @@ inherited_queue(void)
 	start(10, 0);
 	sessions(4);
 	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, AccessExclusiveLock);
+	holds(0, t, AccessExclusiveLock);
 	for (int i = 1; i < 4; i++)
-		wait_for_lock(t, i, AccessExclusiveLock);
+		waits(i, t, AccessExclusiveLock);
 	for (int i = 0; i < 100; i++)
 	{
 		clock_ns += 10 * MS;
 		look();
 	}
-	release_all(0);
+	releases_all(0);
 	got_it = clock_ns;
 	CHECK_INT(held_by(t, 1), LOCKBIT_ON(AccessExclusiveLock));
 	clock_ns += 5 * MS;
@@ -540,17 +540,17 @@ clock_stands_still_while_waiting(void)
 	sessions(3);
 	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
 	other = lock_on(LOCKTAG_TRANSACTION, 8, 0);
-	hold(xid, 0, ExclusiveLock);
-	hold(other, 1, ExclusiveLock);
-	wait_for_lock(xid, 1, ShareLock);
-	wait_for_lock(other, 2, ShareLock);
+	holds(0, xid, ExclusiveLock);
+	holds(1, other, ExclusiveLock);
+	waits(1, xid, ShareLock);
+	waits(2, other, ShareLock);
 	for (int i = 0; i < 10; i++)
 	{
 		clock_ns += 10 * MS;
 		look();
 	}
 	CHECK(!is_root(1));
-	release_all(0);
+	releases_all(0);
 	free_at = clock_ns;
 	clock_ns += 5 * MS;
 	look();
@@ -575,21 +575,21 @@ waits_without_a_gap(void)
 	held = lock_on(LOCKTAG_TRANSACTION, 7, 0);
 	first = lock_on(LOCKTAG_TRANSACTION, 8, 0);
 	second = lock_on(LOCKTAG_TRANSACTION, 9, 0);
-	hold(held, 0, ExclusiveLock);
-	hold(first, 1, ExclusiveLock);
-	hold(second, 2, ExclusiveLock);
-	wait_for_lock(held, 3, ShareLock);
-	wait_for_lock(first, 0, ShareLock);
+	holds(0, held, ExclusiveLock);
+	holds(1, first, ExclusiveLock);
+	holds(2, second, ExclusiveLock);
+	waits(3, held, ShareLock);
+	waits(0, first, ShareLock);
 	clock_ns += 50 * MS;
 	look();
 	clock_ns += 20 * MS;
-	stop_waiting(0);
+	gives_up(0);
 	clock_ns += 30 * MS;
-	wait_for_lock(second, 0, ShareLock);
+	waits(0, second, ShareLock);
 	clock_ns += 10 * MS;
 	look();
 	clock_ns += 40 * MS;
-	stop_waiting(0);
+	gives_up(0);
 	free_at = clock_ns;
 	look();
 	CHECK(is_root(0));
@@ -610,8 +610,8 @@ newly_waited(void)
 	start(10, 0);
 	sessions(2);
 	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-	hold(xid, 0, ExclusiveLock);
-	wait_for_lock(xid, 1, ShareLock);
+	holds(0, xid, ExclusiveLock);
+	waits(1, xid, ShareLock);
 	began = clock_ns;
 	clock_ns += 30 * MS;
 	look();
@@ -636,9 +636,9 @@ wait_start_not_yet_set(void)
 	start(10, 0);
 	sessions(2);
 	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-	hold(xid, 0, ExclusiveLock);
-	wait_for_lock(xid, 1, ShareLock);
-	pg_atomic_write_u64(&proc_of(1)->waitStart, 0);
+	holds(0, xid, ExclusiveLock);
+	waits(1, xid, ShareLock);
+	set_wait_start(1, 0);
 	clock_ns += 10 * MS;
 	look();
 	CHECK_INT(blocking_since(0), clock_ns);
@@ -648,7 +648,7 @@ wait_start_not_yet_set(void)
 	CHECK_INT(blocking_since(0), began);
 
 	/* It began a little before that. */
-	pg_atomic_write_u64(&proc_of(1)->waitStart, clock_offset + (began - MS) / 1000);
+	set_wait_start(1, clock_offset + (began - MS) / 1000);
 	graph->wait_tracks[1].counted = true;
 	clock_ns += 10 * MS;
 	look();
@@ -670,23 +670,23 @@ wait_start_of_another(void)
 	sessions(3);
 	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
 	other = lock_on(LOCKTAG_TRANSACTION, 8, 0);
-	hold(xid, 0, ExclusiveLock);
-	hold(other, 2, ExclusiveLock);
-	wait_for_lock(xid, 1, ShareLock);
-	left = pg_atomic_read_u64(&proc_of(1)->waitStart);
+	holds(0, xid, ExclusiveLock);
+	holds(2, other, ExclusiveLock);
+	waits(1, xid, ShareLock);
+	left = wait_start_of(1);
 	clock_ns += 100 * MS;
 	look();
-	stop_waiting(1);
+	gives_up(1);
 	clock_ns += 100 * MS;
-	wait_for_lock(other, 1, ShareLock);
-	pg_atomic_write_u64(&proc_of(1)->waitStart, left);
+	waits(1, other, ShareLock);
+	set_wait_start(1, left);
 	look();
 	CHECK_INT(blocking_since(2), clock_ns);
 	began = clock_ns;
 	clock_ns += 10 * MS;
 	look();
 	CHECK_INT(blocking_since(2), began);
-	pg_atomic_write_u64(&proc_of(1)->waitStart, clock_offset + (began - MS) / 1000);
+	set_wait_start(1, clock_offset + (began - MS) / 1000);
 	clock_ns += 10 * MS;
 	look();
 	CHECK_INT(blocking_since(2), began - MS);
@@ -696,22 +696,22 @@ wait_start_of_another(void)
 	start(10, 0);
 	sessions(2);
 	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-	hold(xid, 0, ExclusiveLock);
-	wait_for_lock(xid, 1, ShareLock);
-	left = pg_atomic_read_u64(&proc_of(1)->waitStart);
-	stop_waiting(1);
+	holds(0, xid, ExclusiveLock);
+	waits(1, xid, ShareLock);
+	left = wait_start_of(1);
+	gives_up(1);
 	clock_ns += 10 * MS;
 	look();
 	clock_ns += 60000 * MS;
 	look();
 	clock_ns += 10 * MS;
-	wait_for_lock(xid, 1, ShareLock);
-	pg_atomic_write_u64(&proc_of(1)->waitStart, left);
+	waits(1, xid, ShareLock);
+	set_wait_start(1, left);
 	clock_ns += 10 * MS;
 	look();
 	CHECK_INT(blocking_since(0), clock_ns);
 	began = clock_ns;
-	pg_atomic_write_u64(&proc_of(1)->waitStart, clock_offset + (began - 10 * MS) / 1000);
+	set_wait_start(1, clock_offset + (began - 10 * MS) / 1000);
 	clock_ns += 10 * MS;
 	look();
 	CHECK_INT(blocking_since(0), began - 10 * MS);
@@ -728,13 +728,13 @@ another_wait(void)
 	start(10, 0);
 	sessions(2);
 	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-	hold(xid, 0, ExclusiveLock);
-	wait_for_lock(xid, 1, ShareLock);
+	holds(0, xid, ExclusiveLock);
+	waits(1, xid, ShareLock);
 	clock_ns += 100 * MS;
 	look();
-	stop_waiting(1);
+	gives_up(1);
 	clock_ns += 10 * MS;
-	wait_for_lock(xid, 1, ShareLock);
+	waits(1, xid, ShareLock);
 	second = clock_ns;
 	graph->wait_tracks[1].counted = true;
 	clock_ns += 10 * MS;
@@ -742,10 +742,10 @@ another_wait(void)
 	CHECK_INT(blocking_since(0), second);
 	CHECK(!graph->wait_tracks[1].counted);
 
-	stop_waiting(1);
+	gives_up(1);
 	session_ends(1);
 	session_begins(1, 555, B_BACKEND);
-	wait_for_lock(xid, 1, ShareLock);
+	waits(1, xid, ShareLock);
 	second = clock_ns;
 	clock_ns += 10 * MS;
 	look();
@@ -754,16 +754,16 @@ another_wait(void)
 
 	/* That it was seen to be over only now is of no concern to the next one. */
 	session_begins(2, 556, B_BACKEND);
-	wait_for_lock(xid, 2, ShareLock);
+	waits(2, xid, ShareLock);
 	look();
-	stop_waiting(1);
-	stop_waiting(2);
+	gives_up(1);
+	gives_up(2);
 	session_ends(2);
 	session_begins(2, 557, B_BACKEND);
 	session_state(2, STATE_IDLEINTRANSACTION);
 	xid = lock_on(LOCKTAG_TRANSACTION, 8, 0);
-	hold(xid, 2, ExclusiveLock);
-	wait_for_lock(xid, 1, ShareLock);
+	holds(2, xid, ExclusiveLock);
+	waits(1, xid, ShareLock);
 	second = clock_ns;
 	clock_ns += 100 * MS;
 	look();
@@ -787,8 +787,8 @@ clock_steps(void)
 		start(10, 0);
 		sessions(4);
 		xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-		hold(xid, 0, ExclusiveLock);
-		wait_for_lock(xid, 1, ShareLock);
+		holds(0, xid, ExclusiveLock);
+		waits(1, xid, ShareLock);
 		began = clock_ns;
 		clock_ns += 10 * MS;
 		look();
@@ -799,10 +799,10 @@ clock_steps(void)
 		CHECK_INT(blocking_since(0), began);
 
 		/* Begun before the step, and seen after it. */
-		stop_waiting(1);
+		gives_up(1);
 		clock_ns += 10 * MS;
 		look();
-		wait_for_lock(xid, 2, ShareLock);
+		waits(2, xid, ShareLock);
 		began = clock_ns;
 		clock_ns += 10 * MS;
 		clock_offset += steps[i] * USECS_PER_SEC;
@@ -819,7 +819,7 @@ static LOCK *raced_lock;
 static void
 waiter_leaves(LWLock *lock)
 {
-	stop_waiting(1);
+	gives_up(1);
 }
 
 static void
@@ -831,8 +831,8 @@ lock_is_another(LWLock *lock)
 static void
 waiter_waits_for_another(LWLock *lock)
 {
-	stop_waiting(1);
-	wait_for_lock(lock_on(LOCKTAG_TRANSACTION, 8, 0), 1, ShareLock);
+	gives_up(1);
+	waits(1, lock_on(LOCKTAG_TRANSACTION, 8, 0), ShareLock);
 }
 
 static void
@@ -847,8 +847,8 @@ races(void)
 		start(10, 0);
 		sessions(3);
 		raced_lock = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-		hold(raced_lock, 0, ExclusiveLock);
-		wait_for_lock(raced_lock, 1, ShareLock);
+		holds(0, raced_lock, ExclusiveLock);
+		waits(1, raced_lock, ShareLock);
 		clock_ns += 10 * MS;
 		on_lwlock = hooks[i];
 		look();
@@ -875,11 +875,11 @@ young_waits(void)
 	sessions(3);
 	old_lock = lock_on(LOCKTAG_TRANSACTION, 7, 0);
 	young_lock = lock_on(LOCKTAG_TRANSACTION, 8, 0);
-	hold(old_lock, 0, ExclusiveLock);
-	wait_for_lock(old_lock, 1, ShareLock);
+	holds(0, old_lock, ExclusiveLock);
+	waits(1, old_lock, ShareLock);
 	clock_ns += 100 * MS;
-	hold(young_lock, 2, ExclusiveLock);
-	wait_for_lock(young_lock, 0, ShareLock);
+	holds(2, young_lock, ExclusiveLock);
+	waits(0, young_lock, ShareLock);
 	clock_ns += 10 * MS;
 	look_at_waits_from(50 * MS);
 	CHECK_INT(graph->nlocks, 1);
@@ -906,8 +906,8 @@ many(void)
 	{
 		LOCK	   *lock = lock_on(LOCKTAG_TRANSACTION, 1000 + i, 0);
 
-		hold(lock, i, ExclusiveLock);
-		wait_for_lock(lock, n + i, ShareLock);
+		holds(i, lock, ExclusiveLock);
+		waits(n + i, lock, ShareLock);
 	}
 	for (int round = 0; round < 3; round++)
 	{
@@ -924,8 +924,8 @@ many(void)
 	/* All wait for one: nodes of former looks are forgotten. */
 	for (int i = 0; i < n; i++)
 	{
-		stop_waiting(n + i);
-		wait_for_lock(lock_on(LOCKTAG_TRANSACTION, 1000, 0), n + i, ShareLock);
+		gives_up(n + i);
+		waits(n + i, lock_on(LOCKTAG_TRANSACTION, 1000, 0), ShareLock);
 	}
 	clock_ns += 10 * MS;
 	look();
@@ -1182,7 +1182,7 @@ random_graphs(void)
 	{
 		int			nprocs = 2 + random_below(MAX_NODES - 2);
 		int			nlocks = 1 + random_below(8);
-		int			holds = random_below(2 * nprocs);
+		int			nholds = random_below(2 * nprocs);
 
 		random_seed(round);
 		start(nprocs + 1, 0);
@@ -1192,11 +1192,12 @@ random_graphs(void)
 			proc_of(i)->pid = proc_of(i)->procLatch.owner_pid = 100 + (i * 7) % 41;
 			status_of(i)->st_procpid = proc_of(i)->pid;
 			if (i > 0 && one_in(6) && proc_of(i - 1)->lockGroupLeader == NULL)
-				join_group(i, i - 1);
+				joins_group(i, i - 1);
 		}
-		for (int i = 0; i < holds; i++)
-			hold(lock_on(lock_types[random_below(lengthof(lock_types))], random_below(nlocks), 0),
-				 random_below(nprocs), 1 + random_below(MaxLockMode));
+		for (int i = 0; i < nholds; i++)
+			holds(random_below(nprocs),
+				  lock_on(lock_types[random_below(lengthof(lock_types))], random_below(nlocks), 0),
+				  1 + random_below(MaxLockMode));
 		for (int i = 0; i < nprocs; i++)
 		{
 			LOCK	   *lock = lock_on(lock_types[random_below(lengthof(lock_types))],
@@ -1207,9 +1208,9 @@ random_graphs(void)
 			if (one_in(3))
 				continue;
 			if (one_in(4) && proc_of(other)->waitLock == lock)
-				wait_ahead_of(lock, i, 1 + random_below(MaxLockMode), other);
+				waits_ahead_of(i, other, 1 + random_below(MaxLockMode));
 			else
-				wait_for_lock(lock, i, 1 + random_below(MaxLockMode));
+				waits(i, lock, 1 + random_below(MaxLockMode));
 		}
 		clock_ns += MS;
 		look();
@@ -1284,7 +1285,7 @@ watch(int nprocs)
 		{
 			watched.wait_began[i] = clock_ns;
 			watched.wait_number[i]++;
-			watched.wait_start[i] = pg_atomic_read_u64(&proc_of(i)->waitStart);
+			watched.wait_start[i] = wait_start_of(i);
 		}
 		else if (!waits && watched.wait_began[i] != 0)
 		{
@@ -1519,14 +1520,14 @@ something_happens(int nprocs, int *next_pid)
 
 				/* An id is locked by its own transaction alone. */
 				if (type != LOCKTAG_TRANSACTION)
-					(void) acquire(locks[l], i, 1 + random_below(MaxLockMode));
+					(void) acquires(i, locks[l], 1 + random_below(MaxLockMode));
 				else if (locks[l]->nGranted == 0)
 				{
 					if (lg_first_waiter(locks[l]) == NULL)
-						hold(locks[l], i, ExclusiveLock);
+						holds(i, locks[l], ExclusiveLock);
 				}
 				else if (held_by(locks[l], i) == 0)
-					(void) acquire(locks[l], i, ShareLock);
+					(void) acquires(i, locks[l], ShareLock);
 			}
 			break;
 		case 4:
@@ -1537,7 +1538,7 @@ something_happens(int nprocs, int *next_pid)
 			watched.idle_from[i] = clock_ns;
 			break;
 		case 6:
-			release_all(i);
+			releases_all(i);
 			session_state(i, STATE_IDLE);
 			watched.idle_from[i] = clock_ns;
 			break;
@@ -1548,13 +1549,13 @@ something_happens(int nprocs, int *next_pid)
 				int			l = random_below(NLOCKS);
 
 				if (locks[l]->tag.locktag_type != LOCKTAG_TRANSACTION)
-					release(locks[l], i, 1 + random_below(MaxLockMode));
+					releases(i, locks[l], 1 + random_below(MaxLockMode));
 			}
 			break;
 		case 8:
 			if (one_in(3))
 			{
-				release_all(i);
+				releases_all(i);
 				session_ends(i);
 				session_begins(i, (*next_pid)++, B_BACKEND);
 				watched.idle_from[i] = clock_ns;
@@ -1568,18 +1569,7 @@ something_happens(int nprocs, int *next_pid)
 			 * longer.
 			 */
 			if (proc->waitLock != NULL && !watched.from_first_look && one_in(3))
-			{
-				PGPROC	   *first = lg_first_waiter(proc->waitLock);
-				LOCK	   *lock = proc->waitLock;
-				LOCKMODE	mode = proc->waitLockMode;
-				uint64		began = pg_atomic_read_u64(&proc->waitStart);
-
-				if (first == proc)
-					break;
-				stop_waiting(i);
-				wait_ahead_of(lock, i, mode, first - ProcGlobal->allProcs);
-				pg_atomic_write_u64(&proc->waitStart, began);
-			}
+				moves_ahead(i);
 			break;
 	}
 }
@@ -1620,8 +1610,7 @@ random_histories(bool exact)
 			 */
 			for (int i = 0; i < nprocs && !exact; i++)
 				if (proc_of(i)->waitLock != NULL)
-					pg_atomic_write_u64(&proc_of(i)->waitStart,
-										watched.wait_began[i] == clock_ns &&
+					set_wait_start(i, watched.wait_began[i] == clock_ns &&
 										watched.wait_number[i] == 3 ? 0 : watched.wait_start[i]);
 			if (!one_in(3))
 				continue;
