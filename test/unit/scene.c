@@ -97,6 +97,16 @@ begins_commit(int procno)
 	slot_of(procno)->committing = lg_proc_lxid(proc_of(procno));
 }
 
+/* A process wakes up, reads that its latch was set, and sleeps again. */
+void
+disturb(void)
+{
+	traffic.switches++;
+	traffic.sleeps++;
+	traffic.reads++;
+	traffic.read_bytes += 128;
+}
+
 /* That of a session's transaction id, which it holds. */
 LOCK *
 xid_of(int procno)

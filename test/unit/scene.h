@@ -42,6 +42,7 @@ extern void sits_idle(int procno);	/* in its transaction */
 extern void next_statement(int procno); /* right after the present one */
 extern void next_transaction(int procno);
 extern void begins_commit(int procno);
+extern void disturb(void);		/* all that wait for their clients */
 
 /* Locks that there are in each scene. */
 extern LOCK *table;

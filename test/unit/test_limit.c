@@ -185,14 +185,8 @@ disturbed_client(void)
 	{
 		pass(1);
 
-		/* Each 50 ms, and each time a process that waits for a latch has read it. */
 		if (ms % 50 == 49)
-		{
-			traffic.switches++;
-			traffic.sleeps++;
-			traffic.reads++;
-			traffic.read_bytes += 128;
-		}
+			disturb();
 		if (clock_ns < verdicts.next_due)
 			continue;
 		CHECK(last == 0 || clock_ns - last >= 20 * MS);
