@@ -12,7 +12,7 @@
 #include "server.h"
 
 /* Ends the test: neither it nor the code under test may do that. */
-extern void impossible(const char *what) pg_attribute_noreturn();
+extern void impossible(const char *what) __attribute__((noreturn));
 
 /* As at the start of a server, for server_start(); in this order. */
 extern void memory_start(void);

@@ -14,7 +14,7 @@
 
 #include "unit.h"
 
-#define LIMIT	100			/* of idle sessions, ms */
+#define LIMIT	100				/* of idle sessions, ms */
 
 static LgSession session;
 static LgTrack track;
