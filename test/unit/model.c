@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * model.c
- *		Who waits for whom, by the definition and without any cleverness.
+ *		Which session waits for which, by the definition and without any
+ *		cleverness.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,7 +25,7 @@ find_pairs(int waiter, Pair *pairs)
 
 	for (PROCLOCK *held = lg_first_proclock(lock); held; held = lg_next_proclock(lock, held))
 	{
-		int			holder = held->tag.myProc - ProcGlobal->allProcs;
+		int			holder = lg_proc_number(held->tag.myProc);
 
 		if (holder == waiter || (held->holdMask & conflicts) == 0 ||
 			(node_of(holder) == node_of(waiter) && !own_group_too))
@@ -36,7 +37,7 @@ find_pairs(int waiter, Pair *pairs)
 	}
 	for (PGPROC *queued = lg_first_waiter(lock); queued != proc; queued = lg_next_waiter(lock, queued))
 	{
-		int			other = queued - ProcGlobal->allProcs;
+		int			other = lg_proc_number(queued);
 
 		if ((LOCKBIT_ON(queued->waitLockMode) & conflicts) == 0 ||
 			(node_of(other) == node_of(waiter) && !own_group_too))
@@ -78,8 +79,8 @@ make_model(Model *model, int nprocs)
 		model->npairs += find_pairs(waiter, &model->pairs[model->npairs]);
 
 		/*
-		 * All that wait for one lock are of one tree, and who blocks any of
-		 * them.
+		 * All that wait for one lock are of one tree, and so are those that
+		 * block any of them.
 		 */
 		for (int other = 0; other < nprocs; other++)
 			if (proc_of(other)->waitLock == lock ||

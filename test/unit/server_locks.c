@@ -383,7 +383,7 @@ conflicts_with_holders(LOCK *lock, int procno, LOCKMODE mode)
 
 /*
  * Takes a lock, or waits for it, as ProcSleep() does: a process that holds the
- * lock already goes ahead of those that wait for that.  False if it has to
+ * lock already is put ahead of those that wait for that.  False if it has to
  * wait.
  */
 bool

@@ -130,7 +130,7 @@ AllocSetContextCreateInternal(MemoryContext parent, const char *name, Size min_s
 	return NULL;
 }
 
-/* The memory of the worker's loop goes when the test ends. */
+/* The memory of the worker's loop is freed when the test ends. */
 void
 MemoryContextReset(MemoryContext context)
 {

@@ -496,7 +496,7 @@ judged_again(void)
 
 /*
  * Random situations and settings, judged by the words of the README: each
- * session by itself, in as many passes over everybody as it takes.
+ * session by itself, in as many passes over all of them as it takes.
  */
 #define NLOCKS	6
 
@@ -623,7 +623,7 @@ expect(int procno, int limit)
 }
 
 static bool
-goes_before(const Expected *a, const Expected *b)
+is_removed_before(const Expected *a, const Expected *b)
 {
 	if (a->rank != b->rank)
 		return a->rank < b->rank;
@@ -691,7 +691,7 @@ expect_blockers(int nprocs)
 			int			first = -1;
 
 			for (int i = 0; i < nover; i++)
-				if (over[i].tree == tree && (first < 0 || goes_before(&over[i], &over[first])))
+				if (over[i].tree == tree && (first < 0 || is_removed_before(&over[i], &over[first])))
 					first = i;
 			if (first < 0)
 				break;
@@ -722,8 +722,8 @@ expect_waiters(int nprocs)
 }
 
 /*
- * Of preemption, whoever is hit has to deserve it, and somebody has to be if
- * somebody can be: which one is not said if several block the same number.
+ * A session that is preempted has to deserve it, and one has to be if one can
+ * be: which one is not said if several block the same number.
  */
 static void
 check_preemption(const LgVerdict *verdict, int nprocs)
@@ -791,7 +791,7 @@ blocks_directly(const LgEvidence *evidence)
 	return false;
 }
 
-/* Is there anybody to be removed for the sake of this waiter? */
+/* Is there a session to be removed for the sake of this waiter? */
 static bool
 expect_preemption(int waiter, int nprocs)
 {
@@ -844,7 +844,7 @@ check_judgement(int nprocs)
 			CHECK_INT(verdict->still.root, !model.waiting[procno]);
 
 			/*
-			 * One of a deadlock is no root; but it may be why nobody is
+			 * One of a deadlock is no root; but it may be why no session is
 			 * preempted.
 			 */
 			CHECK(!model.ahead[procno][procno] ||

@@ -411,7 +411,7 @@ stalled(void)
 	stalled_session();
 	began = clock_ns;
 	CHECK_INT(idle_since(), began);
-	traffic.taken++;			/* has moved, but nobody asks yet */
+	traffic.taken++;			/* has moved, but that is not asked yet */
 	later(99);
 	CHECK_INT(idle_since(), began);
 	CHECK(lg_client_has_moved(&track, &session));
@@ -579,7 +579,7 @@ notified(void)
 /*
  * A client on a Unix-domain socket that takes something now and then, while
  * others wake its session at random.  Whenever its session has not run, that
- * shows; otherwise, we are never told.
+ * shows; otherwise, it is never told.
  */
 static void
 slow_and_disturbed(void)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * test_waitgraph.c
- *		Who waits for whom, and since when.
+ *		Which session waits for which, and since when.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,7 +10,7 @@
 
 #include "unit.h"
 
-/* Of most who wait, it is not asked. */
+/* Of most that wait, it is not asked. */
 static int64
 idle_since(const LgNode *node)
 {
@@ -851,7 +851,7 @@ check_upstream(const Model *model, int node, int nprocs)
 }
 
 /*
- * Who is drawn as a root: the roots, and of what is left, cycle by cycle, the
+ * What is drawn as a root: the roots, and of what is left, cycle by cycle, the
  * one with the lowest pid.
  */
 static void
@@ -1049,7 +1049,7 @@ static LOCK *locks[NLOCKS];
 
 /*
  * How much of the blocker's present wait lies within the time of a pair?  After
- * a step of the clock, nobody knows what was before the first look at it.
+ * a step of the clock, it is not known what was before the first look at it.
  */
 static int64
 present_wait(int blocker, int64 pair_began)
@@ -1357,7 +1357,7 @@ something_happens(int nprocs, int *next_pid)
 
 			/*
 			 * The deadlock detector puts a waiter ahead of another.  After a
-			 * step of the clock, it cannot be told who of them waits for
+			 * step of the clock, it cannot be told which of them waits for
 			 * longer.
 			 */
 			if (proc->waitLock != NULL && !watched.from_first_look && one_in(3))
@@ -1425,7 +1425,7 @@ random_histories_by_rule(void)
 	random_histories(true);
 }
 
-/* With clocks that step, and go on while we look. */
+/* With clocks that step, and go on during a look. */
 static void
 random_histories_never_early(void)
 {
@@ -1448,7 +1448,7 @@ const Test	waitgraph_tests[] = {
 	{"waitgraph: a pair in a queue", pair_queue},
 	{"waitgraph: a queue turned round", pair_queue_turned_round},
 	{"waitgraph: an inherited queue", inherited_queue},
-	{"waitgraph: who waits is not to blame", clock_stands_still_while_waiting},
+	{"waitgraph: a session that waits is not to blame", clock_stands_still_while_waiting},
 	{"waitgraph: two waits without a gap", waits_without_a_gap},
 	{"waitgraph: time waited since the last look", newly_waited},
 	{"waitgraph: a wait without its start", wait_start_not_yet_set},
