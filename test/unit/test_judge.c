@@ -933,6 +933,7 @@ random_judgements(void)
 		for (int event = 0; event < 60 && !has_failed(); event++)
 		{
 			int			i = random_below(nprocs);
+			LOCK	   *lock;
 
 			clock_ns += 1000 * (1 + random_below(30000));
 			view.tracks[i].pid = proc_of(i)->pid;
@@ -953,8 +954,8 @@ random_judgements(void)
 						break;
 					default:
 						runs(i);
-						(void) acquires(i, locks[random_below(NLOCKS)],
-										1 + random_below(MaxLockMode));
+						lock = locks[random_below(NLOCKS)];
+						(void) acquires(i, lock, 1 + random_below(MaxLockMode));
 						break;
 				}
 			if (one_in(2))

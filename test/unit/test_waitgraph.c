@@ -991,7 +991,12 @@ random_graphs(void)
 				joins_group(i, i - 1);
 		}
 		for (int i = 0; i < nholds; i++)
-			holds(random_below(nprocs), random_lock(nlocks), 1 + random_below(MaxLockMode));
+		{
+			LOCK	   *lock = random_lock(nlocks);
+			int			holder = random_below(nprocs);
+
+			holds(holder, lock, 1 + random_below(MaxLockMode));
+		}
 		for (int i = 0; i < nprocs; i++)
 		{
 			LOCK	   *lock = random_lock(nlocks);
