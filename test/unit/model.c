@@ -1,21 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * model.c
- *		Who waits for whom, by the definition and without any cleverness; and a
- *		lock manager that grants and queues as PostgreSQL's does.
+ *		Which session waits for which, by the definition and without any
+ *		cleverness.
  *
  *-------------------------------------------------------------------------
  */
 #include "model.h"
-
-/* A lock group counts as its leader. */
-int
-node_of(int procno)
-{
-	PGPROC	   *leader = proc_of(procno)->lockGroupLeader;
-
-	return leader ? leader - ProcGlobal->allProcs : procno;
-}
 
 /* All that block one waiter, as pg_blocking_pids() has it: holders, then queue. */
 int
@@ -34,7 +25,7 @@ find_pairs(int waiter, Pair *pairs)
 
 	for (PROCLOCK *held = lg_first_proclock(lock); held; held = lg_next_proclock(lock, held))
 	{
-		int			holder = held->tag.myProc - ProcGlobal->allProcs;
+		int			holder = lg_proc_number(held->tag.myProc);
 
 		if (holder == waiter || (held->holdMask & conflicts) == 0 ||
 			(node_of(holder) == node_of(waiter) && !own_group_too))
@@ -46,7 +37,7 @@ find_pairs(int waiter, Pair *pairs)
 	}
 	for (PGPROC *queued = lg_first_waiter(lock); queued != proc; queued = lg_next_waiter(lock, queued))
 	{
-		int			other = queued - ProcGlobal->allProcs;
+		int			other = lg_proc_number(queued);
 
 		if ((LOCKBIT_ON(queued->waitLockMode) & conflicts) == 0 ||
 			(node_of(other) == node_of(waiter) && !own_group_too))
@@ -88,8 +79,8 @@ make_model(Model *model, int nprocs)
 		model->npairs += find_pairs(waiter, &model->pairs[model->npairs]);
 
 		/*
-		 * All that wait for one lock are of one tree, and who blocks any of
-		 * them.
+		 * All that wait for one lock are of one tree, and so are those that
+		 * block any of them.
 		 */
 		for (int other = 0; other < nprocs; other++)
 			if (proc_of(other)->waitLock == lock ||
@@ -135,123 +126,4 @@ model_count(const Model *model, int node)
 	for (int i = 0; i < MAX_NODES; i++)
 		n += i != node && model->ahead[node][i];
 	return n;
-}
-
-/* Does a mode conflict with what others than the procno's own group hold? */
-static bool
-conflicts_with_holders(LOCK *lock, int procno, LOCKMODE mode)
-{
-	bool		own_group_too = lock->tag.locktag_type == LOCKTAG_RELATION_EXTEND;
-
-	for (PROCLOCK *held = lg_first_proclock(lock); held; held = lg_next_proclock(lock, held))
-	{
-		int			holder = held->tag.myProc - ProcGlobal->allProcs;
-
-		if (holder != procno && (held->holdMask & lock_conflicts[mode]) != 0 &&
-			(node_of(holder) != node_of(procno) || own_group_too))
-			return true;
-	}
-	return false;
-}
-
-/*
- * Take a lock, or wait for it, as ProcSleep() does: whoever holds the lock
- * already goes ahead of those that wait for that.  False if it has to wait.
- */
-bool
-acquire(LOCK *lock, int procno, LOCKMODE mode)
-{
-	LOCKMASK	waited = 0;
-	LOCKMASK	mine = 0;
-
-	for (PROCLOCK *held = lg_first_proclock(lock); held; held = lg_next_proclock(lock, held))
-		if (node_of(held->tag.myProc - ProcGlobal->allProcs) == node_of(procno))
-			mine |= held->holdMask;
-	for (PGPROC *queued = lg_first_waiter(lock); queued; queued = lg_next_waiter(lock, queued))
-		waited |= LOCKBIT_ON(queued->waitLockMode);
-
-	if ((lock_conflicts[mode] & waited) == 0 && !conflicts_with_holders(lock, procno, mode))
-	{
-		hold(lock, procno, mode);
-		return true;
-	}
-	waited = 0;
-	for (PGPROC *queued = lg_first_waiter(lock); mine != 0 && queued;
-		 queued = lg_next_waiter(lock, queued))
-	{
-		if (lock_conflicts[queued->waitLockMode] & mine)
-		{
-			if ((lock_conflicts[mode] & waited) == 0 &&
-				!conflicts_with_holders(lock, procno, mode))
-			{
-				hold(lock, procno, mode);
-				return true;
-			}
-			wait_ahead_of(lock, procno, mode, queued - ProcGlobal->allProcs);
-			return false;
-		}
-		waited |= LOCKBIT_ON(queued->waitLockMode);
-	}
-	wait_for_lock(lock, procno, mode);
-	return false;
-}
-
-/* Grant what can be granted now, in the order of the queue. */
-static void
-wake_up(LOCK *lock)
-{
-	LOCKMASK	ahead = 0;
-	PGPROC	   *next;
-
-	for (PGPROC *queued = lg_first_waiter(lock); queued; queued = next)
-	{
-		int			procno = queued - ProcGlobal->allProcs;
-		LOCKMODE	mode = queued->waitLockMode;
-
-		next = lg_next_waiter(lock, queued);
-		if ((lock_conflicts[mode] & ahead) == 0 && !conflicts_with_holders(lock, procno, mode))
-		{
-			hold(lock, procno, mode);
-			stop_waiting(procno);
-		}
-		else
-			ahead |= LOCKBIT_ON(mode);
-	}
-}
-
-void
-release(LOCK *lock, int procno, LOCKMODE mode)
-{
-	let_go(lock, procno, mode);
-	wake_up(lock);
-}
-
-/* The end of a transaction, also of one that waits. */
-void
-release_all(int procno)
-{
-	PGPROC	   *proc = proc_of(procno);
-
-	if (proc->waitLock != NULL)
-	{
-		LOCK	   *lock = proc->waitLock;
-
-		stop_waiting(procno);
-		wake_up(lock);
-	}
-	for (int partition = 0; partition < NUM_LOCK_PARTITIONS; partition++)
-	{
-		PROCLOCK   *held;
-
-		while ((held = lg_first_held(proc, partition)) != NULL)
-		{
-			LOCK	   *lock = held->tag.myLock;
-			LOCKMASK	mask = held->holdMask;
-
-			for (int mode = 1; mode <= MaxLockMode; mode++)
-				if (mask & LOCKBIT_ON(mode))
-					let_go(lock, procno, mode);
-			wake_up(lock);
-		}
-	}
 }

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * model.h
- *		Who waits for whom, by the definition and without any cleverness.
+ *		Which session waits for which, by the definition and without any
+ *		cleverness.
  *
  *-------------------------------------------------------------------------
  */
@@ -12,7 +13,7 @@
 
 #define MAX_NODES	40			/* sessions in a random situation */
 
-/* One waiter and one that blocks it: the process, and whom it counts as. */
+/* One waiter and one that blocks it: the process, and the node that it counts as. */
 typedef struct Pair
 {
 	int			waiter;			/* procno */
@@ -28,7 +29,7 @@ typedef struct Model
 	int			npairs;
 	Pair		pairs[MAX_NODES * MAX_NODES];
 
-	/* By node; nobody blocks itself. */
+	/* By node; none blocks itself. */
 	bool		waiting[MAX_NODES];
 	bool		blocks[MAX_NODES][MAX_NODES];	/* directly */
 	bool		ahead[MAX_NODES][MAX_NODES];	/* directly or through others */
@@ -37,15 +38,9 @@ typedef struct Model
 									 * it */
 } Model;
 
-extern int	node_of(int procno);
 extern int	find_pairs(int waiter, Pair *pairs);
 extern void make_model(Model *model, int nprocs);
 extern bool model_root(const Model *model, int node);
 extern int	model_count(const Model *model, int node);
-
-/* A lock manager: grants and queues as PostgreSQL's does. */
-extern bool acquire(LOCK *lock, int procno, LOCKMODE mode);
-extern void release(LOCK *lock, int procno, LOCKMODE mode);
-extern void release_all(int procno);
 
 #endif							/* UNIT_MODEL_H */

@@ -34,14 +34,26 @@
 /* A server without sessions.  Frees all that was allocated before. */
 extern void server_start(int backends, int prepared);
 
-/* The clocks.  The wall clock is "clock_offset" us ahead of the other. */
+/*
+ * server_system.c: clocks, files, sockets and signals.  The wall clock is
+ * "clock_offset" us ahead of the other.
+ */
 extern int64 clock_ns;
 extern TimestampTz clock_offset;
 extern int64 clock_tick;		/* by how much each reading moves it on */
 extern void (*on_wall_clock) (void);	/* when that one is about to be read */
 extern TimestampTz wall_now(void);
+extern LgTraffic traffic;		/* of each client */
+extern bool traffic_known;
+extern char exported_snapshot[MAXPGPATH];	/* the only one; empty = none */
+extern int	access_errno;		/* of other files */
+extern int	files_asked_for;
+extern bool files_open;			/* false: AllocateFile() fails */
+extern bool disk_full;
+extern int	latches_set;
+extern void (*on_wait) (long timeout);	/* when the worker goes to sleep */
 
-/* Sessions, by their procno. */
+/* server_processes.c: sessions and prepared transactions, by their procno. */
 extern PGPROC *proc_of(int procno);
 extern PgBackendStatus *status_of(int procno);
 extern LgSlot *slot_of(int procno);
@@ -50,40 +62,35 @@ extern void session_begins(int procno, int pid, BackendType type);
 extern void session_ends(int procno);
 extern void session_state(int procno, BackendState state);
 extern void ends_transaction(int procno);
-extern void stalled_client(int procno);
-extern void export_snapshot(int procno);
-extern void join_group(int procno, int leader);
+extern void stalls(int procno);
+extern void exports_snapshot(int procno);
+extern void joins_group(int procno, int leader);
 extern void prepare_transaction(int procno, TransactionId xid, const char *gid);
-extern LgTraffic traffic;		/* of each client */
-extern bool traffic_known;
-extern char exported_snapshot[MAXPGPATH];	/* the only one; empty = none */
-extern int	access_errno;		/* of other files */
-extern int	files_asked_for;
 extern TransactionId next_xid;
 
-/* Locks. */
+/* server_locks.c: the lock table, its lock manager, and LWLocks. */
 extern const LOCKMASK lock_conflicts[];
 extern LOCK *lock_on(LockTagType type, uint32 field1, uint32 field2);
+extern int	node_of(int procno);
 extern LOCKMASK held_by(LOCK *lock, int procno);
-extern void hold(LOCK *lock, int procno, LOCKMODE mode);
-extern void let_go(LOCK *lock, int procno, LOCKMODE mode);
-extern void wait_for_lock(LOCK *lock, int procno, LOCKMODE mode);
-extern void wait_ahead_of(LOCK *lock, int procno, LOCKMODE mode, int other);
-extern void stop_waiting(int procno);
+extern TimestampTz wait_start_of(int procno);
+extern void set_wait_start(int procno, TimestampTz start);
+extern void holds(int procno, LOCK *lock, LOCKMODE mode);
+extern void waits(int procno, LOCK *lock, LOCKMODE mode);
+extern void waits_ahead_of(int procno, int other, LOCKMODE mode);
+extern void moves_ahead(int procno);
+extern bool acquires(int procno, LOCK *lock, LOCKMODE mode);
+extern void gives_up(int procno);
+extern void releases(int procno, LOCK *lock, LOCKMODE mode);
+extern void releases_all(int procno);
 extern void (*on_lwlock) (LWLock *lock);	/* when it is about to be taken */
 extern int	lwlocks_taken;
 extern bool proc_array_busy;	/* ProcArrayLock is not to be had at once */
 
-/* What was reported, by level, and the last of it. */
+/* server_memory.c: what was reported, by level, and the last of it. */
 extern int	reports[PANIC + 1];
 extern char last_report[1024];
 extern char last_detail[1024];
 extern sigjmp_buf *on_error;	/* where errors and proc_exit() go */
-
-/* For history.c. */
-extern int	latches_set;
-extern void (*on_wait) (long timeout);
-extern bool files_open;			/* false: AllocateFile() fails */
-extern bool disk_full;
 
 #endif							/* UNIT_SERVER_H */

@@ -144,7 +144,7 @@ tcp(void)
 		now.local = true;
 		CHECK_INT(lg_traffic_compare(&before, &now), LG_MOVED);
 
-		/* The socket is gone; nobody else's is taken for it. */
+		/* The socket is gone; no other is taken for it. */
 		close(server);
 		close(client);
 		address.port ^= 0xffff;

@@ -805,16 +805,16 @@ unreadable(void)
 }
 
 /* One WARNING, however often it fails, and nothing is lost. */
-static int	waits;
+static int	times_waited;
 
 static void
 disk_is_full_for_a_while(long timeout)
 {
 	clock_ns += 2 * LG_NANOS_PER_SEC;
-	waits++;
-	if (waits < 10)
+	times_waited++;
+	if (times_waited < 10)
 		lg_record_changed();
-	if (waits == 10)
+	if (times_waited == 10)
 		disk_full = false;
 	if (timeout < 0)
 		ShutdownRequestPending = true;
@@ -828,7 +828,7 @@ cannot_write(void)
 	a_file(3, 3, 3);
 	for (int how = 0; how < 2; how++)
 	{
-		waits = 0;
+		times_waited = 0;
 		forget_history(1000);
 		load_history(file, file_size);
 		make_history(1, 0, 0);
@@ -870,7 +870,7 @@ watch_file(long timeout)
 		times_written++;
 		last_stat = now;
 	}
-	if (++waits > 100)
+	if (++times_waited > 100)
 	{
 		ShutdownRequestPending = true;
 		return;
@@ -894,7 +894,7 @@ written_soon(void)
 {
 	enter_data_directory();
 	forget_history(10);
-	waits = times_written = 0;
+	times_waited = times_written = 0;
 	written_at = 0;
 	on_wait = watch_file;
 	write_history_worker();

@@ -5,7 +5,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "server.h"
+#include "scene.h"
 
 #include "postmaster/bgworker.h"
 #include "replication/syncrep.h"
@@ -14,15 +14,60 @@
 
 #include "unit.h"
 
-static LgClock clocks;
+#define LIMIT	100				/* of idle sessions, ms */
+
 static LgSession session;
+static LgTrack track;
+
+/* Both clocks have gone on, and have been read. */
+static void
+later(int64 ms)
+{
+	pass(ms);
+	lg_clock_read(&view.clock);
+}
 
 static void
-start(void)
+read_session(int procno)
 {
-	server_start(10, 2);
-	memset(&clocks, 0, sizeof(clocks));
-	lg_clock_read(&clocks);
+	lg_read_session(procno, &session);
+}
+
+/* Session 0, and what is remembered of it. */
+static void
+track_session(void)
+{
+	read_session(0);
+	lg_track_session(&track, &session, &view.clock, true);
+}
+
+/* A new session 0 that runs a statement, and waits for its client. */
+static void
+stalled_session(void)
+{
+	scene(1);
+	stalls(0);
+	read_session(0);
+	memset(&track, 0, sizeof(track));
+}
+
+/* Since when its client has been idle, for a limit of so many ms. */
+static int64
+idle_by(int ms)
+{
+	return lg_idle_since(&track, &session, &view.clock, ms * MS);
+}
+
+static int64
+idle_since(void)
+{
+	return idle_by(LIMIT);
+}
+
+static bool
+works_for_others(void)
+{
+	return lg_works_for_others(&track, &session);
 }
 
 static void
@@ -32,23 +77,22 @@ clock_without_steps(void)
 	TimestampTz then;
 	int64		at;
 
-	start();
-	CHECK_INT(clocks.now, clock_ns);
-	CHECK_INT(clocks.wall, wall_now());
+	scene(1);
+	CHECK_INT(view.clock.now, clock_ns);
+	CHECK_INT(view.clock.wall, wall_now());
 	then = wall_now();
 	at = clock_ns;
-	clock_ns += 5000 * MS;
-	lg_clock_read(&clocks);
-	CHECK_INT(lg_clock_at(&clocks, then), at);
-	CHECK_INT(lg_clock_wall(&clocks, at), then);
-	CHECK_INT(lg_moment(&clocks, &moment, then), at);
+	later(5000);
+	CHECK_INT(lg_clock_at(&view.clock, then), at);
+	CHECK_INT(lg_clock_wall(&view.clock, at), then);
+	CHECK_INT(lg_moment(&view.clock, &moment, then), at);
 
 	/* The future, and the present moment, count as now. */
-	clock_ns += MS;
-	CHECK_INT(lg_clock_at(&clocks, clocks.wall), clock_ns);
-	CHECK_INT(lg_clock_at(&clocks, clocks.wall + 1), clock_ns);
-	CHECK_INT(lg_clock_at(&clocks, clocks.wall + USECS_PER_DAY), clock_ns);
-	CHECK_INT(lg_clock_at(&clocks, clocks.wall - 1), clocks.now - 1000);
+	pass(1);
+	CHECK_INT(lg_clock_at(&view.clock, view.clock.wall), clock_ns);
+	CHECK_INT(lg_clock_at(&view.clock, view.clock.wall + 1), clock_ns);
+	CHECK_INT(lg_clock_at(&view.clock, view.clock.wall + USECS_PER_DAY), clock_ns);
+	CHECK_INT(lg_clock_at(&view.clock, view.clock.wall - 1), view.clock.now - 1000);
 }
 
 static void
@@ -67,25 +111,23 @@ clock_with_steps(void)
 		int64		at;
 		int64		stepped;
 
-		start();
+		scene(1);
 		then = wall_now();
 		at = clock_ns;
-		clock_ns += 100 * MS;
-		lg_clock_read(&clocks);
-		CHECK_INT(lg_moment(&clocks, &seen, then), at);
-		clock_ns += 100 * MS;
+		later(100);
+		CHECK_INT(lg_moment(&view.clock, &seen, then), at);
+		pass(100);
 		clock_offset += steps[i];
-		lg_clock_read(&clocks);
-		stepped = clocks.now;
+		lg_clock_read(&view.clock);
+		stepped = view.clock.now;
 
 		/* What was seen before is known; what was not is as young as can be. */
-		CHECK_INT(lg_moment(&clocks, &seen, then), at);
-		CHECK(lg_moment(&clocks, &unseen, then) >= stepped);
-		clock_ns += 1000 * MS;
-		lg_clock_read(&clocks);
-		CHECK_INT(clocks.stepped, stepped);
-		CHECK(lg_clock_at(&clocks, then) >= stepped);
-		CHECK_INT(lg_clock_at(&clocks, clocks.wall - 1000), clocks.now - MS);
+		CHECK_INT(lg_moment(&view.clock, &seen, then), at);
+		CHECK(lg_moment(&view.clock, &unseen, then) >= stepped);
+		later(1000);
+		CHECK_INT(view.clock.stepped, stepped);
+		CHECK(lg_clock_at(&view.clock, then) >= stepped);
+		CHECK_INT(lg_clock_at(&view.clock, view.clock.wall - 1000), view.clock.now - MS);
 	}
 }
 
@@ -96,21 +138,21 @@ static void
 interrupt(void)
 {
 	if (interruptions-- > 0)
-		clock_ns += 50 * MS;
+		pass(50);
 }
 
 static void
 clock_torn_readings(void)
 {
-	start();
+	scene(1);
 	on_wall_clock = interrupt;
 	for (int times = 0; times < 9; times++)
 	{
-		clock_ns += 1000 * MS;
+		pass(1000);
 		interruptions = times;
-		lg_clock_read(&clocks);
-		CHECK_INT(clocks.stepped, PG_INT64_MIN);
-		CHECK_INT(clocks.now, clock_ns);
+		lg_clock_read(&view.clock);
+		CHECK_INT(view.clock.stepped, PG_INT64_MIN);
+		CHECK_INT(view.clock.now, clock_ns);
 	}
 }
 
@@ -118,13 +160,13 @@ clock_torn_readings(void)
 static void
 clock_slewed(void)
 {
-	start();
+	scene(1);
 	for (int i = 0; i < 1000; i++)
 	{
-		clock_ns += 1000 * MS;
+		pass(1000);
 		clock_offset += i < 500 ? 500 : -500;
-		lg_clock_read(&clocks);
-		CHECK_INT(clocks.stepped, PG_INT64_MIN);
+		lg_clock_read(&view.clock);
+		CHECK_INT(view.clock.stepped, PG_INT64_MIN);
 	}
 }
 
@@ -147,9 +189,9 @@ kinds(void)
 
 	for (int i = 0; i < (int) lengthof(types); i++)
 	{
-		start();
-		session_begins(0, 100, types[i].type);
-		lg_read_session(0, &session);
+		scene(1);
+		comes(0, types[i].type);
+		read_session(0);
 		CHECK_INT(session.kind, types[i].kind);
 		CHECK_INT(session.pid, 100);
 		CHECK_INT(session.leader, 0);
@@ -158,43 +200,41 @@ kinds(void)
 	}
 
 	/* A worker with a leader is a parallel worker. */
-	start();
-	session_begins(0, 100, B_BACKEND);
-	session_begins(1, 101, B_BG_WORKER);
-	join_group(1, 0);
-	lg_read_session(1, &session);
+	scene(1);
+	comes(1, B_BG_WORKER);
+	joins_group(1, 0);
+	read_session(1);
 	CHECK_INT(session.kind, LG_KIND_PARALLEL);
 	CHECK_INT(session.leader, 0);
 
 	/* Still logging in: a PGPROC, but no status yet. */
 	status_of(0)->st_procpid = 0;
-	lg_read_session(0, &session);
+	read_session(0);
 	CHECK_INT(session.kind, LG_KIND_STARTING);
 	CHECK(!session.has_status);
 	CHECK_TEXT(lg_state_text(&session), "starting");
 
 	/* The status of the one that was there before. */
 	status_of(0)->st_procpid = 99;
-	lg_read_session(0, &session);
+	read_session(0);
 	CHECK_INT(session.kind, LG_KIND_STARTING);
 
 	/* Gone. */
 	session_ends(0);
-	lg_read_session(0, &session);
+	read_session(0);
 	CHECK_INT(session.kind, LG_KIND_NONE);
 	CHECK_INT(session.pid, 0);
 
 	/* An auxiliary process is found by its pid up to 16, by its number since. */
 	session_begins(MaxBackends + 2, 500, B_STARTUP);
-	lg_read_session(MaxBackends + 2, &session);
+	read_session(MaxBackends + 2);
 	CHECK_INT(session.kind, LG_KIND_STARTUP);
 
 	/* Prepared transactions have no pid. */
-	prepare_transaction(LG_TOTAL_PROCS - 1, 55, "p");
-	lg_read_session(LG_TOTAL_PROCS - 1, &session);
+	read_session(prepares("p"));
 	CHECK_INT(session.kind, LG_KIND_PREPARED);
 	CHECK_TEXT(lg_state_text(&session), "prepared");
-	lg_read_session(LG_TOTAL_PROCS - 2, &session);
+	read_session(LG_TOTAL_PROCS - 2);
 	CHECK_INT(session.kind, LG_KIND_NONE);
 }
 
@@ -202,17 +242,15 @@ kinds(void)
 static void
 status_that_changes(void)
 {
-	start();
-	session_begins(0, 100, B_BACKEND);
-	session_state(0, STATE_RUNNING);
+	scene(1);
 	status_of(0)->st_changecount = 7;
-	lg_read_session(0, &session);
+	read_session(0);
 	CHECK(!session.has_status);
 	CHECK_INT(session.kind, LG_KIND_STARTING);
 	CHECK_INT(session.xact_start, 0);
 	CHECK_INT(session.state, STATE_UNDEFINED);
 	status_of(0)->st_changecount = 8;
-	lg_read_session(0, &session);
+	read_session(0);
 	CHECK(session.has_status);
 	CHECK_INT(session.kind, LG_KIND_CLIENT);
 }
@@ -224,12 +262,11 @@ texts(void)
 	char		application_name[NAMEDATALEN];
 	char		client_addr[LG_ADDR_SIZE];
 
-	start();
-	session_begins(0, 100, B_BACKEND);
+	scene(1);
 	memset(status_of(0)->st_activity_raw, 'q', pgstat_track_activity_query_size - 1);
 	strcpy(status_of(0)->st_appname, "psql");
 	status_of(0)->st_clientaddr.addr.ss_family = AF_INET;
-	lg_read_session(0, &session);
+	read_session(0);
 	for (size_t size = 1; size <= sizeof(query); size++)
 	{
 		char	   *exact = malloc(size);
@@ -284,18 +321,16 @@ in_transit(void)
 
 	for (int i = 0; i < (int) lengthof(states); i++)
 	{
-		start();
-		session_begins(0, 100, B_BACKEND);
-		session_state(0, STATE_RUNNING);
+		scene(1);
 		session_state(0, states[i]);
 		proc_of(0)->wait_event_info = 0;
-		lg_read_session(0, &session);
+		read_session(0);
 		CHECK(!lg_in_transit(&session) || states[i] == STATE_IDLE);
 		ends_transaction(0);
-		lg_read_session(0, &session);
+		read_session(0);
 		CHECK_INT(lg_in_transit(&session), expected[i]);
 		proc_of(0)->wait_event_info = WAIT_EVENT_CLIENT_READ;
-		lg_read_session(0, &session);
+		read_session(0);
 		CHECK(!lg_in_transit(&session));
 	}
 }
@@ -331,49 +366,38 @@ live_procs(void)
 static void
 tracks(void)
 {
-	LgTrack		track = {0};
-
-	start();
-	session_begins(0, 100, B_BACKEND);
-	session_state(0, STATE_RUNNING);
-	lg_read_session(0, &session);
-	lg_track_session(&track, &session, &clocks, true);
+	scene(1);
+	track_session();
 	CHECK_INT(track.held_next_xid, InvalidTransactionId);
 	proc_of(0)->xmin = 3;
-	lg_read_session(0, &session);
-	lg_track_session(&track, &session, &clocks, true);
+	track_session();
 	CHECK_INT(track.held_next_xid, next_xid);
 	CHECK_INT(track.xact_seen, clock_ns);
-	clock_ns += MS;
+	pass(1);
 	next_xid++;
-	lg_track_session(&track, &session, &clocks, true);
+	track_session();
 	CHECK_INT(track.held_next_xid, next_xid - 1);
 	CHECK_INT(track.xact_seen, clock_ns - MS);
 
 	/* Between two statements it holds nothing back. */
 	proc_of(0)->xmin = InvalidTransactionId;
-	lg_read_session(0, &session);
-	lg_track_session(&track, &session, &clocks, true);
+	track_session();
 	CHECK_INT(track.held_next_xid, InvalidTransactionId);
 
-	session_state(0, STATE_IDLE);
-	session_state(0, STATE_RUNNING);
-	lg_read_session(0, &session);
+	next_transaction(0);
 	track.open_action = 5;
-	lg_track_session(&track, &session, &clocks, true);
+	track_session();
 	CHECK_INT(track.held_next_xid, InvalidTransactionId);
 	CHECK_INT(track.xact_seen, clock_ns);
 	CHECK_INT(track.open_action, 5);
 
 	/* The same pid again, of another process; then another pid. */
 	status_of(0)->st_proc_start_timestamp++;
-	lg_read_session(0, &session);
-	lg_track_session(&track, &session, &clocks, true);
+	track_session();
 	CHECK_INT(track.open_action, 0);
 	track.open_action = 5;
 	session_begins(0, 200, B_BACKEND);
-	lg_read_session(0, &session);
-	lg_track_session(&track, &session, &clocks, true);
+	track_session();
 	CHECK_INT(track.open_action, 0);
 	CHECK_INT(track.pid, 200);
 }
@@ -382,62 +406,49 @@ tracks(void)
 static void
 stalled(void)
 {
-	LgTrack		track = {0};
 	int64		began;
-	int64		limit = 100 * MS;
 
-	start();
-	session_begins(0, 100, B_BACKEND);
-	session_state(0, STATE_RUNNING);
-	stalled_client(0);
-	lg_read_session(0, &session);
+	stalled_session();
 	began = clock_ns;
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
-	traffic.taken++;			/* has moved, but nobody asks yet */
-	clock_ns += 99 * MS;
-	lg_clock_read(&clocks);
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
+	CHECK_INT(idle_since(), began);
+	traffic.taken++;			/* has moved, but that is not asked yet */
+	later(99);
+	CHECK_INT(idle_since(), began);
 	CHECK(lg_client_has_moved(&track, &session));
-	clock_ns += MS;
-	lg_clock_read(&clocks);
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
+	later(1);
+	CHECK_INT(idle_since(), clock_ns);
 	CHECK(!lg_client_has_moved(&track, &session));
 	began = clock_ns;
-	clock_ns += 100 * MS;
-	lg_clock_read(&clocks);
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
+	later(100);
+	CHECK_INT(idle_since(), began);
 
 	/* Any progress counter that moves, another statement, another wait. */
-	clock_ns += MS;
-	lg_clock_read(&clocks);
+	later(1);
 	session.progress++;
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
-	clock_ns += MS;
+	CHECK_INT(idle_since(), clock_ns);
+	pass(1);
 	session.stmt_start++;
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
-	clock_ns += MS;
+	CHECK_INT(idle_since(), clock_ns);
+	pass(1);
 	session.wait_event = WAIT_EVENT_CLIENT_READ;
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
-	clock_ns += MS;
+	CHECK_INT(idle_since(), clock_ns);
+	pass(1);
 	session.lxid++;
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
+	CHECK_INT(idle_since(), clock_ns);
 
 	/* It cannot be told. */
-	clock_ns += 100 * MS;
-	lg_clock_read(&clocks);
+	later(100);
 	traffic_known = false;
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
+	CHECK_INT(idle_since(), LG_NEVER);
 	CHECK(lg_client_has_moved(&track, &session));
 	CHECK_INT(reports[LOG], 0);
 
 	/* It is not asked again soon. */
 	traffic_known = true;
-	clock_ns += 999 * MS;
-	lg_clock_read(&clocks);
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
-	clock_ns += MS;
-	lg_clock_read(&clocks);
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
+	later(999);
+	CHECK_INT(idle_since(), LG_NEVER);
+	later(1);
+	CHECK_INT(idle_since(), clock_ns);
 
 	/* Only the worker says so, once, and not of a session that goes on. */
 	traffic_known = false;
@@ -447,10 +458,9 @@ stalled(void)
 		if (i == 0)
 			proc_of(0)->wait_event_info = 0;
 		else
-			stalled_client(0);
-		clock_ns += 1000 * MS;
-		lg_clock_read(&clocks);
-		CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
+			stalls(0);
+		later(1000);
+		CHECK_INT(idle_since(), LG_NEVER);
 		CHECK_INT(reports[LOG], i > 0);
 	}
 	MyBgworkerEntry = NULL;
@@ -460,59 +470,47 @@ stalled(void)
 static void
 stalled_with_breaks(void)
 {
-	LgTrack		track = {0};
-	int64		limit = 100 * MS;
 	int64		began;
 
-	start();
-	session_begins(0, 100, B_BACKEND);
-	session_state(0, STATE_RUNNING);
-	stalled_client(0);
-	lg_read_session(0, &session);
+	stalled_session();
 	began = clock_ns;
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
+	CHECK_INT(idle_since(), began);
 	for (int i = 0; i < 3; i++)
 	{
-		clock_ns += 10 * MS;
-		lg_clock_read(&clocks);
-		CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
-		clock_ns += 10 * MS;
-		lg_clock_read(&clocks);
+		later(10);
+		CHECK_INT(idle_since(), began);
+		later(10);
 		session.wait_event = 0;
-		CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
+		CHECK_INT(idle_since(), LG_NEVER);
 		began += 10 * MS;
 		session.wait_event = WAIT_EVENT_CLIENT_WRITE;
 	}
-	clock_ns = began + limit;
-	lg_clock_read(&clocks);
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
+	pass_until(began + LIMIT * MS);
+	lg_clock_read(&view.clock);
+	CHECK_INT(idle_since(), began);
 
 	/* Something else meanwhile: it begins anew. */
-	clock_ns += MS;
-	lg_clock_read(&clocks);
+	later(1);
 	session.wait_event = 0;
 	session.stmt_start++;
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
+	CHECK_INT(idle_since(), LG_NEVER);
 	session.wait_event = WAIT_EVENT_CLIENT_WRITE;
-	clock_ns += MS;
-	lg_clock_read(&clocks);
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
+	later(1);
+	CHECK_INT(idle_since(), clock_ns);
 
 	/* Or the client has taken something. */
-	clock_ns += limit;
-	lg_clock_read(&clocks);
+	later(LIMIT);
 	session.wait_event = 0;
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
+	CHECK_INT(idle_since(), LG_NEVER);
 	session.wait_event = WAIT_EVENT_CLIENT_WRITE;
 	traffic.taken++;
-	clock_ns += limit;
-	lg_clock_read(&clocks);
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
+	later(LIMIT);
+	CHECK_INT(idle_since(), clock_ns);
 
 	/* It says that it is idle. */
 	session.state = STATE_IDLEINTRANSACTION;
 	session.state_start = wall_now();
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
+	CHECK_INT(idle_since(), clock_ns);
 	CHECK_INT(track.stalled, 0);
 }
 
@@ -520,24 +518,17 @@ stalled_with_breaks(void)
 static void
 stalled_but_awake(void)
 {
-	LgTrack		track = {0};
-	int64		limit = 100 * MS;
 	int64		began;
 
-	start();
+	stalled_session();
 	traffic.counted = false;
-	session_begins(0, 100, B_BACKEND);
-	session_state(0, STATE_RUNNING);
-	stalled_client(0);
-	lg_read_session(0, &session);
 	traffic.awake = true;
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), LG_NEVER);
+	CHECK_INT(idle_since(), LG_NEVER);
 	traffic.awake = false;
 	began = clock_ns;
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
-	clock_ns += limit;
-	lg_clock_read(&clocks);
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
+	CHECK_INT(idle_since(), began);
+	later(LIMIT);
+	CHECK_INT(idle_since(), began);
 
 	/*
 	 * It has read its latch, and goes to sleep only then: that is one
@@ -546,23 +537,19 @@ stalled_but_awake(void)
 	traffic.awake = true;
 	traffic.reads++;
 	traffic.read_bytes += 128;
-	clock_ns += MS;
-	lg_clock_read(&clocks);
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns - limit + 20 * MS);
+	later(1);
+	CHECK_INT(idle_since(), clock_ns - (LIMIT - 20) * MS);
 	traffic.awake = false;
 	traffic.sleeps++;
 	traffic.switches++;
-	clock_ns += MS;
-	lg_clock_read(&clocks);
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns - limit + 20 * MS);
+	later(1);
+	CHECK_INT(idle_since(), clock_ns - (LIMIT - 20) * MS);
 
 	/* What is known of the time since adds up to ten limits. */
-	clock_ns += 9 * limit;
-	lg_clock_read(&clocks);
-	CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns - limit + 20 * MS);
-	clock_ns += limit;
-	lg_clock_read(&clocks);
-	CHECK(clock_ns - lg_idle_since(&track, &session, &clocks, limit) >= 10 * limit);
+	later(9 * LIMIT);
+	CHECK_INT(idle_since(), clock_ns - (LIMIT - 20) * MS);
+	later(LIMIT);
+	CHECK(clock_ns - idle_since() >= 10 * LIMIT * MS);
 }
 
 /* Outside a transaction, a client may be sent what others want it to know. */
@@ -571,60 +558,47 @@ notified(void)
 {
 	for (int in_transaction = 0; in_transaction < 2; in_transaction++)
 	{
-		LgTrack		track = {0};
-		int64		limit = 100 * MS;
 		int64		began;
 
-		start();
-		session_begins(0, 100, B_BACKEND);
-		session_state(0, STATE_RUNNING);
-		lg_read_session(0, &session);
+		stalled_session();
 		session.state = STATE_DISABLED;
 		session.wait_event = WAIT_EVENT_CLIENT_READ;
 		if (!in_transaction)
 			session.lxid = InvalidLocalTransactionId;
 		began = clock_ns;
-		CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), began);
+		CHECK_INT(idle_since(), began);
 		traffic.taken++;
-		clock_ns += limit;
-		lg_clock_read(&clocks);
-		CHECK_INT(lg_idle_since(&track, &session, &clocks, limit),
-				  in_transaction ? clock_ns : began);
+		later(LIMIT);
+		CHECK_INT(idle_since(), in_transaction ? clock_ns : began);
 		traffic.sent++;
-		clock_ns += limit;
-		lg_clock_read(&clocks);
-		CHECK_INT(lg_idle_since(&track, &session, &clocks, limit), clock_ns);
+		later(LIMIT);
+		CHECK_INT(idle_since(), clock_ns);
 	}
 }
 
 /*
  * A client on a Unix-domain socket that takes something now and then, while
  * others wake its session at random.  Whenever its session has not run, that
- * shows; otherwise, we are never told.
+ * shows; otherwise, it is never told.
  */
 static void
 slow_and_disturbed(void)
 {
 	for (int round = 0; round < rounds; round++)
 	{
-		LgTrack		track = {0};
-		int64		limit = (1 + random_below(200)) * MS;
-		int64		pause = 1 + random_below(limit / MS);
+		int			limit = 1 + random_below(200);
+		int			pause = 1 + random_below(limit);
 		int			noise = 1 + random_below(100);
-		int64		step = 1 + random_below(20);
+		int			step = 1 + random_below(20);
 		int			left = 0;
-		int64		next_take = 0;
+		int			next_take = 0;
 
-		start();
+		stalled_session();
 		traffic.counted = false;
-		session_begins(0, 100, B_BACKEND);
-		session_state(0, STATE_RUNNING);
-		stalled_client(0);
-		lg_read_session(0, &session);
 		traffic.unread = 1000;
 		for (int ms = 0; ms < 2000; ms++)
 		{
-			clock_ns += MS;
+			pass(1);
 
 			/* At random, but never with a longer pause than that. */
 			if (ms >= next_take)
@@ -635,22 +609,19 @@ slow_and_disturbed(void)
 			if (one_in(noise))
 			{
 				left = 0;
-				traffic.switches++;
-				traffic.sleeps++;
-				traffic.reads++;
-				traffic.read_bytes += 128;
+				disturb();
 			}
 			traffic.unread = 1000 - left;
 			if (ms % step == 0)
 			{
 				int64		since;
 
-				lg_clock_read(&clocks);
-				since = lg_idle_since(&track, &session, &clocks, limit);
-				if (!CHECK(since == LG_NEVER || clocks.now - since < limit))
+				lg_clock_read(&view.clock);
+				since = idle_by(limit);
+				if (!CHECK(since == LG_NEVER || view.clock.now - since < limit * MS))
 				{
-					printf("    round %d: limit %lld ms, pause %lld ms, a wake-up in %d ms, looks each %lld ms\n",
-						   round, (long long) (limit / MS), (long long) pause, noise, (long long) step);
+					printf("    round %d: limit %d ms, pause %d ms, a wake-up in %d ms, looks each %d ms\n",
+						   round, limit, pause, noise, step);
 					return;
 				}
 			}
@@ -662,56 +633,52 @@ slow_and_disturbed(void)
 static void
 exported(void)
 {
-	LgTrack		track = {0};
-
-	start();
-	session_begins(0, 100, B_BACKEND);
-	lg_read_session(0, &session);
-	CHECK(!lg_works_for_others(&track, &session));
+	scene(1);
+	session_state(0, STATE_IDLE);
+	read_session(0);
+	CHECK(!works_for_others());
 	CHECK_INT(files_asked_for, 0);	/* is in no transaction */
 
-	session_state(0, STATE_RUNNING);
-	session_state(0, STATE_IDLEINTRANSACTION);
-	lg_read_session(0, &session);
-	CHECK(!lg_works_for_others(&track, &session));
-	CHECK(!lg_works_for_others(&track, &session));
+	runs(0);
+	sits_idle(0);
+	read_session(0);
+	CHECK(!works_for_others());
+	CHECK(!works_for_others());
 	CHECK_INT(files_asked_for, 1);
 
 	/* It has run another statement. */
-	clock_ns += MS;
-	session_state(0, STATE_RUNNING);
-	export_snapshot(0);
-	lg_read_session(0, &session);
-	CHECK(lg_works_for_others(&track, &session));
-	session_state(0, STATE_IDLEINTRANSACTION);
-	lg_read_session(0, &session);
-	CHECK(lg_works_for_others(&track, &session));
+	pass(1);
+	runs(0);
+	exports_snapshot(0);
+	read_session(0);
+	CHECK(works_for_others());
+	sits_idle(0);
+	read_session(0);
+	CHECK(works_for_others());
 	CHECK_INT(files_asked_for, 2);
 
 	/* Its next transaction; the file has been left behind. */
-	session_state(0, STATE_IDLE);
-	session_state(0, STATE_RUNNING);
-	session_state(0, STATE_IDLEINTRANSACTION);
-	lg_read_session(0, &session);
-	CHECK(!lg_works_for_others(&track, &session));
+	next_transaction(0);
+	sits_idle(0);
+	read_session(0);
+	CHECK(!works_for_others());
 	CHECK_INT(files_asked_for, 3);
 
 	/* As long as it is active, it may do so any time. */
-	session_state(0, STATE_RUNNING);
-	lg_read_session(0, &session);
-	CHECK(!lg_works_for_others(&track, &session));
-	export_snapshot(0);
-	CHECK(lg_works_for_others(&track, &session));
+	runs(0);
+	read_session(0);
+	CHECK(!works_for_others());
+	exports_snapshot(0);
+	CHECK(works_for_others());
 
 	/* It cannot be seen, and then it can. */
-	session_state(0, STATE_IDLE);
-	session_state(0, STATE_RUNNING);
-	session_state(0, STATE_IDLEINTRANSACTION);
-	lg_read_session(0, &session);
+	next_transaction(0);
+	sits_idle(0);
+	read_session(0);
 	access_errno = EACCES;
-	CHECK(lg_works_for_others(&track, &session));
+	CHECK(works_for_others());
 	access_errno = ENOENT;
-	CHECK(!lg_works_for_others(&track, &session));
+	CHECK(!works_for_others());
 }
 
 static void
@@ -722,7 +689,7 @@ prepared_transactions(void)
 	bool		busy;
 	int			procno;
 
-	start();
+	scene(1);
 	procno = LG_TOTAL_PROCS - 1;
 	CHECK(!lg_any_prepared());
 	CHECK(!lg_prepared_transaction(procno, gid, &prepared_at, &busy));

@@ -1,71 +1,20 @@
 /*-------------------------------------------------------------------------
  *
  * test_waitgraph.c
- *		Who waits for whom, and since when.
+ *		Which session waits for which, and since when.
  *
  *-------------------------------------------------------------------------
  */
 #include "model.h"
+#include "scene.h"
 
 #include "unit.h"
 
-static LgGraph *graph;
-static LgTrack *tracks;
-static LgLive live;
-static LgFound *found;
-static int	nfound;
-static LgClock clocks;
-static LgValues server_values;
-
-static void
-start(int backends, int prepared)
-{
-	server_start(backends, prepared);
-	memset(&clocks, 0, sizeof(clocks));
-	memset(&server_values, 0, sizeof(server_values));
-	graph = lg_graph_create(NULL);
-	tracks = lg_alloc_per_proc(sizeof(LgTrack));
-	live.n = 0;
-	live.passed = 0;
-	live.procno = palloc_array(int, LG_TOTAL_PROCS);
-	found = palloc_array(LgFound, LG_TOTAL_PROCS);
-	nfound = 0;
-	lg_clock_read(&clocks);
-}
-
-/* As a scan does it. */
-static void
-look_at_waits_from(int64 min_age)
-{
-	lg_clock_read(&clocks);
-	lg_live_procs(&live);
-	nfound = lg_find_waiters(graph, found, nfound, &live, &clocks);
-	lg_graph_walk(graph, tracks, &clocks, &server_values, found, nfound, min_age);
-	CHECK_INT(lwlocks_taken, 0);
-}
-
-static void
-look(void)
-{
-	look_at_waits_from(0);
-}
-
-/* Of most who wait, it is not asked. */
+/* Of most that wait, it is not asked. */
 static int64
 idle_since(const LgNode *node)
 {
 	return node->is_known ? node->known->idle_since : LG_NEVER;
-}
-
-/* Sessions 0 to n - 1, with the pids 100, 101, ... */
-static void
-sessions(int n)
-{
-	for (int i = 0; i < n; i++)
-	{
-		session_begins(i, 100 + i, B_BACKEND);
-		session_state(i, STATE_RUNNING);
-	}
 }
 
 /* A node with all that can be known of it; NULL if it is not part of the look. */
@@ -138,16 +87,12 @@ blockers_of(int procno)
 static void
 holder_and_queue(void)
 {
-	LOCK	   *t;
-
-	start(10, 0);
-	sessions(5);
-	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, AccessShareLock);
-	hold(t, 1, RowExclusiveLock);
-	wait_for_lock(t, 2, AccessExclusiveLock);
-	wait_for_lock(t, 3, AccessShareLock);
-	wait_for_lock(t, 4, RowExclusiveLock);
+	scene(5);
+	reads(0, table);
+	writes(1, table);
+	waits_to_alter(2, table);
+	waits_to_read(3, table);
+	waits_to_write(4, table);
 	look();
 
 	CHECK_TEXT(blockers_of(2), "0:holder 1:holder");
@@ -167,35 +112,24 @@ holder_and_queue(void)
 static void
 compatible_modes(void)
 {
-	LOCK	   *t;
-
-	start(10, 0);
-	sessions(4);
-	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, AccessShareLock);
-	hold(t, 1, ShareLock);
-	wait_for_lock(t, 2, RowExclusiveLock);
+	scene(4);
+	reads(0, table);
+	holds(1, table, ShareLock);
+	waits_to_write(2, table);
 	look();
 	CHECK_TEXT(blockers_of(2), "1:holder");
 	CHECK(lg_node(graph, 0) == NULL);
 }
 
-/* Of a row's queue, everybody waits for the first, who waits for the holder. */
+/* Of a row's queue, all wait for the first, which waits for the holder. */
 static void
 row_queue(void)
 {
-	LOCK	   *xid;
-	LOCK	   *tuple;
-
-	start(10, 0);
-	sessions(5);
-	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-	tuple = lock_on(LOCKTAG_TUPLE, 1, 2);
-	hold(xid, 0, ExclusiveLock);
-	hold(tuple, 1, ExclusiveLock);
-	wait_for_lock(xid, 1, ShareLock);
+	scene(5);
+	holds(1, row, ExclusiveLock);
+	waits_for(1, 0);
 	for (int i = 2; i < 5; i++)
-		wait_for_lock(tuple, i, ExclusiveLock);
+		waits(i, row, ExclusiveLock);
 	look();
 	CHECK(is_root(0));
 	CHECK_INT(lg_downstream(graph, 0), 4);
@@ -208,19 +142,16 @@ row_queue(void)
 static void
 lock_groups(void)
 {
-	LOCK	   *t;
 	LOCK	   *extension;
 
-	start(10, 0);
-	sessions(5);
-	join_group(1, 0);
-	join_group(2, 0);
-	t = lock_on(LOCKTAG_RELATION, 1, 2);
+	scene(5);
+	joins_group(1, 0);
+	joins_group(2, 0);
+	alters(1, table);
+	waits_to_read(3, table);
 	extension = lock_on(LOCKTAG_RELATION_EXTEND, 1, 2);
-	hold(t, 1, AccessExclusiveLock);
-	wait_for_lock(t, 3, AccessShareLock);
-	hold(extension, 1, ExclusiveLock);
-	wait_for_lock(extension, 2, ExclusiveLock);
+	holds(1, extension, ExclusiveLock);
+	waits(2, extension, ExclusiveLock);
 	look();
 	CHECK_TEXT(blockers_of(3), "1:holder");
 	CHECK_TEXT(blockers_of(2), "1:holder");
@@ -234,39 +165,27 @@ lock_groups(void)
 static void
 prepared_transaction(void)
 {
-	LOCK	   *xid;
-	int			procno;
+	int			prepared;
 
-	start(10, 2);
-	sessions(2);
-	procno = LG_TOTAL_PROCS - 1;
-	prepare_transaction(procno, 77, "the gid");
-	xid = lock_on(LOCKTAG_TRANSACTION, 77, 0);
-	hold(xid, procno, ExclusiveLock);
-	wait_for_lock(xid, 0, ShareLock);
+	scene(2);
+	prepared = prepares("the gid");
+	waits_for(0, prepared);
 	look();
-	CHECK(is_root(procno));
-	CHECK_INT(node_at(procno)->known->session.kind, LG_KIND_PREPARED);
-	CHECK_INT(node_at(procno)->known->session.pid, 0);
-	CHECK_INT(lg_downstream(graph, procno), 1);
+	CHECK(is_root(prepared));
+	CHECK_INT(node_at(prepared)->known->session.kind, LG_KIND_PREPARED);
+	CHECK_INT(node_at(prepared)->known->session.pid, 0);
+	CHECK_INT(lg_downstream(graph, prepared), 1);
 }
 
 static void
 cycle(void)
 {
-	LOCK	   *locks[3];
 	int		   *roots;
 
-	start(10, 0);
-	sessions(6);
+	scene(6);
 	for (int i = 0; i < 3; i++)
-	{
-		locks[i] = lock_on(LOCKTAG_TRANSACTION, 10 + i, 0);
-		hold(locks[i], i, ExclusiveLock);
-	}
-	for (int i = 0; i < 3; i++)
-		wait_for_lock(locks[(i + 1) % 3], i, ShareLock);
-	wait_for_lock(locks[0], 3, ShareLock);	/* behind it, not in it */
+		waits_for(i, (i + 1) % 3);
+	waits_for(3, 0);			/* behind it, not in it */
 	look();
 	roots = palloc_array(int, LG_TOTAL_PROCS);
 	for (int i = 0; i < 3; i++)
@@ -280,14 +199,10 @@ cycle(void)
 static void
 own_lock(void)
 {
-	LOCK	   *t;
-
-	start(10, 0);
-	sessions(2);
-	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, RowExclusiveLock);
-	hold(t, 1, RowExclusiveLock);
-	wait_for_lock(t, 0, ShareLock);
+	scene(2);
+	writes(0, table);
+	writes(1, table);
+	waits(0, table, ShareLock);
 	look();
 	CHECK_TEXT(blockers_of(0), "1:holder");
 	CHECK(!lg_in_cycle(graph, 0));
@@ -300,20 +215,15 @@ own_lock(void)
 static void
 pair_transaction_id(void)
 {
-	LOCK	   *xid;
 	int64		began;
 
-	start(10, 0);
-	sessions(3);
-	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-	hold(xid, 0, ExclusiveLock);
-	clock_ns += 50 * MS;
-	wait_for_lock(xid, 1, ShareLock);
+	scene(3);
+	pass(50);
+	waits_for(1, 0);
 	began = clock_ns;
-	clock_ns += 50 * MS;
-	wait_for_lock(xid, 2, ShareLock);
-	clock_ns += 100 * MS;
-	look();
+	pass(50);
+	waits_for(2, 0);
+	look_after(100);
 	CHECK_INT(blocking_since(0), began);
 	CHECK_INT(root_since(0), began);
 	CHECK_INT(evidence_of(0).waiter_procno, 1);
@@ -337,79 +247,62 @@ pair_one_holder(void)
 		LOCK	   *lock;
 		int64		began;
 
-		start(10, 0);
-		sessions(2);
+		scene(2);
 		lock = lock_on(types[i], 7, 0);
-		hold(lock, 0, ExclusiveLock);
-		wait_for_lock(lock, 1, ShareLock);
+		holds(0, lock, ExclusiveLock);
+		waits(1, lock, ShareLock);
 		began = clock_ns;
-		clock_ns += 100 * MS;
-		look();
+		look_after(100);
 		CHECK_INT(blocking_since(0), i < 3 ? began : clock_ns);
 	}
 }
 
-/* Who is idle has taken its locks before. */
+/* A session that is idle has taken its locks before. */
 static void
 pair_idle_holder(void)
 {
-	LOCK	   *t;
 	int64		began;
 
-	start(10, 0);
-	sessions(2);
-	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, AccessExclusiveLock);
-	clock_ns += 10 * MS;
-	wait_for_lock(t, 1, AccessShareLock);
-	clock_ns += 10 * MS;
-	session_state(0, STATE_IDLEINTRANSACTION);
+	scene(2);
+	alters(0, table);
+	pass(10);
+	waits_to_read(1, table);
+	pass(10);
+	sits_idle(0);
 	began = clock_ns;
-	clock_ns += 100 * MS;
-	look();
+	look_after(100);
 	CHECK_INT(blocking_since(0), began);
 	CHECK_INT(idle_since(node_at(0)), began);
 
 	/* One that came later. */
-	start(10, 0);
-	sessions(2);
-	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, AccessExclusiveLock);
-	session_state(0, STATE_IDLEINTRANSACTION);
-	clock_ns += 10 * MS;
-	wait_for_lock(t, 1, AccessShareLock);
+	scene(2);
+	alters(0, table);
+	sits_idle(0);
+	pass(10);
+	waits_to_read(1, table);
 	began = clock_ns;
-	clock_ns += 100 * MS;
-	look();
+	look_after(100);
 	CHECK_INT(blocking_since(0), began);
 }
 
-/* Whose client has stopped may have gone on meanwhile, and have got a lock. */
+/* One whose client has stopped may have gone on meanwhile, and have got a lock. */
 static void
 pair_stalled_holder(void)
 {
-	LOCK	   *row;
-	LOCK	   *t;
-
-	start(10, 0);
-	sessions(4);
-	values_of(0)->value[LG_IDLE_BLOCKER_TIMEOUT] = 1000;
-	stalled_client(0);
-	row = lock_on(LOCKTAG_TRANSACTION, 1, 0);
-	hold(row, 0, ExclusiveLock);
-	wait_for_lock(row, 1, ShareLock);
+	scene(4);
+	set(0, LG_IDLE_BLOCKER_TIMEOUT, 1000);
+	stalls(0);
+	waits_for(1, 0);
 	look();
 	CHECK_INT(idle_since(node_at(0)), clock_ns);
-	stop_waiting(1);
-	clock_ns += 10 * MS;
-	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 3, AccessShareLock);
-	wait_for_lock(t, 2, AccessExclusiveLock);
-	clock_ns += 10 * MS;
-	let_go(t, 3, AccessShareLock);
-	hold(t, 0, AccessShareLock);
-	clock_ns += 100 * MS;
-	look();
+	gives_up(1);
+	pass(10);
+	reads(3, table);
+	waits_to_alter(2, table);
+	pass(10);
+	reads(0, table);
+	releases(3, table, AccessShareLock);
+	look_after(100);
 	CHECK_INT(blocking_since(0), clock_ns);
 }
 
@@ -417,57 +310,45 @@ pair_stalled_holder(void)
 static void
 pair_active_holder(void)
 {
-	LOCK	   *t;
 	int64		first;
 
-	start(10, 0);
-	sessions(3);
-	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, AccessExclusiveLock);
-	wait_for_lock(t, 1, AccessShareLock);
-	clock_ns += 100 * MS;
-	look();
+	scene(3);
+	alters(0, table);
+	waits_to_read(1, table);
+	look_after(100);
 	first = clock_ns;
 	CHECK_INT(blocking_since(0), first);
-	clock_ns += 100 * MS;
-	look();
+	look_after(100);
 	CHECK_INT(blocking_since(0), first);
 
 	/* Idle from now on: seen before that. */
-	session_state(0, STATE_IDLEINTRANSACTION);
-	clock_ns += 100 * MS;
-	look();
+	sits_idle(0);
+	look_after(100);
 	CHECK_INT(blocking_since(0), first);
 
 	/* The waiter gives up, another comes. */
-	session_state(0, STATE_RUNNING);
-	stop_waiting(1);
-	clock_ns += 100 * MS;
-	look();
+	runs(0);
+	gives_up(1);
+	look_after(100);
 	CHECK_INT(blocking_since(0), LG_NEVER);
-	wait_for_lock(t, 2, AccessShareLock);
-	clock_ns += 100 * MS;
-	look();
+	waits_to_read(2, table);
+	look_after(100);
 	CHECK_INT(blocking_since(0), clock_ns);
 }
 
 static void
 pair_queue(void)
 {
-	LOCK	   *t;
 	int64		behind;
 
-	start(10, 0);
-	sessions(3);
-	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, AccessShareLock);
-	session_state(0, STATE_IDLEINTRANSACTION);
-	wait_for_lock(t, 1, AccessExclusiveLock);
-	clock_ns += 30 * MS;
-	wait_for_lock(t, 2, AccessShareLock);
+	scene(3);
+	reads(0, table);
+	sits_idle(0);
+	waits_to_alter(1, table);
+	pass(30);
+	waits_to_read(2, table);
 	behind = clock_ns;
-	clock_ns += 30 * MS;
-	look();
+	look_after(30);
 	CHECK_INT(blocking_since(1), behind);
 	CHECK(evidence_of(1).kind == LG_QUEUE);
 	CHECK_INT(evidence_of(1).waiter_procno, 2);
@@ -477,51 +358,39 @@ pair_queue(void)
 static void
 pair_queue_turned_round(void)
 {
-	LOCK	   *t;
 	int64		first;
 
-	start(10, 0);
-	sessions(3);
-	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, AccessShareLock);
-	wait_for_lock(t, 1, AccessExclusiveLock);
-	clock_ns += 30 * MS;
-	wait_ahead_of(t, 2, AccessExclusiveLock, 1);
-	clock_ns += 30 * MS;
-	look();
+	scene(3);
+	reads(0, table);
+	waits_to_alter(1, table);
+	pass(30);
+	waits_ahead_of(2, 1, AccessExclusiveLock);
+	look_after(30);
 	first = clock_ns;
 	CHECK_INT(blocking_since(2), first);
-	clock_ns += 30 * MS;
-	look();
+	look_after(30);
 	CHECK_INT(blocking_since(2), first);
 }
 
 /*
- * Whoever has just got the lock is innocent of the queue it inherits, also of
- * those that had waited for it before.
+ * A session that has just got the lock is innocent of the queue it inherits,
+ * also of those that had waited for it before.
  */
 static void
 inherited_queue(void)
 {
-	LOCK	   *t;
 	int64		got_it;
 
-	start(10, 0);
-	sessions(4);
-	t = lock_on(LOCKTAG_RELATION, 1, 2);
-	hold(t, 0, AccessExclusiveLock);
+	scene(4);
+	alters(0, table);
 	for (int i = 1; i < 4; i++)
-		wait_for_lock(t, i, AccessExclusiveLock);
+		waits_to_alter(i, table);
 	for (int i = 0; i < 100; i++)
-	{
-		clock_ns += 10 * MS;
-		look();
-	}
-	release_all(0);
+		look_after(10);
+	releases_all(0);
 	got_it = clock_ns;
-	CHECK_INT(held_by(t, 1), LOCKBIT_ON(AccessExclusiveLock));
-	clock_ns += 5 * MS;
-	look();
+	CHECK_INT(held_by(table, 1), LOCKBIT_ON(AccessExclusiveLock));
+	look_after(5);
 	CHECK(is_root(1));
 	CHECK(root_since(1) >= got_it);
 	CHECK(blocking_since(1) >= got_it);
@@ -532,32 +401,20 @@ inherited_queue(void)
 static void
 clock_stands_still_while_waiting(void)
 {
-	LOCK	   *xid;
-	LOCK	   *other;
 	int64		free_at;
 
-	start(10, 0);
-	sessions(3);
-	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-	other = lock_on(LOCKTAG_TRANSACTION, 8, 0);
-	hold(xid, 0, ExclusiveLock);
-	hold(other, 1, ExclusiveLock);
-	wait_for_lock(xid, 1, ShareLock);
-	wait_for_lock(other, 2, ShareLock);
+	scene(3);
+	waits_for(1, 0);
+	waits_for(2, 1);
 	for (int i = 0; i < 10; i++)
-	{
-		clock_ns += 10 * MS;
-		look();
-	}
+		look_after(10);
 	CHECK(!is_root(1));
-	release_all(0);
+	releases_all(0);
 	free_at = clock_ns;
-	clock_ns += 5 * MS;
-	look();
+	look_after(5);
 	CHECK(is_root(1));
 	CHECK(root_since(1) >= free_at);
-	clock_ns += 20 * MS;
-	look();
+	look_after(20);
 	CHECK(root_since(1) <= free_at + 5 * MS);
 }
 
@@ -565,93 +422,79 @@ clock_stands_still_while_waiting(void)
 static void
 waits_without_a_gap(void)
 {
-	LOCK	   *held;
-	LOCK	   *first;
-	LOCK	   *second;
 	int64		free_at;
 
-	start(10, 0);
-	sessions(4);
-	held = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-	first = lock_on(LOCKTAG_TRANSACTION, 8, 0);
-	second = lock_on(LOCKTAG_TRANSACTION, 9, 0);
-	hold(held, 0, ExclusiveLock);
-	hold(first, 1, ExclusiveLock);
-	hold(second, 2, ExclusiveLock);
-	wait_for_lock(held, 3, ShareLock);
-	wait_for_lock(first, 0, ShareLock);
-	clock_ns += 50 * MS;
-	look();
-	clock_ns += 20 * MS;
-	stop_waiting(0);
-	clock_ns += 30 * MS;
-	wait_for_lock(second, 0, ShareLock);
-	clock_ns += 10 * MS;
-	look();
-	clock_ns += 40 * MS;
-	stop_waiting(0);
+	scene(4);
+	waits_for(3, 0);
+	waits_for(0, 1);
+	look_after(50);
+	pass(20);
+	gives_up(0);
+	pass(30);
+	waits_for(0, 2);
+	look_after(10);
+	pass(40);
+	gives_up(0);
 	free_at = clock_ns;
 	look();
 	CHECK(is_root(0));
 	CHECK_INT(root_since(0), free_at);
-	clock_ns += 5 * MS;
-	look();
+	look_after(5);
 	CHECK_INT(root_since(0), free_at);
+}
+
+/* How long session 1 has waited since the last look, which was then. */
+static int64
+newly_waited_since(int64 last_look, int64 not_before)
+{
+	return lg_newly_waited(graph, lg_longest_wait(graph, lg_node(graph, 1)), clock_ns,
+						   last_look, not_before);
 }
 
 /* Session time lost is counted once, from look to look. */
 static void
 newly_waited(void)
 {
-	LOCK	   *xid;
-	const LgWaiter *waiter;
 	int64		began;
 
-	start(10, 0);
-	sessions(2);
-	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-	hold(xid, 0, ExclusiveLock);
-	wait_for_lock(xid, 1, ShareLock);
+	scene(2);
+	waits_for(1, 0);
 	began = clock_ns;
-	clock_ns += 30 * MS;
-	look();
-	waiter = lg_longest_wait(graph, lg_node(graph, 1));
-	CHECK_INT(lg_newly_waited(graph, waiter, clock_ns, clock_ns - MS, PG_INT64_MIN), 30 * MS);
-	CHECK_INT(lg_newly_waited(graph, waiter, clock_ns, clock_ns - MS, began + 10 * MS), 20 * MS);
-	CHECK_INT(lg_newly_waited(graph, waiter, clock_ns, clock_ns - MS, clock_ns + MS), 0);
-	clock_ns += 20 * MS;
-	look();
-	waiter = lg_longest_wait(graph, lg_node(graph, 1));
-	CHECK_INT(lg_newly_waited(graph, waiter, clock_ns, clock_ns - 20 * MS, PG_INT64_MIN), 20 * MS);
-	CHECK_INT(lg_newly_waited(graph, waiter, clock_ns, clock_ns - 20 * MS, clock_ns - MS), MS);
+	look_after(30);
+	CHECK_INT(newly_waited_since(clock_ns - MS, PG_INT64_MIN), 30 * MS);
+	CHECK_INT(newly_waited_since(clock_ns - MS, began + 10 * MS), 20 * MS);
+	CHECK_INT(newly_waited_since(clock_ns - MS, clock_ns + MS), 0);
+	look_after(20);
+	CHECK_INT(newly_waited_since(clock_ns - 20 * MS, PG_INT64_MIN), 20 * MS);
+	CHECK_INT(newly_waited_since(clock_ns - 20 * MS, clock_ns - MS), MS);
+}
+
+/* What the wall clock showed then. */
+static TimestampTz
+wall_at(int64 at)
+{
+	return clock_offset + at / 1000;
 }
 
 /* waitStart is set a little after the wait has begun. */
 static void
 wait_start_not_yet_set(void)
 {
-	LOCK	   *xid;
 	int64		began;
 
-	start(10, 0);
-	sessions(2);
-	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-	hold(xid, 0, ExclusiveLock);
-	wait_for_lock(xid, 1, ShareLock);
-	pg_atomic_write_u64(&proc_of(1)->waitStart, 0);
-	clock_ns += 10 * MS;
-	look();
+	scene(2);
+	waits_for(1, 0);
+	set_wait_start(1, 0);
+	look_after(10);
 	CHECK_INT(blocking_since(0), clock_ns);
 	began = clock_ns;
-	clock_ns += 10 * MS;
-	look();
+	look_after(10);
 	CHECK_INT(blocking_since(0), began);
 
 	/* It began a little before that. */
-	pg_atomic_write_u64(&proc_of(1)->waitStart, clock_offset + (began - MS) / 1000);
+	set_wait_start(1, wall_at(began - MS));
 	graph->wait_tracks[1].counted = true;
-	clock_ns += 10 * MS;
-	look();
+	look_after(10);
 	CHECK_INT(blocking_since(0), began - MS);
 	CHECK(graph->wait_tracks[1].counted);
 }
@@ -660,60 +503,43 @@ wait_start_not_yet_set(void)
 static void
 wait_start_of_another(void)
 {
-	LOCK	   *xid;
-	LOCK	   *other;
 	int64		left;
 	int64		began;
 
 	/* A wait that was seen. */
-	start(10, 0);
-	sessions(3);
-	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-	other = lock_on(LOCKTAG_TRANSACTION, 8, 0);
-	hold(xid, 0, ExclusiveLock);
-	hold(other, 2, ExclusiveLock);
-	wait_for_lock(xid, 1, ShareLock);
-	left = pg_atomic_read_u64(&proc_of(1)->waitStart);
-	clock_ns += 100 * MS;
-	look();
-	stop_waiting(1);
-	clock_ns += 100 * MS;
-	wait_for_lock(other, 1, ShareLock);
-	pg_atomic_write_u64(&proc_of(1)->waitStart, left);
+	scene(3);
+	waits_for(1, 0);
+	left = wait_start_of(1);
+	look_after(100);
+	gives_up(1);
+	pass(100);
+	waits_for(1, 2);
+	set_wait_start(1, left);
 	look();
 	CHECK_INT(blocking_since(2), clock_ns);
 	began = clock_ns;
-	clock_ns += 10 * MS;
-	look();
+	look_after(10);
 	CHECK_INT(blocking_since(2), began);
-	pg_atomic_write_u64(&proc_of(1)->waitStart, clock_offset + (began - MS) / 1000);
-	clock_ns += 10 * MS;
-	look();
+	set_wait_start(1, wall_at(began - MS));
+	look_after(10);
 	CHECK_INT(blocking_since(2), began - MS);
 	CHECK_INT(root_since(2), began - MS);
 
-	/* One that no look has seen, before one that has seen that nobody waits. */
-	start(10, 0);
-	sessions(2);
-	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-	hold(xid, 0, ExclusiveLock);
-	wait_for_lock(xid, 1, ShareLock);
-	left = pg_atomic_read_u64(&proc_of(1)->waitStart);
-	stop_waiting(1);
-	clock_ns += 10 * MS;
-	look();
-	clock_ns += 60000 * MS;
-	look();
-	clock_ns += 10 * MS;
-	wait_for_lock(xid, 1, ShareLock);
-	pg_atomic_write_u64(&proc_of(1)->waitStart, left);
-	clock_ns += 10 * MS;
-	look();
+	/* One that no look has seen, before one that has seen that nothing waits. */
+	scene(2);
+	waits_for(1, 0);
+	left = wait_start_of(1);
+	gives_up(1);
+	look_after(10);
+	look_after(60000);
+	pass(10);
+	waits_for(1, 0);
+	set_wait_start(1, left);
+	look_after(10);
 	CHECK_INT(blocking_since(0), clock_ns);
 	began = clock_ns;
-	pg_atomic_write_u64(&proc_of(1)->waitStart, clock_offset + (began - 10 * MS) / 1000);
-	clock_ns += 10 * MS;
-	look();
+	set_wait_start(1, wall_at(began - 10 * MS));
+	look_after(10);
 	CHECK_INT(blocking_since(0), began - 10 * MS);
 	CHECK_INT(root_since(0), began - 10 * MS);
 }
@@ -722,55 +548,45 @@ wait_start_of_another(void)
 static void
 another_wait(void)
 {
-	LOCK	   *xid;
 	int64		second;
 
-	start(10, 0);
-	sessions(2);
-	xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-	hold(xid, 0, ExclusiveLock);
-	wait_for_lock(xid, 1, ShareLock);
-	clock_ns += 100 * MS;
-	look();
-	stop_waiting(1);
-	clock_ns += 10 * MS;
-	wait_for_lock(xid, 1, ShareLock);
+	scene(2);
+	waits_for(1, 0);
+	look_after(100);
+	gives_up(1);
+	pass(10);
+	waits_for(1, 0);
 	second = clock_ns;
 	graph->wait_tracks[1].counted = true;
-	clock_ns += 10 * MS;
-	look();
+	look_after(10);
 	CHECK_INT(blocking_since(0), second);
 	CHECK(!graph->wait_tracks[1].counted);
 
-	stop_waiting(1);
+	gives_up(1);
 	session_ends(1);
 	session_begins(1, 555, B_BACKEND);
-	wait_for_lock(xid, 1, ShareLock);
+	waits_for(1, 0);
 	second = clock_ns;
-	clock_ns += 10 * MS;
-	look();
+	look_after(10);
 	CHECK_INT(blocking_since(0), second);
 	CHECK_INT(evidence_of(0).waiter_pid, 555);
 
 	/* That it was seen to be over only now is of no concern to the next one. */
 	session_begins(2, 556, B_BACKEND);
-	wait_for_lock(xid, 2, ShareLock);
+	waits_for(2, 0);
 	look();
-	stop_waiting(1);
-	stop_waiting(2);
+	gives_up(1);
+	gives_up(2);
 	session_ends(2);
 	session_begins(2, 557, B_BACKEND);
-	session_state(2, STATE_IDLEINTRANSACTION);
-	xid = lock_on(LOCKTAG_TRANSACTION, 8, 0);
-	hold(xid, 2, ExclusiveLock);
-	wait_for_lock(xid, 1, ShareLock);
+	sits_idle(2);
+	waits_for(1, 2);
 	second = clock_ns;
-	clock_ns += 100 * MS;
-	look();
+	look_after(100);
 	CHECK_INT(root_since(2), second);
 }
 
-/* A step of the wall clock makes nobody look late. */
+/* A step of the wall clock makes no session look late. */
 static void
 clock_steps(void)
 {
@@ -780,31 +596,25 @@ clock_steps(void)
 
 	for (int i = 0; i < (int) lengthof(steps); i++)
 	{
-		LOCK	   *xid;
 		int64		began;
 
 		/* Seen before and after. */
-		start(10, 0);
-		sessions(4);
-		xid = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-		hold(xid, 0, ExclusiveLock);
-		wait_for_lock(xid, 1, ShareLock);
+		scene(4);
+		waits_for(1, 0);
 		began = clock_ns;
-		clock_ns += 10 * MS;
-		look();
+		look_after(10);
 		CHECK_INT(blocking_since(0), began);
-		clock_ns += 10 * MS;
+		pass(10);
 		clock_offset += steps[i] * USECS_PER_SEC;
 		look();
 		CHECK_INT(blocking_since(0), began);
 
 		/* Begun before the step, and seen after it. */
-		stop_waiting(1);
-		clock_ns += 10 * MS;
-		look();
-		wait_for_lock(xid, 2, ShareLock);
+		gives_up(1);
+		look_after(10);
+		waits_for(2, 0);
 		began = clock_ns;
-		clock_ns += 10 * MS;
+		pass(10);
 		clock_offset += steps[i] * USECS_PER_SEC;
 		look();
 		CHECK(blocking_since(0) >= began && blocking_since(0) <= clock_ns);
@@ -814,25 +624,23 @@ clock_steps(void)
 /*
  * Shared memory changes until the partition lock is taken.
  */
-static LOCK *raced_lock;
-
 static void
 waiter_leaves(LWLock *lock)
 {
-	stop_waiting(1);
+	gives_up(1);
 }
 
 static void
 lock_is_another(LWLock *lock)
 {
-	raced_lock->tag.locktag_field1++;
+	proc_of(1)->waitLock->tag.locktag_field1++;
 }
 
 static void
 waiter_waits_for_another(LWLock *lock)
 {
-	stop_waiting(1);
-	wait_for_lock(lock_on(LOCKTAG_TRANSACTION, 8, 0), 1, ShareLock);
+	gives_up(1);
+	waits(1, lock_on(LOCKTAG_TRANSACTION, 8, 0), ShareLock);
 }
 
 static void
@@ -844,43 +652,30 @@ races(void)
 
 	for (int i = 0; i < (int) lengthof(hooks); i++)
 	{
-		start(10, 0);
-		sessions(3);
-		raced_lock = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-		hold(raced_lock, 0, ExclusiveLock);
-		wait_for_lock(raced_lock, 1, ShareLock);
-		clock_ns += 10 * MS;
+		scene(3);
+		waits_for(1, 0);
 		on_lwlock = hooks[i];
-		look();
+		look_after(10);
 		CHECK_INT(graph->nlocks, 0);
 		CHECK_INT(graph->nwaiters, 0);
 		CHECK_INT(graph->nactive, 0);
 		CHECK(!is_root(0));
 
 		/* The next look finds what is there then. */
-		clock_ns += 10 * MS;
-		look();
+		look_after(10);
 		CHECK_INT(graph->nlocks, i == 0 ? 0 : 1);
 	}
 }
 
-/* A wait too young to be walked makes nobody a root who waits. */
+/* A wait too young to be walked makes no session a root that waits. */
 static void
 young_waits(void)
 {
-	LOCK	   *old_lock;
-	LOCK	   *young_lock;
-
-	start(10, 0);
-	sessions(3);
-	old_lock = lock_on(LOCKTAG_TRANSACTION, 7, 0);
-	young_lock = lock_on(LOCKTAG_TRANSACTION, 8, 0);
-	hold(old_lock, 0, ExclusiveLock);
-	wait_for_lock(old_lock, 1, ShareLock);
-	clock_ns += 100 * MS;
-	hold(young_lock, 2, ExclusiveLock);
-	wait_for_lock(young_lock, 0, ShareLock);
-	clock_ns += 10 * MS;
+	scene(3);
+	waits_for(1, 0);
+	pass(100);
+	waits_for(0, 2);
+	pass(10);
 	look_at_waits_from(50 * MS);
 	CHECK_INT(graph->nlocks, 1);
 	CHECK(!is_root(0));
@@ -900,19 +695,12 @@ many(void)
 	int			n = 400;
 	int		   *roots;
 
-	start(2 * n + 1, 0);
-	sessions(2 * n);
+	scene(2 * n);
 	for (int i = 0; i < n; i++)
-	{
-		LOCK	   *lock = lock_on(LOCKTAG_TRANSACTION, 1000 + i, 0);
-
-		hold(lock, i, ExclusiveLock);
-		wait_for_lock(lock, n + i, ShareLock);
-	}
+		waits_for(n + i, i);
 	for (int round = 0; round < 3; round++)
 	{
-		clock_ns += 10 * MS;
-		look();
+		look_after(10);
 		CHECK_INT(graph->nlocks, n);
 		CHECK_INT(graph->nactive, 2 * n);
 		roots = palloc_array(int, LG_TOTAL_PROCS);
@@ -924,11 +712,10 @@ many(void)
 	/* All wait for one: nodes of former looks are forgotten. */
 	for (int i = 0; i < n; i++)
 	{
-		stop_waiting(n + i);
-		wait_for_lock(lock_on(LOCKTAG_TRANSACTION, 1000, 0), n + i, ShareLock);
+		gives_up(n + i);
+		waits_for(n + i, 0);
 	}
-	clock_ns += 10 * MS;
-	look();
+	look_after(10);
 	CHECK_INT(graph->nlocks, 1);
 	CHECK_INT(graph->nactive, n + 1);
 	CHECK_INT(lg_downstream(graph, 0), n);
@@ -1064,7 +851,7 @@ check_upstream(const Model *model, int node, int nprocs)
 }
 
 /*
- * Who is drawn as a root: the roots, and of what is left, cycle by cycle, the
+ * What is drawn as a root: the roots, and of what is left, cycle by cycle, the
  * one with the lowest pid.
  */
 static void
@@ -1170,49 +957,60 @@ check_graph(int nprocs)
 	check_roots(&model, nprocs);
 }
 
-static const LockTagType lock_types[] = {
-	LOCKTAG_RELATION, LOCKTAG_RELATION, LOCKTAG_TUPLE, LOCKTAG_TRANSACTION,
-	LOCKTAG_RELATION_EXTEND, LOCKTAG_ADVISORY, LOCKTAG_VIRTUALTRANSACTION
-};
+static LOCK *
+random_lock(int nlocks)
+{
+	static const LockTagType types[] = {
+		LOCKTAG_RELATION, LOCKTAG_RELATION, LOCKTAG_TUPLE, LOCKTAG_TRANSACTION,
+		LOCKTAG_RELATION_EXTEND, LOCKTAG_ADVISORY, LOCKTAG_VIRTUALTRANSACTION
+	};
+	LockTagType type = types[random_below(lengthof(types))];
+
+	return lock_on(type, random_below(nlocks), 0);
+}
 
 static void
 random_graphs(void)
 {
 	for (int round = 0; round < rounds && !has_failed(); round++)
 	{
-		int			nprocs = 2 + random_below(MAX_NODES - 2);
-		int			nlocks = 1 + random_below(8);
-		int			holds = random_below(2 * nprocs);
+		int			nprocs;
+		int			nlocks;
+		int			nholds;
 
 		random_seed(round);
-		start(nprocs + 1, 0);
-		sessions(nprocs);
+		nprocs = 2 + random_below(MAX_NODES - 2);
+		nlocks = 1 + random_below(8);
+		nholds = random_below(2 * nprocs);
+		scene(nprocs);
 		for (int i = 0; i < nprocs; i++)
 		{
 			proc_of(i)->pid = proc_of(i)->procLatch.owner_pid = 100 + (i * 7) % 41;
 			status_of(i)->st_procpid = proc_of(i)->pid;
 			if (i > 0 && one_in(6) && proc_of(i - 1)->lockGroupLeader == NULL)
-				join_group(i, i - 1);
+				joins_group(i, i - 1);
 		}
-		for (int i = 0; i < holds; i++)
-			hold(lock_on(lock_types[random_below(lengthof(lock_types))], random_below(nlocks), 0),
-				 random_below(nprocs), 1 + random_below(MaxLockMode));
+		for (int i = 0; i < nholds; i++)
+		{
+			LOCK	   *lock = random_lock(nlocks);
+			int			holder = random_below(nprocs);
+
+			holds(holder, lock, 1 + random_below(MaxLockMode));
+		}
 		for (int i = 0; i < nprocs; i++)
 		{
-			LOCK	   *lock = lock_on(lock_types[random_below(lengthof(lock_types))],
-									   random_below(nlocks), 0);
+			LOCK	   *lock = random_lock(nlocks);
 			int			other = random_below(nprocs);
 
-			clock_ns += random_below(100) * MS;
+			pass(random_below(100));
 			if (one_in(3))
 				continue;
 			if (one_in(4) && proc_of(other)->waitLock == lock)
-				wait_ahead_of(lock, i, 1 + random_below(MaxLockMode), other);
+				waits_ahead_of(i, other, 1 + random_below(MaxLockMode));
 			else
-				wait_for_lock(lock, i, 1 + random_below(MaxLockMode));
+				waits(i, lock, 1 + random_below(MaxLockMode));
 		}
-		clock_ns += MS;
-		look();
+		look_after(1);
 		check_graph(nprocs);
 		if (has_failed())
 			printf("    in round %d, %d sessions\n", round, nprocs);
@@ -1256,7 +1054,7 @@ static LOCK *locks[NLOCKS];
 
 /*
  * How much of the blocker's present wait lies within the time of a pair?  After
- * a step of the clock, nobody knows what was before the first look at it.
+ * a step of the clock, it is not known what was before the first look at it.
  */
 static int64
 present_wait(int blocker, int64 pair_began)
@@ -1284,7 +1082,7 @@ watch(int nprocs)
 		{
 			watched.wait_began[i] = clock_ns;
 			watched.wait_number[i]++;
-			watched.wait_start[i] = pg_atomic_read_u64(&proc_of(i)->waitStart);
+			watched.wait_start[i] = wait_start_of(i);
 		}
 		else if (!waits && watched.wait_began[i] != 0)
 		{
@@ -1511,7 +1309,7 @@ something_happens(int nprocs, int *next_pid)
 			if (proc->waitLock != NULL)
 				break;
 			if (!running)
-				session_state(i, STATE_RUNNING);
+				runs(i);
 			watched.idle_from[i] = 0;
 			{
 				int			l = random_below(NLOCKS);
@@ -1519,25 +1317,25 @@ something_happens(int nprocs, int *next_pid)
 
 				/* An id is locked by its own transaction alone. */
 				if (type != LOCKTAG_TRANSACTION)
-					(void) acquire(locks[l], i, 1 + random_below(MaxLockMode));
+					(void) acquires(i, locks[l], 1 + random_below(MaxLockMode));
 				else if (locks[l]->nGranted == 0)
 				{
 					if (lg_first_waiter(locks[l]) == NULL)
-						hold(locks[l], i, ExclusiveLock);
+						holds(i, locks[l], ExclusiveLock);
 				}
 				else if (held_by(locks[l], i) == 0)
-					(void) acquire(locks[l], i, ShareLock);
+					(void) acquires(i, locks[l], ShareLock);
 			}
 			break;
 		case 4:
 		case 5:
 			if (proc->waitLock != NULL)
 				break;
-			session_state(i, STATE_IDLEINTRANSACTION);
+			sits_idle(i);
 			watched.idle_from[i] = clock_ns;
 			break;
 		case 6:
-			release_all(i);
+			releases_all(i);
 			session_state(i, STATE_IDLE);
 			watched.idle_from[i] = clock_ns;
 			break;
@@ -1548,13 +1346,13 @@ something_happens(int nprocs, int *next_pid)
 				int			l = random_below(NLOCKS);
 
 				if (locks[l]->tag.locktag_type != LOCKTAG_TRANSACTION)
-					release(locks[l], i, 1 + random_below(MaxLockMode));
+					releases(i, locks[l], 1 + random_below(MaxLockMode));
 			}
 			break;
 		case 8:
 			if (one_in(3))
 			{
-				release_all(i);
+				releases_all(i);
 				session_ends(i);
 				session_begins(i, (*next_pid)++, B_BACKEND);
 				watched.idle_from[i] = clock_ns;
@@ -1564,22 +1362,11 @@ something_happens(int nprocs, int *next_pid)
 
 			/*
 			 * The deadlock detector puts a waiter ahead of another.  After a
-			 * step of the clock, it cannot be told who of them waits for
+			 * step of the clock, it cannot be told which of them waits for
 			 * longer.
 			 */
 			if (proc->waitLock != NULL && !watched.from_first_look && one_in(3))
-			{
-				PGPROC	   *first = lg_first_waiter(proc->waitLock);
-				LOCK	   *lock = proc->waitLock;
-				LOCKMODE	mode = proc->waitLockMode;
-				uint64		began = pg_atomic_read_u64(&proc->waitStart);
-
-				if (first == proc)
-					break;
-				stop_waiting(i);
-				wait_ahead_of(lock, i, mode, first - ProcGlobal->allProcs);
-				pg_atomic_write_u64(&proc->waitStart, began);
-			}
+				moves_ahead(i);
 			break;
 	}
 }
@@ -1594,13 +1381,12 @@ random_histories(bool exact)
 
 		random_seed(round);
 		nprocs = 2 + random_below(10);
-		start(nprocs + 1, 0);
-		sessions(nprocs);
+		scene(nprocs);
 		memset(&watched, 0, sizeof(watched));
 		watched.from_first_look = !exact;
-		locks[0] = lock_on(LOCKTAG_RELATION, 1, 1);
-		locks[1] = lock_on(LOCKTAG_RELATION, 1, 2);
-		locks[2] = lock_on(LOCKTAG_TUPLE, 1, 1);
+		locks[0] = table;
+		locks[1] = other_table;
+		locks[2] = row;
 		locks[3] = lock_on(LOCKTAG_ADVISORY, 1, 1);
 		locks[4] = lock_on(LOCKTAG_TRANSACTION, 1, 0);
 		locks[5] = lock_on(LOCKTAG_TRANSACTION, 2, 0);
@@ -1620,9 +1406,8 @@ random_histories(bool exact)
 			 */
 			for (int i = 0; i < nprocs && !exact; i++)
 				if (proc_of(i)->waitLock != NULL)
-					pg_atomic_write_u64(&proc_of(i)->waitStart,
-										watched.wait_began[i] == clock_ns &&
-										watched.wait_number[i] == 3 ? 0 : watched.wait_start[i]);
+					set_wait_start(i, watched.wait_began[i] == clock_ns &&
+								   watched.wait_number[i] == 3 ? 0 : watched.wait_start[i]);
 			if (!one_in(3))
 				continue;
 			clock_ns += 1000 * random_below(1000);
@@ -1645,7 +1430,7 @@ random_histories_by_rule(void)
 	random_histories(true);
 }
 
-/* With clocks that step, and go on while we look. */
+/* With clocks that step, and go on during a look. */
 static void
 random_histories_never_early(void)
 {
@@ -1668,7 +1453,7 @@ const Test	waitgraph_tests[] = {
 	{"waitgraph: a pair in a queue", pair_queue},
 	{"waitgraph: a queue turned round", pair_queue_turned_round},
 	{"waitgraph: an inherited queue", inherited_queue},
-	{"waitgraph: who waits is not to blame", clock_stands_still_while_waiting},
+	{"waitgraph: a session that waits is not to blame", clock_stands_still_while_waiting},
 	{"waitgraph: two waits without a gap", waits_without_a_gap},
 	{"waitgraph: time waited since the last look", newly_waited},
 	{"waitgraph: a wait without its start", wait_start_not_yet_set},
