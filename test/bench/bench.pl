@@ -13,6 +13,7 @@ use Time::HiRes qw(sleep time);
 my %subjects = (
 	quiet => \&quiet,
 	jam => \&jam,
+	judge => \&judge,
 	exact => \&exact,
 	busy => \&busy,
 	throughput => \&throughput,
@@ -282,6 +283,59 @@ sub dissolve
 	$_->close foreach splice @$waiters, $stay;
 	sleep 0.5;
 	return;
+}
+
+# Whole scans with limits passed that no session is signalled for (dry_run).
+sub judge
+{
+	my ($seconds) = @_;
+	my $holder = session('holder');
+	my @waiters;
+	my %scan;
+
+	foreach my $case (
+		[ 'for one row', 'UPDATE t SET v = v + 1 WHERE id = 1', sub { wait_for_rows(1, @_) } ],
+		[ 'to lock one table', 'LOCK TABLE t', sub { wait_in_queue('DO $$ BEGIN LOCK TABLE t; END $$', @_) } ])
+	{
+		my ($what, $hold, $wait) = @$case;
+
+		$holder->query_ok($_) foreach 'BEGIN', $hold;
+		@waiters = ();
+		foreach my $count (250, 500, 1000)
+		{
+			my @more = sessions('waiter', $count - @waiters);
+
+			$wait->(@more);
+			push @waiters, @more;
+			$scan{$count} = judged("$count wait $what", $seconds);
+		}
+		my $ratio = $scan{1000} / $scan{500};
+		row('  1,000 waiters to 500', ms($scan{1000}), ms($scan{500}),
+			sprintf('%.2f times dearer', $ratio), '2.2', $ratio <= 2.2);
+		dissolve($holder, \@waiters, 0);
+	}
+	$holder->query_ok($_) foreach 'BEGIN', 'UPDATE t SET v = v + 1 WHERE id <= 50';
+	@waiters = sessions('waiter', 500);
+	wait_for_rows(50, @waiters);
+	judged('500 wait for 50 rows', $seconds);
+	dissolve($holder, \@waiters, 0);
+	return;
+}
+
+# Returns the time of a whole scan, when all waiters have passed the limits.
+sub judged
+{
+	my ($what, $seconds) = @_;
+
+	sleep 1.5;
+	my @windows = watch(2 * $seconds);
+	my @looks = map { $_->{look_time} / $_->{looks} } @windows;
+	my @scans = map { $_->{scan_time} / $_->{scans} } @windows;
+	my $ratio = median(@scans) / median(@looks);
+
+	row("limits passed, dry run, $what: whole scan to lock scan", spread(\&ms, @scans), spread(\&ms, @looks),
+		sprintf('%.2f times dearer', $ratio), '2', $ratio <= 2);
+	return median(@scans);
 }
 
 sub jammed

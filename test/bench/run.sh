@@ -4,7 +4,7 @@
 #   test/bench/run.sh                             PostgreSQL 15, 15 to 20 minutes
 #   test/bench/run.sh quick                       4 minutes, with fewer repetitions
 #   test/bench/run.sh quick jam                   only one subject, or several of them:
-#                                                 quiet, jam, exact, throughput, memory
+#                                                 quiet, jam, judge, exact, throughput, memory
 #   PG_CONFIG=/path/pg_config test/bench/run.sh   another PostgreSQL
 #
 # No test: a figure that misses its aim says so in the last column, and the command still succeeds.
@@ -21,11 +21,11 @@ if [ "${1:-}" = quick ]; then
 	extent=quick
 	shift
 fi
-subjects=${*:-quiet jam exact throughput memory}
+subjects=${*:-quiet jam judge exact throughput memory}
 for subject in $subjects; do
 	case $subject in
-	quiet | jam | exact | throughput | memory) ;;
-	*) die "usage: $0 [quick] [quiet] [jam] [exact] [throughput] [memory]" ;;
+	quiet | jam | judge | exact | throughput | memory) ;;
+	*) die "usage: $0 [quick] [quiet] [jam] [judge] [exact] [throughput] [memory]" ;;
 	esac
 done
 
@@ -169,6 +169,17 @@ measure_jam()
 	stop jam
 }
 
+measure_judge()
+{
+	say "jammed server, limits passed"
+	server judge 5445 "max_connections = 1020" "max_locks_per_transaction = 200" "deadlock_timeout = 1h" \
+		"lockguard.naptime = 10ms" "lockguard.incident_threshold = 100ms" "lockguard.dry_run = on" \
+		"lockguard.idle_blocker_timeout = 1s" "lockguard.blocker_timeout = 1s" \
+		"lockguard.queued_blocker_timeout = 1s"
+	bench judge 5445 $jam_seconds
+	stop judge
+}
+
 measure_exact()
 {
 	say "from limit to release"
@@ -219,7 +230,7 @@ cat <<TABLE
 # Each figure is a median (minimum to maximum over the repetitions), unless it says otherwise.
 
 TABLE
-for subject in quiet jam exact busy throughput idle memory; do
+for subject in quiet jam judge exact busy throughput idle memory; do
 	cat "$tmp/$subject.rows" 2>/dev/null
 done >"$tmp/rows"
 bench table "$tmp/rows"
