@@ -65,7 +65,8 @@ CREATE FUNCTION lockguard._sessions(
     OUT blocked_sessions int, OUT blocking_since timestamptz,
     OUT wait_start timestamptz, OUT locks int, OUT priority text,
     OUT action text, OUT exempt bool, OUT limit_name text,
-    OUT limit_at timestamptz, OUT settings text, OUT query text)
+    OUT limit_at timestamptz, OUT spared text, OUT settings text,
+    OUT query text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'lockguard_sessions'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
@@ -115,8 +116,8 @@ CREATE FUNCTION lockguard._incidents(
     OUT datname text, OUT application_name text, OUT client_addr text,
     OUT backend_type text, OUT state text, OUT query text, OUT queryid bigint,
     OUT locktype text, OUT peak_blocked_sessions int, OUT peak_at timestamptz,
-    OUT longest_wait interval, OUT total_wait interval, OUT resolution text,
-    OUT replaced_by bigint, OUT lock_tree text)
+    OUT longest_wait interval, OUT total_wait interval, OUT waits bigint,
+    OUT gave_up bigint, OUT resolution text, OUT replaced_by bigint, OUT lock_tree text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'lockguard_incidents'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
@@ -152,7 +153,7 @@ CREATE VIEW lockguard.sessions AS
 SELECT pid, backend_type, datname, usename, application_name, backend_start,
        xact_start, state, blocked_by, blocked_sessions, blocking_since,
        wait_start, locks, priority, action, exempt, limit_name, limit_at,
-       settings::pg_catalog.jsonb AS settings, query
+       spared, settings::pg_catalog.jsonb AS settings, query
 FROM lockguard._sessions();
 COMMENT ON VIEW lockguard.sessions IS 'each session: what is measured, which limits bind it, and which it will pass next';
 
@@ -169,7 +170,8 @@ CREATE VIEW lockguard.incidents AS
 SELECT incident_id, status, started_at, ended_at, root_pid, gid, usename,
        datname, application_name, client_addr::pg_catalog.inet AS client_addr,
        backend_type, state, query, queryid, locktype, peak_blocked_sessions,
-       peak_at, longest_wait, total_wait, resolution, replaced_by, lock_tree
+       peak_at, longest_wait, total_wait, waits, gave_up, resolution,
+       replaced_by, lock_tree
 FROM lockguard._incidents();
 COMMENT ON VIEW lockguard.incidents IS 'each outage: which session blocked how many others, for how long, and how it ended';
 

@@ -35,6 +35,7 @@ lg_brake_result(LgBrake brake)
 		case LG_BRAKE_ACTION_LOG:
 		case LG_BRAKE_ACTION_CANCEL:
 		case LG_BRAKE_PREPARED_ACTION_LOG:
+		case LG_BRAKE_IN_VAIN:
 		case LG_BRAKE_DRY_RUN:
 		case LG_BRAKE_PAUSED:
 			return LG_LOGGED;

@@ -403,7 +403,7 @@ count_signal(const LgVerdict *verdict, int64 sent_at)
  * has come of it is added, and the caller writes the log message.
  */
 bool
-lg_carry_out(LgView *view, const LgVerdict *verdict, const LgRequest *request,
+lg_carry_out(LgView *view, LgVerdict *verdict, const LgRequest *request,
 			 LgOpen *sent)
 {
 	LgAction	action;
@@ -414,6 +414,9 @@ lg_carry_out(LgView *view, const LgVerdict *verdict, const LgRequest *request,
 	if (brake != LG_NO_BRAKE && recorded_before(view, verdict, brake))
 		return false;
 
+	if (verdict->blocked_sessions == LG_NOT_COUNTED)
+		lg_count_blocked(view, verdict->session.procno, &verdict->blocked_sessions,
+						 &verdict->longest_wait);
 	if (request)
 		action = *request->action;
 	else

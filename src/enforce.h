@@ -28,7 +28,7 @@ typedef struct LgLogTexts
 	char	   *facts;			/* its query and the lock tree; may be empty */
 } LgLogTexts;
 
-extern bool lg_carry_out(LgView *view, const LgVerdict *verdict, const LgRequest *request,
+extern bool lg_carry_out(LgView *view, LgVerdict *verdict, const LgRequest *request,
 						 LgOpen *sent);
 extern int64 lg_record_verdict(LgView *view, const LgVerdict *verdict);
 extern void lg_describe(LgView *view, const LgVerdict *verdict,

@@ -120,6 +120,16 @@ wait_lasts(const LgOpen *open)
 }
 
 /*
+ * The timer by which it is known whether a session has blocked others ever since
+ * it was signalled; -1 = there is none.
+ */
+static int
+timer_of_signal(const LgOpen *open)
+{
+	return open->limit == LG_MAX_BLOCKED_SESSIONS ? LG_INCIDENT_TIMER : lg_timer_of(open->limit);
+}
+
+/*
  * The node of a session that still blocks what it blocked when it was signalled,
  * or NULL.  If there had been no look by then, it may have blocked before the
  * first look that shows it.
@@ -128,11 +138,38 @@ static LgNode *
 blocking_node(LgView *view, const LgOpen *open)
 {
 	LgNode	   *node = view->looked ? lg_node(view->graph, open->procno) : NULL;
+	int			timer = timer_of_signal(open);
+	int64		since;
 
-	if (node == NULL || node->blocking_since == LG_NEVER ||
-		(node->blocking_since > open->acted_at && !open->adopted))
+	if (node == NULL || node->blocking_since == LG_NEVER)
 		return NULL;
-	return node;
+	since = timer >= 0 && view->times[open->procno].occupant == open->pid ?
+		view->times[open->procno].began[timer] : node->blocking_since;
+	return since > open->acted_at && !open->adopted ? NULL : node;
+}
+
+/*
+ * No session waits now for one that was signalled.  Does it still hold what it
+ * was signalled for, so that the next one that comes will have to wait?  That is
+ * believed for as long as its limit.  "now" is what it does.
+ */
+static bool
+is_between_waits(LgView *view, const LgOpen *open, const LgSession *now)
+{
+	int			timer = timer_of_signal(open);
+	LgBlockTime *time = &view->times[open->procno];
+	LgNode	   *node = view->looked ? lg_node(view->graph, open->procno) : NULL;
+	LgValues	values;
+
+	if (timer < 0 || timer == LG_QUEUED_TIMER)
+		return false;
+	if (node != NULL && node->blame_since != LG_NEVER && !node->waiting)
+		return false;			/* it blocks others, but by another lock */
+	if (time->began[timer] > open->acted_at)
+		return false;
+	lg_settings_of_session(open->procno, open->pid, open->session_start,
+						   &view->server, &values);
+	return lg_block_time_goes_on(time, now, (LgTimer) timer, &values, view->clock.now);
 }
 
 /*
@@ -232,7 +269,7 @@ still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
 
 	node = blocking_node(view, open);
 	if (node == NULL)
-		return false;
+		return is_between_waits(view, open, &now);
 	if (open->limit != LG_NO_LIMIT)
 		*over = lg_judge_again(view, open->procno, open->limit, verdict);
 	else
@@ -313,24 +350,34 @@ follow_up_one(LgView *view, LgFollow *list, LgOpen *open, int64 *next_due)
 	LgVerdict	verdict;
 	LgValues	values;
 	bool		over;
+	bool		is_open;
 	bool		escalates = false;
 	int64		now = view->clock.now;
 	int64		age = now - open->acted_at;
 	int64		delay;
 
-	if (!still_open(view, open, &verdict, &over))
+	lg_settings_of_session(open->procno, open->pid, open->session_start,
+						   &view->server, &values);
+	delay = values.value[LG_ESCALATION_DELAY] * LG_NANOS_PER_MS;
+	is_open = still_open(view, open, &verdict, &over);
+	if (over)
+		open->over_at = now;
+
+	/* How many wait may change with each that gives up and comes again. */
+	if (open->limit == LG_MAX_BLOCKED_SESSIONS && !over &&
+		now - Max(open->over_at, open->acted_at) >= delay)
+		is_open = false;
+	if (!is_open)
 	{
 		lg_record_result(open->action_id, LG_RELEASED, Max(age, 0) / 1000);
 		if (track->open_action == open->action_id ||
 			track->open_action == -open->action_id)
 			track->open_action = 0;
 		track->released_at = now;
+		if (view->times[open->procno].occupant == open->pid && lg_timer_of(open->limit) >= 0)
+			lg_restart_block_time(&view->times[open->procno], now);
 		return false;
 	}
-
-	lg_settings_of_session(open->procno, open->pid, open->session_start,
-						   &view->server, &values);
-	delay = values.value[LG_ESCALATION_DELAY] * LG_NANOS_PER_MS;
 
 	if (open->action == LG_DO_CANCEL && over &&
 		open->limit != LG_NO_LIMIT && !lg_limits[open->limit].cancel_only &&

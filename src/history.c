@@ -298,7 +298,7 @@ load_incident(const char *data, size_t length)
 		!sane_time(incident.started_at) || !sane_time(incident.updated_at) ||
 		!sane_time(incident.ended_at) || !sane_time(incident.backend_start) ||
 		!sane_time(incident.xact_start) || !sane_time(incident.peak_at) ||
-		!sane_address(incident.client_addr) ||
+		!sane_address(incident.client_addr) || incident.waits < 0 || incident.gave_up < 0 ||
 		incident.tag.locktag_type > LOCKTAG_LAST_TYPE || !sane_sessions(&incident))
 		return false;
 	TERMINATE(incident.datname.data);

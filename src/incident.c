@@ -51,11 +51,45 @@
 /* Sessions drawn in a log message. */
 #define LOG_TREE_LINES		50
 
+/* A wait that was in the tree of a root at the last look. */
+typedef struct LgMember
+{
+	int			procno;
+	int			pid;
+	int			level;			/* 1 = waits for the root itself */
+	int64		seen;			/* first look that saw this wait */
+	int64		since;
+	bool		for_tuple;		/* it waits for its turn to wait for a row */
+	bool		ended;			/* not found by this look */
+} LgMember;
+
+/*
+ * What is counted of a root from when the timer of its incident began anew,
+ * whether or not the incident is open yet.
+ */
+typedef struct LgEpisode
+{
+	int64		began;			/* as in LgBlockTime; 0 = not known, or none */
+	int64		waits;
+	int64		gave_up;
+	int64		lost;			/* ns */
+	int64		longest_wait;	/* ns */
+	int			nmembers;
+	int			max_members;
+	LgMember   *members;		/* NULL = none */
+	bool		is_watched;		/* is in LgIncidents.watched */
+} LgEpisode;
+
 struct LgIncidents
 {
+	LgEpisode  *episodes;		/* by procno of the root */
+	int			nwatched;
+	int		   *watched;		/* procnos of roots with members */
+	int		   *member;			/* by procno: index in members, for
+								 * follow_members() */
 	LgIncident **open;			/* by procno of the root; NULL = none */
 	TimestampTz *ended;			/* of each: seen to be over, but not yet how */
-	bool		undecided;		/* there are such */
+	int64		next_due;		/* when that can be decided at the latest */
 	int64	   *replaced;		/* closed incident that waits for its
 								 * successor's id */
 	int			nopen;
@@ -129,6 +163,9 @@ lg_incidents_create(void)
 	int64		next;
 
 	incidents->open = palloc0_array(LgIncident *, LG_TOTAL_PROCS);
+	incidents->episodes = palloc0_array(LgEpisode, LG_TOTAL_PROCS);
+	incidents->watched = palloc0_array(int, LG_TOTAL_PROCS);
+	incidents->member = palloc0_array(int, LG_TOTAL_PROCS);
 	incidents->ended = palloc0_array(TimestampTz, LG_TOTAL_PROCS);
 	incidents->replaced = palloc0_array(int64, LG_TOTAL_PROCS);
 	incidents->stepped = PG_INT64_MIN;
@@ -148,6 +185,10 @@ lg_incidents_create(void)
 			incidents->open[procno] =
 				MemoryContextAllocZero(TopMemoryContext, sizeof(LgIncident));
 			memcpy(incidents->open[procno], incident, LG_INCIDENT_SIZE(incident));
+			incidents->episodes[procno].waits = incident->waits;
+			incidents->episodes[procno].gave_up = incident->gave_up;
+			incidents->episodes[procno].lost = incident->total_wait * 1000;
+			incidents->episodes[procno].longest_wait = incident->longest_wait * 1000;
 			incidents->nopen++;
 			if (step != 0)
 				lg_update_incident(incident, false);
@@ -246,7 +287,7 @@ keep_tree(LgView *view, LgIncident *incident, const LgNode *root)
 			kept->waited = (view->clock.now - waiter->since) / 1000;
 		}
 		else
-			kept->waited = (view->clock.now - root->root_since) / 1000;
+			kept->waited = lg_block_time(graph, view->times, root, LG_INCIDENT_TIMER) / 1000;
 		string = kept->texts;
 		strcpy(string, usename);
 		string += strlen(string) + 1;
@@ -310,26 +351,201 @@ root_text(const LgIncident *incident)
 }
 
 /*
+ * Has a member's wait, which has ended, ended without the lock, as far as can be
+ * told?  May take partition locks, shared.
+ */
+static bool
+has_given_up(const LgGraph *graph, const LgMember *member, const LgBlockTime *root)
+{
+	volatile PGPROC *proc = &ProcGlobal->allProcs[member->procno];
+
+	switch (lg_wait_end(graph, member->procno, member->pid, member->seen))
+	{
+		case LG_GRANTED:
+			return false;
+		case LG_GAVE_UP:
+			return true;
+		default:
+			/* Another has taken the place of the process. */
+			return proc->pid != member->pid && member->level == 1 &&
+				lg_block_time_holds(root);
+	}
+}
+
+/*
+ * Count those whose wait has been found to be over by the last pass over the
+ * PGPROCs: these are no members any more.  Of one that waits again, the next look
+ * tells.
+ */
+static void
+count_ended(LgIncidents *incidents, LgView *view, int root)
+{
+	LgEpisode  *episode = &incidents->episodes[root];
+	int			kept = 0;
+
+	for (int i = 0; i < episode->nmembers; i++)
+	{
+		LgMember   *member = &episode->members[i];
+		const LgWaitTrack *track = &view->graph->wait_tracks[member->procno];
+
+		if (track->in_wait || (track->pid == member->pid && track->ended == LG_END_UNKNOWN &&
+							   ((volatile PGPROC *) &ProcGlobal->allProcs[member->procno])->waitLock != NULL))
+			episode->members[kept++] = *member;
+		else if (has_given_up(view->graph, member, &view->times[root]))
+			episode->gave_up++;
+	}
+	episode->nmembers = kept;
+}
+
+/* Begin an episode, of a root whose timer began anew then (monotonic ns). */
+static void
+begin_episode(LgEpisode *episode, int64 began)
+{
+	episode->began = began;
+	episode->waits = episode->gave_up = episode->lost = episode->longest_wait = 0;
+	episode->nmembers = 0;
+}
+
+static inline bool
+is_for_tuple(const LgGraph *graph, const LgWaiter *waiter)
+{
+	return graph->locks[waiter->lock].tag.locktag_type == LOCKTAG_TUPLE;
+}
+
+static inline bool
+is_another_wait(const LgMember *member, const LgWaiter *waiter)
+{
+	return member->procno != waiter->procno || member->pid != waiter->pid ||
+		member->seen != waiter->seen;
+}
+
+/*
+ * Of those that want one row, one waits for the transaction that has it, and the
+ * others for their turn to do so.  Is a member's wait now just that turn, in the
+ * same statement?
+ */
+static bool
+has_moved_up(LgView *view, const LgMember *before, const LgWaiter *waiter)
+{
+	LgNode	   *node;
+
+	if (!before->for_tuple || is_for_tuple(view->graph, waiter))
+		return false;
+	node = lg_node(view->graph, waiter->node);
+	lg_load_node(view->graph, node);
+	return lg_clock_at(&view->clock, node->known->session.stmt_start) <= before->since;
+}
+
+/*
+ * The root's tree has just been traversed: bring its episode up to date.  A
+ * member that is in the tree with another wait has given up the one before.
+ */
+static void
+follow_members(LgIncidents *incidents, LgView *view, LgEpisode *episode, int64 last_scan)
+{
+	LgGraph    *graph = view->graph;
+	int			n = graph->nsteps - 1;
+	int		   *index = incidents->member;
+	bool		changed = n != episode->nmembers;
+
+	for (int i = 1; i <= n; i++)
+	{
+		const LgWaiter *waiter = &graph->waiters[graph->steps[i].waiter];
+
+		episode->lost += lg_newly_waited(graph, waiter, view->clock.now, last_scan,
+										 episode->began);
+		episode->longest_wait = Max(episode->longest_wait, view->clock.now - waiter->since);
+		changed = changed || is_another_wait(&episode->members[i - 1], waiter);
+	}
+	if (!changed)
+		return;
+
+	for (int i = 0; i < episode->nmembers; i++)
+	{
+		episode->members[i].ended = true;
+		index[episode->members[i].procno] = i;
+	}
+	for (int i = 1; i <= n; i++)
+	{
+		const LgWaiter *waiter = &graph->waiters[graph->steps[i].waiter];
+		int			m = index[waiter->procno];
+		LgMember   *before = m < episode->nmembers &&
+			episode->members[m].procno == waiter->procno &&
+			episode->members[m].pid == waiter->pid ? &episode->members[m] : NULL;
+
+		if (before != NULL)
+			before->ended = false;
+		if (before == NULL)
+			episode->waits++;
+		else if (before->seen != waiter->seen && !has_moved_up(view, before, waiter))
+		{
+			episode->waits++;
+			if (lg_wait_end(graph, before->procno, before->pid, before->seen) != LG_GRANTED)
+				episode->gave_up++;
+		}
+	}
+
+	/*
+	 * A process that has made room for another has given up if the root has
+	 * the lock still that it waited for.
+	 */
+	for (int i = 0; i < episode->nmembers; i++)
+		if (episode->members[i].ended && episode->members[i].level == 1 &&
+			ProcGlobal->allProcs[episode->members[i].procno].pid != episode->members[i].pid)
+			episode->gave_up++;
+
+	if (n > episode->max_members)
+	{
+		if (episode->members != NULL)
+			pfree(episode->members);
+		episode->members = NULL;
+		episode->max_members = 0;
+		episode->nmembers = 0;
+		episode->members = MemoryContextAllocHuge(TopMemoryContext, 2 * n * sizeof(LgMember));
+		episode->max_members = 2 * n;
+	}
+	episode->nmembers = n;
+	if (!episode->is_watched)
+	{
+		episode->is_watched = true;
+		incidents->watched[incidents->nwatched++] = (int) (episode - incidents->episodes);
+	}
+	for (int i = 1; i <= n; i++)
+	{
+		const LgWaiter *waiter = &graph->waiters[graph->steps[i].waiter];
+		LgMember   *member = &episode->members[i - 1];
+
+		member->procno = waiter->procno;
+		member->pid = waiter->pid;
+		member->level = graph->steps[i].level;
+		member->seen = waiter->seen;
+		member->since = waiter->since;
+		member->for_tuple = is_for_tuple(graph, waiter);
+		member->ended = false;
+	}
+}
+
+/* Put what has been counted into the incident. */
+static void
+take_figures(LgIncident *incident, const LgEpisode *episode)
+{
+	incident->waits = episode->waits;
+	incident->gave_up = episode->gave_up;
+	incident->total_wait = episode->lost / 1000;
+	incident->longest_wait = episode->longest_wait / 1000;
+}
+
+/*
  * The root's tree has just been traversed: bring the incident up to date.
  * Returns true if the tree was kept anew.
  */
 static bool
-update_from_tree(LgView *view, LgIncident *incident, const LgNode *root, int64 last_scan)
+update_from_tree(LgIncidents *incidents, LgView *view, LgIncident *incident, const LgNode *root)
 {
-	LgGraph    *graph = view->graph;
-	int			blocked = graph->nsteps - 1;
-	int64		lost = 0;
+	int			blocked = view->graph->nsteps - 1;
 	bool		larger = blocked > incident->peak_blocked_sessions;
 
-	for (int i = 1; i < graph->nsteps; i++)
-	{
-		const LgWaiter *waiter = &graph->waiters[graph->steps[i].waiter];
-
-		incident->longest_wait = Max(incident->longest_wait,
-									 (view->clock.now - waiter->since) / 1000);
-		lost += lg_newly_waited(graph, waiter, view->clock.now, last_scan, root->root_since);
-	}
-	incident->total_wait += lost / 1000;
+	take_figures(incident, &incidents->episodes[root - view->graph->nodes]);
 	incident->updated_at = view->clock.wall;
 	if (larger)
 	{
@@ -376,8 +592,9 @@ open_incident(LgIncidents *incidents, LgView *view, const LgNode *root)
 	int			procno = root->known->session.procno;
 	LgIncident *incident = MemoryContextAllocZero(TopMemoryContext, sizeof(LgIncident));
 
-	incident->started_at = lg_clock_wall(&view->clock, root->root_since);
-	update_from_tree(view, incident, root, PG_INT64_MIN);
+	incident->started_at = lg_clock_wall(&view->clock,
+										 view->times[procno].began[LG_INCIDENT_TIMER]);
+	update_from_tree(incidents, view, incident, root);
 	lg_record_incident(incident);
 	incidents->open[procno] = incident;
 	incidents->nopen++;
@@ -394,7 +611,8 @@ open_incident(LgIncidents *incidents, LgView *view, const LgNode *root)
 		initStringInfo(&tree);
 		style.max_lines = LOG_TREE_LINES;
 		lg_draw_tree(view, procno, &style, &tree);
-		lg_duration_text(view->clock.now - root->root_since, duration, sizeof(duration));
+		lg_duration_text(lg_block_time(view->graph, view->times, root, LG_INCIDENT_TIMER),
+						 duration, sizeof(duration));
 		ereport(LOG,
 				(errmsg("lockguard: incident %lld begins: %s blocks %d %s, for %s so far",
 						(long long) incident->incident_id, root_text(incident),
@@ -493,6 +711,23 @@ resolve(LgIncidents *incidents, LgView *view, LgIncident *incident, int procno)
 }
 
 /*
+ * No session waits now for the root of an incident.  May another do so soon, so
+ * that the incident goes on?  "now" is what the root does.
+ */
+static bool
+is_between_waits(LgView *view, int procno, const LgSession *now)
+{
+	LgNode	   *node = view->looked ? lg_node(view->graph, procno) : NULL;
+	LgValues	values;
+
+	if (node != NULL && node->blocking_since != LG_NEVER)
+		return false;
+	memset(&values, 0, sizeof(values));
+	return lg_block_time_goes_on(&view->times[procno], now, LG_INCIDENT_TIMER, &values,
+								 view->clock.now);
+}
+
+/*
  * The root of an incident no longer blocks any session.  A session that is just
  * about to end releases its locks before its process is gone: how that incident
  * ended is decided at the next scan.
@@ -506,12 +741,21 @@ close_incident(LgIncidents *incidents, LgView *view, int procno)
 	if (incidents->ended[procno] == 0)
 		incidents->ended[procno] = view->clock.wall;
 	lg_read_session(procno, &now);
+	if (is_between_waits(view, procno, &now))
+	{
+		incidents->next_due = Min(incidents->next_due,
+								  view->times[procno].counted_to +
+								  lg_incident_threshold * LG_NANOS_PER_MS);
+		return;
+	}
 	if (now.pid != 0 && now.pid == incident->root_pid && lg_in_transit(&now))
 	{
-		incidents->undecided = true;
+		incidents->next_due = Min(incidents->next_due, view->clock.now + DECIDE_AFTER);
 		return;
 	}
 
+	count_ended(incidents, view, procno);
+	take_figures(incident, &incidents->episodes[procno]);
 	incident->resolution = resolve(incidents, view, incident, procno);
 	incident->ended_at = incidents->ended[procno];
 	incidents->ended[procno] = 0;
@@ -563,7 +807,7 @@ count_contention(LgView *view, const LgNode *root, int64 last_scan, bool opened)
 			more.sessions++;
 		track->counted = true;
 		more.lost += lg_newly_waited(graph, waiter, view->clock.now, last_scan,
-									 root->root_since) / 1000;
+									 view->times[root - graph->nodes].began[LG_INCIDENT_TIMER]) / 1000;
 		more.longest_wait = Max(more.longest_wait,
 								(view->clock.now - waiter->since) / 1000);
 	}
@@ -575,7 +819,8 @@ count_contention(LgView *view, const LgNode *root, int64 last_scan, bool opened)
  * begun to block anew in another transaction, between two scans?
  */
 static bool
-is_another(const LgIncident *incident, const LgNode *root, int64 last_scan)
+is_another(const LgIncident *incident, const LgNode *root, const LgEpisode *episode,
+		   int64 began, int64 last_scan)
 {
 	const LgSession *session = &root->known->session;
 
@@ -586,6 +831,8 @@ is_another(const LgIncident *incident, const LgNode *root, int64 last_scan)
 		return incident->xid != session->xid;
 
 	/* Locks of the session may outlive a transaction. */
+	if (incident->lxid != session->lxid && episode->began != 0)
+		return episode->began != began;
 	return incident->lxid != session->lxid && root->blocking_since > last_scan;
 }
 
@@ -612,6 +859,40 @@ follow_clock(LgIncidents *incidents, const LgClock *clock)
 }
 
 /*
+ * Count the waits of all episodes that have ended since the scan before this.
+ * Episodes without members are not watched any more.
+ */
+static void
+count_ends(LgIncidents *incidents, LgView *view)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < incidents->nwatched; i++)
+	{
+		LgEpisode  *episode = &incidents->episodes[incidents->watched[i]];
+
+		count_ended(incidents, view, incidents->watched[i]);
+		if (episode->nmembers > 0)
+			incidents->watched[kept++] = incidents->watched[i];
+		else
+		{
+			pfree(episode->members);
+			episode->members = NULL;
+			episode->max_members = 0;
+			episode->is_watched = false;
+		}
+	}
+	incidents->nwatched = kept;
+}
+
+/* Are there waits whose end has to be looked for at each scan? */
+bool
+lg_incidents_watch(const LgIncidents *incidents)
+{
+	return incidents->nwatched > 0;
+}
+
+/*
  * Open, follow and close incidents by what this scan has seen; "last_scan" is
  * when the one before it was.  Returns when to do so again (monotonic ns), and
  * whether any incident is open now.  Allocates in the current context for log
@@ -625,36 +906,54 @@ lg_incidents_scan(LgIncidents *incidents, LgView *view, int64 last_scan, bool *a
 	int			left = incidents->nopen;
 
 	follow_clock(incidents, &view->clock);
-	incidents->undecided = false;
+	count_ends(incidents, view);
+	incidents->next_due = LG_NEVER;
 	for (int i = 0; view->looked && i < graph->nactive; i++)
 	{
 		int			procno = graph->active[i];
 		LgNode	   *root = &graph->nodes[procno];
 		LgIncident *incident;
+		LgEpisode  *episode;
+		int64		began;
 		bool		opened = false;
 
 		if (!lg_is_root(graph, root))
 			continue;
 		incident = incidents->open[procno];
+		episode = &incidents->episodes[procno];
+		began = view->times[procno].began[LG_INCIDENT_TIMER];
 		lg_load_node(graph, root);
-		lg_downstream(graph, procno);
-		if (incident != NULL && is_another(incident, root, last_scan))
+		if (incident != NULL)
 		{
-			close_incident(incidents, view, procno);
 			left--;
-			incident = incidents->open[procno];
-			lg_downstream(graph, procno);
+			if (is_another(incident, root, episode, began, last_scan))
+			{
+				close_incident(incidents, view, procno);
+				incident = incidents->open[procno];
+
+				/* How it has ended is not known yet? */
+				if (incident != NULL)
+					continue;
+			}
 		}
+		lg_downstream(graph, procno);
+		if (episode->began != began)
+		{
+			/* The figures of an open incident go on. */
+			if (incident == NULL)
+				begin_episode(episode, began);
+			episode->began = began;
+		}
+		if (lg_incident_threshold > 0 || incident != NULL)
+			follow_members(incidents, view, episode, last_scan);
 		if (incident != NULL)
 		{
 			incidents->ended[procno] = 0;
 			view->tracks[procno].incident_id = incident->incident_id;
-			lg_update_incident(incident,
-							   update_from_tree(view, incident, root, last_scan));
-			left--;
+			lg_update_incident(incident, update_from_tree(incidents, view, incident, root));
 		}
 		else if (lg_incident_threshold > 0 &&
-				 view->clock.now - root->root_since >= threshold)
+				 lg_block_time(graph, view->times, root, LG_INCIDENT_TIMER) >= threshold)
 		{
 			open_incident(incidents, view, root);
 			lg_downstream(graph, procno);
@@ -675,7 +974,34 @@ lg_incidents_scan(LgIncidents *incidents, LgView *view, int64 last_scan, bool *a
 			}
 		}
 	*any_open = incidents->nopen > 0;
-	return incidents->undecided ? view->clock.now + DECIDE_AFTER : LG_NEVER;
+	return incidents->next_due;
+}
+
+/*
+ * Have an incident for what is to be done about a session because of what it
+ * blocks, even if that has not lasted for incident_threshold.
+ */
+void
+lg_incident_begin(LgIncidents *incidents, LgView *view, int procno)
+{
+	LgGraph    *graph = view->graph;
+	int			n;
+
+	if (lg_incident_threshold == 0 || !view->looked || lg_node(graph, procno) == NULL ||
+		lg_incident_of(view, procno) != 0)
+		return;
+	n = lg_upstream(graph, procno);
+	for (int i = 0; i < n; i++)
+	{
+		int			root = graph->upstream[i];
+
+		if (!lg_is_root(graph, &graph->nodes[root]) || incidents->open[root] != NULL)
+			continue;
+		lg_load_node(graph, &graph->nodes[root]);
+		lg_downstream(graph, root);
+		open_incident(incidents, view, &graph->nodes[root]);
+		return;
+	}
 }
 
 /* The open incident in whose tree a process is, or 0. */

@@ -16,6 +16,8 @@ typedef struct LgIncidents LgIncidents;
 extern LgIncidents *lg_incidents_create(void);
 extern int64 lg_incidents_scan(LgIncidents *incidents, LgView *view, int64 last_scan,
 							   bool *any_open);
+extern bool lg_incidents_watch(const LgIncidents *incidents);
+extern void lg_incident_begin(LgIncidents *incidents, LgView *view, int procno);
 extern int64 lg_incident_of(LgView *view, int procno);
 extern int64 lg_incident_of_root(int pid, TimestampTz session_start);
 extern const LgIncidentSession *lg_next_session(const LgIncident *incident,

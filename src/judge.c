@@ -12,6 +12,7 @@
 
 #include "access/transam.h"
 #include "miscadmin.h"
+#include "replication/syncrep.h"
 #include "storage/proc.h"
 #include "utils/wait_event.h"
 
@@ -22,6 +23,7 @@
 #include "session.h"
 #include "settings.h"
 #include "types.h"
+#include "unblock.h"
 #include "waitgraph.h"
 
 /*
@@ -100,6 +102,7 @@ decide_action(LgVerdict *verdict, const LgSession *session, const LgValues *valu
 	verdict->value = values->value[limit];
 	verdict->source = values->source[limit];
 	verdict->proof = lg_limits[limit].proof;
+	verdict->blocked_sessions = LG_NOT_COUNTED;
 	verdict->still.idle = lg_limits[limit].terminate;
 
 	if (!lg_limits[limit].terminate &&
@@ -192,12 +195,39 @@ static const int blocker_limits[] = {
 	LG_MAX_BLOCKED_SESSIONS
 };
 
+/* How much the removal of a session helps. */
+typedef enum LgHelp
+{
+	LG_HELPS_ALONE,				/* some session can go on then */
+	LG_HELPS_WITH_OTHERS,		/* ... once others have been removed, too */
+	LG_IN_VAIN
+} LgHelp;
+
+/* A session that is over a limit on blockers. */
 typedef struct Candidate
 {
+	LgNode	   *node;
+	int			limit;
+	int64		passed_at;
+	int64		measured;
+	LgBrake		brake;			/* of the session */
 	int			tree;
 	int			rank;
-	LgVerdict	verdict;
+	LgHelp		help;
+	int			waiter;			/* that can go on then, index in waiters; -1 */
 } Candidate;
+
+/* What has been found out about a look by judge_look(), once. */
+struct LgJudged
+{
+	LgUnblock  *unblock;
+	int			n;
+	int			max;
+	Candidate  *candidates;
+	int		   *candidate;		/* by node: index in candidates, -1 = none */
+	int		   *going;			/* by node: the pid, if it goes; else -1 */
+	int64		next_due;
+};
 
 static int
 compare_candidates(const void *a, const void *b)
@@ -207,15 +237,13 @@ compare_candidates(const void *a, const void *b)
 
 	if (x->tree != y->tree)
 		return x->tree < y->tree ? -1 : 1;
+	if (x->help != y->help)
+		return x->help < y->help ? -1 : 1;
 	if (x->rank != y->rank)
 		return x->rank < y->rank ? -1 : 1;
-
-	/* Of queued blockers, the one nearest the root has the most behind it. */
-	if (x->verdict.blocked_sessions != y->verdict.blocked_sessions)
-		return x->verdict.blocked_sessions > y->verdict.blocked_sessions ? -1 : 1;
-	if (x->verdict.longest_wait != y->verdict.longest_wait)
-		return x->verdict.longest_wait > y->verdict.longest_wait ? -1 : 1;
-	return x->verdict.session.pid < y->verdict.session.pid ? -1 : 1;
+	if (x->passed_at != y->passed_at)
+		return x->passed_at < y->passed_at ? -1 : 1;
+	return x->node->pid < y->node->pid ? -1 : x->node->pid > y->node->pid;
 }
 
 /*
@@ -238,7 +266,7 @@ complete_verdict(LgView *view, LgVerdict *verdict, const LgNode *node, int64 pas
 	verdict->still.evidence = lg_evidence(view->graph, node);
 	verdict->still.root = verdict->proof == LG_PROVE_BLOCKS && !node->waiting;
 	wait = verdict->proof == LG_PROVE_WAITS ?
-		lg_longest_wait(view->graph, node) : lg_relation_wait(view->graph, node);
+		lg_longest_wait(view->graph, node) : lg_queued_wait(view->graph, node);
 	if (wait != NULL && verdict->proof == LG_PROVE_WAITS)
 		lg_describe_wait(view->graph, wait, &verdict->still.evidence);
 	else if (wait != NULL && verdict->proof == LG_PROVE_BLOCKS)
@@ -246,8 +274,6 @@ complete_verdict(LgView *view, LgVerdict *verdict, const LgNode *node, int64 pas
 		verdict->still.waits = true;
 		lg_describe_wait(view->graph, wait, &verdict->still.wait);
 	}
-	lg_count_blocked(view, (int) (node - view->graph->nodes),
-					 &verdict->blocked_sessions, &verdict->longest_wait);
 }
 
 /* Has this session been signalled, so that this limit has to wait? */
@@ -309,105 +335,471 @@ tree_is_busy(LgView *view, int tree)
 }
 
 /*
- * A moment before which a node cannot pass a limit on blockers: what can be
- * told without a traversal, which would be expensive for each of a long queue.
+ * Is a node over a limit on blockers now?  If so, fill in the candidate.  If
+ * not, or if another limit is due later, note when in *next_due.
  */
-static int64
-not_before(LgView *view, const LgNode *node, int limit, int value)
+static bool
+is_over_limit(LgView *view, LgNode *node, Candidate *candidate, int64 *next_due)
 {
-	int64		since = node->waiting ? node->blocking_since : node->root_since;
+	LgSubject	subject = subject_of_node(view, node);
+	bool		found = false;
 
-	switch (limit)
+	for (int l = 0; l < (int) lengthof(blocker_limits); l++)
 	{
-		case LG_QUEUED_BLOCKER_TIMEOUT:
-			return since + value * LG_NANOS_PER_MS;
-		case LG_MAX_BLOCKED_SESSIONS:
-			return view->graph->nwaiters <= value ? LG_NEVER :
-				since + DeadlockTimeout * LG_NANOS_PER_MS;
-		default:
-			return 0;
+		int			limit = blocker_limits[l];
+		int			value = node->known->values.value[limit];
+		int64		measured = 0;
+		int64		at;
+		LgVerdict	verdict;
+
+		/* Of two, the one that nothing has been done for. */
+		if (value == 0 || (found && !is_busy(subject.track, candidate->limit)))
+			continue;
+		if (limit == LG_MAX_BLOCKED_SESSIONS && view->graph->nwaiters <= value)
+			continue;
+		at = lg_limits[limit].passed_at(view, &subject, value, &measured);
+		if (at > view->clock.now)
+		{
+			*next_due = Min(*next_due, at);
+			continue;
+		}
+		if (found && is_busy(subject.track, limit))
+			continue;
+		found = true;
+		decide_action(&verdict, &node->known->session, &node->known->values, limit);
+		candidate->node = node;
+		candidate->limit = limit;
+		candidate->passed_at = at;
+		candidate->measured = measured;
+		candidate->brake = verdict.brake;
 	}
+	return found;
+}
+
+/*
+ * Can a queued blocker be over a limit on blockers, by the smallest value that
+ * any session has?  So not all of a long queue have to be read.
+ */
+static bool
+may_be_over_limit(LgView *view, const LgNode *node, int64 *next_due)
+{
+	int			most = view->smallest[LG_MAX_BLOCKED_SESSIONS];
+	int64		limit = view->smallest[LG_QUEUED_BLOCKER_TIMEOUT] * LG_NANOS_PER_MS;
+	int64		left = limit - lg_block_time(view->graph, view->times, node, LG_QUEUED_TIMER);
+
+	if (limit > 0 && left > 0)
+		*next_due = Min(*next_due, view->clock.now + left);
+	return (limit > 0 && left <= 0) || (most > 0 && view->graph->nwaiters > most);
+}
+
+/* Enter a session that is over a limit among the candidates. */
+static void
+add_candidate(LgView *view, struct LgJudged *judged, const Candidate *candidate)
+{
+	int			procno = candidate->node - view->graph->nodes;
+	Candidate  *added;
+
+	if (judged->n >= judged->max)
+	{
+		judged->max = Max(judged->max * 2, 16);
+		judged->candidates = judged->candidates == NULL ?
+			palloc_array(Candidate, judged->max) :
+			repalloc_array(judged->candidates, Candidate, judged->max);
+	}
+	added = &judged->candidates[judged->n++];
+	*added = *candidate;
+	added->tree = lg_tree(view->graph, procno);
+	added->rank = removal_rank(view, added->node);
+	judged->unblock->fate[procno] = LG_STAYS;
+	judged->unblock->asked[procno] = true;
+
+	/* One that a signal has not helped with does not go. */
+	if (added->brake == LG_NO_BRAKE && view->tracks[procno].open_action >= 0)
+		judged->unblock->fate[procno] = LG_MAY_BE_REMOVED;
+}
+
+/* What becomes of a root, unless lockguard removes it? */
+static LgFate
+fate_of_root(LgView *view, LgNode *node)
+{
+	const LgSession *session = &node->known->session;
+	volatile PGPROC *proc = &ProcGlobal->allProcs[session->procno];
+
+	if (is_leaving(view, session) ||
+		(session->committing && proc->syncRepState == SYNC_REP_NOT_WAITING))
+		return LG_ENDS;
+
+	/* The server cancels it for whatever it blocks. */
+	if (session->kind == LG_KIND_AUTOVACUUM &&
+		(proc->statusFlags & PROC_VACUUM_FOR_WRAPAROUND) == 0)
+		return LG_ENDS;
+	return LG_STAYS;
+}
+
+/*
+ * Does a tree have a root that goes before a queued blocker?  An idle one that
+ * helps alone does, and an active one if the queued blocker does not help
+ * "alone".  "helping" has the lowest rank of a root that helps alone, by tree,
+ * plus 1; 0 = none.
+ */
+static inline bool
+root_goes_first(const uint8 *helping, int tree, bool alone)
+{
+	return helping[tree] == 1 || (!alone && helping[tree] != 0);
+}
+
+/*
+ * Judge the queued blockers, when the roots have been.  Of a long queue most
+ * can be passed over: those whose removal would be in vain even if all the
+ * others in the queue went, and all for which a root is removed instead.
+ */
+static void
+judge_queues(LgView *view, struct LgJudged *judged)
+{
+	LgGraph    *graph = view->graph;
+	uint8	   *helping = palloc0_array(uint8, LG_TOTAL_PROCS);
+	int		   *first_in_vain = palloc0_array(int, LG_TOTAL_PROCS);
+	LgUnblock  *unblock = judged->unblock;
+
+	for (int i = 0; i < judged->n; i++)
+	{
+		const Candidate *root = &judged->candidates[i];
+		int			procno = root->node - graph->nodes;
+
+		if (unblock->alone[procno] >= 0 && unblock->fate[procno] == LG_MAY_BE_REMOVED &&
+			(helping[root->tree] == 0 || helping[root->tree] > root->rank + 1))
+			helping[root->tree] = root->rank + 1;
+	}
+
+	for (int i = 0; i < graph->nactive; i++)
+	{
+		int			procno = graph->active[i];
+		LgNode	   *node = &graph->nodes[procno];
+		bool		alone = unblock->alone[procno] >= 0;
+		int			tree;
+		Candidate	candidate;
+
+		if (unblock->fate[procno] != LG_MAY_BE_REMOVED || !node->waiting)
+			continue;
+		tree = lg_tree(graph, procno);
+		unblock->fate[procno] = LG_STAYS;
+		if (root_goes_first(helping, tree, alone))
+			continue;
+		if (!alone && lg_freed_by(graph, unblock, procno) < 0)
+		{
+			/* Say so of the one nearest the root, the first to have waited. */
+			if (first_in_vain[tree] == 0 ||
+				lg_queued_wait(graph, node)->since <
+				lg_queued_wait(graph, &graph->nodes[first_in_vain[tree] - 1])->since)
+				first_in_vain[tree] = procno + 1;
+			continue;
+		}
+		lg_load_node(graph, node);
+		if (!is_leaving(view, &node->known->session) &&
+			is_over_limit(view, node, &candidate, &judged->next_due))
+			add_candidate(view, judged, &candidate);
+	}
+
+	for (int i = 0; i < graph->nactive; i++)
+	{
+		int			procno = first_in_vain[graph->active[i]] - 1;
+		Candidate	candidate;
+
+		if (procno < 0)
+			continue;
+		lg_load_node(graph, &graph->nodes[procno]);
+		if (is_over_limit(view, &graph->nodes[procno], &candidate, &judged->next_due))
+			add_candidate(view, judged, &candidate);
+	}
+	pfree(helping);
+	pfree(first_in_vain);
+}
+
+/* How much would it help to remove each, now that all fates are known? */
+static void
+judge_candidates(LgView *view, struct LgJudged *judged)
+{
+	LgGraph    *graph = view->graph;
+
+	lg_unblock(graph, judged->unblock);
+	if (judged->going == NULL)
+	{
+		judged->candidate = palloc_array(int, LG_TOTAL_PROCS);
+		judged->going = palloc_array(int, LG_TOTAL_PROCS);
+	}
+	memset(judged->candidate, -1, LG_TOTAL_PROCS * sizeof(int));
+	memset(judged->going, -1, LG_TOTAL_PROCS * sizeof(int));
+	for (int i = 0; i < graph->nactive; i++)
+		if (judged->unblock->fate[graph->active[i]] != LG_STAYS)
+			judged->going[graph->active[i]] = graph->nodes[graph->active[i]].pid;
+	for (int i = 0; i < judged->n; i++)
+	{
+		Candidate  *candidate = &judged->candidates[i];
+		int			procno = candidate->node - graph->nodes;
+
+		candidate->waiter = lg_freed_by(graph, judged->unblock, procno);
+		candidate->help = judged->unblock->alone[procno] >= 0 ? LG_HELPS_ALONE :
+			candidate->waiter >= 0 ? LG_HELPS_WITH_OTHERS : LG_IN_VAIN;
+	}
+	qsort(judged->candidates, judged->n, sizeof(Candidate), compare_candidates);
+	for (int i = 0; i < judged->n; i++)
+		judged->candidate[judged->candidates[i].node - graph->nodes] = i;
+}
+
+/*
+ * Find out which sessions are over a limit on blockers at this look, and how
+ * much it would help to remove each.  That is done once per look.  Allocates in
+ * view->context.
+ */
+static struct LgJudged *
+judge_look(LgView *view)
+{
+	LgGraph    *graph = view->graph;
+	struct LgJudged *judged = view->judged;
+	bool		queues = false;
+	MemoryContext old;
+
+	if (judged != NULL)
+		return judged;
+	old = MemoryContextSwitchTo(view->context);
+	judged = view->judged = palloc0(sizeof(struct LgJudged));
+	judged->next_due = LG_NEVER;
+	judged->unblock = lg_unblock_create(graph);
+
+	for (int i = 0; i < graph->nactive; i++)
+	{
+		LgNode	   *node = &graph->nodes[graph->active[i]];
+		Candidate	candidate;
+		LgFate		fate;
+
+		if (node->blame_since == LG_NEVER)
+			continue;
+		if (node->waiting)
+		{
+			/* That a queued blocker goes is assumed until it is judged. */
+			if (lg_is_queued_blocker(graph, node) &&
+				may_be_over_limit(view, node, &judged->next_due))
+			{
+				judged->unblock->fate[graph->active[i]] = LG_MAY_BE_REMOVED;
+				judged->unblock->asked[graph->active[i]] = true;
+				queues = true;
+			}
+			continue;
+		}
+		lg_load_node(graph, node);
+		fate = fate_of_root(view, node);
+		judged->unblock->fate[graph->active[i]] = fate;
+		if (!is_leaving(view, &node->known->session) &&
+			is_over_limit(view, node, &candidate, &judged->next_due))
+		{
+			add_candidate(view, judged, &candidate);
+			if (fate == LG_ENDS)
+				judged->unblock->fate[graph->active[i]] = fate;
+		}
+	}
+	if (queues)
+	{
+		lg_unblock(graph, judged->unblock);
+		judge_queues(view, judged);
+	}
+	if (judged->n > 0)
+		judge_candidates(view, judged);
+	MemoryContextSwitchTo(old);
+	return judged;
+}
+
+/*
+ * Have it proved that a waiter of the victim (index in waiters) can go on when
+ * the victim, and those of judged->going, have gone; and that the victim holds
+ * the lock still on which its accumulated blocking time rests.
+ */
+static void
+have_help_proved(LgView *view, const struct LgJudged *judged, int waiter,
+				 LgVerdict *verdict)
+{
+	const LgWaiter *freed = &view->graph->waiters[waiter];
+	LgEvidence *evidence = &verdict->still.freed;
+	LgBlocker	blocker = {0};
+	int			timer = lg_timer_of(verdict->limit);
+	const LgHeld *held = timer < 0 ? NULL :
+		lg_block_time_rests_on(&view->times[verdict->session.procno], (LgTimer) timer);
+
+	if (held != NULL)
+	{
+		verdict->still.holds = true;
+		verdict->still.held_tag = held->tag;
+		verdict->still.held_procno = held->procno;
+		verdict->still.held_pid = held->pid;
+	}
+	lg_describe_wait(view->graph, freed, evidence);
+	while (lg_next_blocker(view->graph, freed, &blocker))
+		if (blocker.node == verdict->session.procno)
+		{
+			evidence->kind = blocker.kind;
+			evidence->procno = blocker.procno;
+			evidence->pid = blocker.pid;
+			break;
+		}
+	verdict->still.frees = true;
+	verdict->still.going = judged->going;
+
+	/* One pair is enough, if both are about one lock. */
+	if (memcmp(&evidence->tag, &verdict->still.evidence.tag, sizeof(LOCKTAG)) == 0 &&
+		evidence->procno == verdict->still.evidence.procno &&
+		evidence->kind == verdict->still.evidence.kind)
+		verdict->still.evidence = *evidence;
+}
+
+/*
+ * Of the queued blockers of a tree that would help as much as this candidate and
+ * may be signalled, the one nearest the root: none of them is upstream of it.
+ * In each step the first that is found is the first in its queue, so that there
+ * are as many steps as queues on the way.
+ */
+static Candidate *
+nearest_root(LgView *view, struct LgJudged *judged, Candidate *candidate)
+{
+	LgGraph    *graph = view->graph;
+	int			n = lg_upstream(graph, candidate->node - graph->nodes);
+
+	for (int i = 1; i < n; i++)
+	{
+		int			index = judged->candidate[graph->upstream[i]];
+		Candidate  *other = index < 0 ? NULL : &judged->candidates[index];
+
+		if (other != NULL && other->rank == candidate->rank && other->help == candidate->help &&
+			other->brake == LG_NO_BRAKE &&
+			!is_busy_since_look(view, &view->tracks[graph->upstream[i]], other->limit))
+		{
+			candidate = other;
+			n = lg_upstream(graph, candidate->node - graph->nodes);
+			i = 0;
+		}
+	}
+	return candidate;
+}
+
+/* The verdict on a candidate. */
+static void
+decide_candidate(LgView *view, const struct LgJudged *judged, const Candidate *candidate,
+				 LgVerdict *verdict)
+{
+	LgNode	   *node = candidate->node;
+
+	decide_action(verdict, &node->known->session, &node->known->values, candidate->limit);
+	complete_verdict(view, verdict, node, candidate->passed_at, candidate->measured);
+	if (verdict->brake == LG_NO_BRAKE && candidate->help == LG_IN_VAIN)
+	{
+		verdict->brake = LG_BRAKE_IN_VAIN;
+		verdict->action = LG_DO_LOG;
+	}
+	if (verdict->brake != LG_NO_BRAKE)
+		return;
+	have_help_proved(view, judged, candidate->waiter, verdict);
+	link_counted(view, verdict);
+
+	/* They are compared with those of other trees, if any is to be signalled. */
+	if (lg_standing_brake(view->clock.now) == LG_NO_BRAKE)
+		lg_count_blocked(view, node - view->graph->nodes, &verdict->blocked_sessions,
+						 &verdict->longest_wait);
 }
 
 /* The limits on blockers: at most one victim per tree. */
 static void
 judge_blockers(LgView *view, LgVerdicts *verdicts)
 {
-	LgGraph    *graph = view->graph;
-	Candidate  *candidates = NULL;
-	int			ncandidates = 0;
-	int			max_candidates = 0;
+	struct LgJudged *judged = judge_look(view);
 
-	for (int i = 0; i < graph->nactive; i++)
+	note_due(verdicts, judged->next_due);
+	for (int i = 0; i < judged->n;)
 	{
-		LgNode	   *node = &graph->nodes[graph->active[i]];
-		LgSubject	subject;
-
-		/* Neither a root nor a queued blocker? */
-		if (node->blocking_since == LG_NEVER ||
-			(node->waiting && lg_relation_wait(graph, node) == NULL))
-			continue;
-		subject = subject_of_node(view, node);
-		if (is_leaving(view, &node->known->session))
-			continue;
-
-		for (int l = 0; l < (int) lengthof(blocker_limits); l++)
-		{
-			int			limit = blocker_limits[l];
-			int			value = node->known->values.value[limit];
-			int64		measured = 0;
-			int64		at;
-			Candidate  *candidate;
-
-			if (value == 0 || is_busy_since_look(view, subject.track, limit))
-				continue;
-			at = not_before(view, node, limit, value);
-			if (at <= view->clock.now)
-				at = lg_limits[limit].passed_at(view, &subject, value, &measured);
-			if (at > view->clock.now)
-			{
-				note_due(verdicts, at);
-				continue;
-			}
-			if (ncandidates >= max_candidates)
-			{
-				max_candidates = Max(max_candidates * 2, 16);
-				candidates = candidates == NULL ?
-					palloc_array(Candidate, max_candidates) :
-					repalloc_array(candidates, Candidate, max_candidates);
-			}
-			candidate = &candidates[ncandidates++];
-			decide_action(&candidate->verdict, &node->known->session, &node->known->values, limit);
-			complete_verdict(view, &candidate->verdict, node, at, measured);
-			candidate->tree = lg_tree(graph, graph->active[i]);
-			candidate->rank = removal_rank(view, node);
-			break;
-		}
-	}
-	if (ncandidates == 0)
-		return;
-
-	qsort(candidates, ncandidates, sizeof(Candidate), compare_candidates);
-	for (int i = 0; i < ncandidates;)
-	{
-		int			tree = candidates[i].tree;
+		int			tree = judged->candidates[i].tree;
 		bool		done = tree_is_busy(view, tree);
 
-		for (; i < ncandidates && candidates[i].tree == tree; i++)
+		for (; i < judged->n && judged->candidates[i].tree == tree; i++)
 		{
-			if (done)
+			Candidate  *candidate = &judged->candidates[i];
+			int			procno = candidate->node - view->graph->nodes;
+			LgVerdict	verdict;
+
+			if (done || is_busy_since_look(view, &view->tracks[procno], candidate->limit))
 				continue;
+			if (candidate->node->waiting && candidate->brake == LG_NO_BRAKE &&
+				candidate->help != LG_IN_VAIN)
+				candidate = nearest_root(view, judged, candidate);
 
 			/*
-			 * If one is exempt or protected, the next in the tree is
-			 * considered.
+			 * If one is exempt or protected, or its removal would be in vain,
+			 * the next in the tree is considered.
 			 */
-			link_counted(view, &candidates[i].verdict);
-			add_verdict(verdicts, &candidates[i].verdict);
-			done = candidates[i].verdict.brake == LG_NO_BRAKE;
+			decide_candidate(view, judged, candidate, &verdict);
+			add_verdict(verdicts, &verdict);
+			done = verdict.brake == LG_NO_BRAKE;
 		}
 	}
-	pfree(candidates);
+}
+
+/*
+ * If removing a session because of a limit on blockers would be in vain, say so
+ * in the verdict; else have it proved that it is not.
+ */
+static void
+judge_help(LgView *view, LgVerdict *verdict)
+{
+	struct LgJudged *judged;
+	int			waiter = -1;
+
+	if (verdict->brake != LG_NO_BRAKE || verdict->proof != LG_PROVE_BLOCKS)
+		return;
+	judged = judge_look(view);
+	if (judged->going == NULL || !judged->unblock->asked[verdict->session.procno])
+	{
+		MemoryContext old = MemoryContextSwitchTo(view->context);
+
+		judged->unblock->asked[verdict->session.procno] = true;
+		judge_candidates(view, judged);
+		MemoryContextSwitchTo(old);
+	}
+	waiter = lg_freed_by(view->graph, judged->unblock, verdict->session.procno);
+	if (waiter >= 0)
+		have_help_proved(view, judged, waiter, verdict);
+	else
+	{
+		verdict->brake = LG_BRAKE_IN_VAIN;
+		verdict->action = LG_DO_LOG;
+	}
+}
+
+/*
+ * Why nothing is done about a session that is over a limit: LG_NO_BRAKE if it is
+ * over none, or if something is done.  Allocates in view->context.
+ */
+LgBrake
+lg_spared_by(LgView *view, const LgSubject *subject)
+{
+	LgBrake		spared = LG_NO_BRAKE;
+
+	for (int limit = 0; limit < LG_NUM_LIMITS; limit++)
+	{
+		int64		measured;
+		LgVerdict	verdict;
+
+		/* A waiter with preempt_timeout is not the victim. */
+		if (subject->values->value[limit] == 0 || limit == LG_PREEMPT_TIMEOUT ||
+			subject->session->kind == LG_KIND_NONE ||
+			lg_limits[limit].passed_at(view, subject, subject->values->value[limit],
+									   &measured) > view->clock.now)
+			continue;
+		decide_action(&verdict, subject->session, subject->values, limit);
+		judge_help(view, &verdict);
+		if (verdict.brake == LG_NO_BRAKE)
+			verdict.brake = lg_standing_brake(view->clock.now);
+		if (verdict.brake == LG_NO_BRAKE)
+			return LG_NO_BRAKE;
+		if (spared == LG_NO_BRAKE)
+			spared = verdict.brake;
+	}
+	return spared;
 }
 
 /* What to do with a session that blocks a waiter with preempt_timeout. */
@@ -431,6 +823,7 @@ decide_preemption(LgView *view, const LgNode *waiting, int procno, LgVerdict *ve
 	verdict->still.waits = true;
 	lg_describe_wait(graph, wait, &verdict->still.wait);
 	lg_link_to(graph, procno, verdict);
+	lg_count_blocked(view, procno, &verdict->blocked_sessions, &verdict->longest_wait);
 }
 
 /*
@@ -474,9 +867,17 @@ preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 				stays = procno;
 			continue;
 		}
-		if (only >= 0 ? procno != only :
-			is_busy_since_look(view, &view->tracks[procno], LG_PREEMPT_TIMEOUT))
+		if (only >= 0 && procno != only)
 			continue;
+		if (only < 0 && is_busy_since_look(view, &view->tracks[procno], LG_PREEMPT_TIMEOUT))
+		{
+			/* That it is not signalled has been recorded before. */
+			decide_action(&verdict, &node->known->session, &node->known->values,
+						  LG_PREEMPT_TIMEOUT);
+			if (verdict.brake != LG_NO_BRAKE)
+				stays = procno;
+			continue;
+		}
 		decide_preemption(view, waiting, procno, &verdict);
 		if (!found || verdict.blocked_sessions > best->blocked_sessions)
 			*best = verdict;
@@ -645,6 +1046,8 @@ lg_judge_again(LgView *view, int procno, int limit, LgVerdict *verdict)
 		return false;
 	decide_action(verdict, subject.session, subject.values, limit);
 	complete_verdict(view, verdict, node, at, measured);
+	if (verdict->proof == LG_PROVE_BLOCKS)
+		judge_help(view, verdict);
 	link_counted(view, verdict);
 	return true;
 }

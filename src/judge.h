@@ -17,6 +17,9 @@
 /* For how long a session that undoes its statement is left alone (ns). */
 #define LG_UNDOING_MOST	(10 * LG_NANOS_PER_SEC)
 
+/* Those that a session blocks are counted only where that is needed. */
+#define LG_NOT_COUNTED	(-1)
+
 /* One of several waits on which a verdict rests; see links_hold(). */
 typedef struct LgLink
 {
@@ -40,6 +43,15 @@ typedef struct LgStill
 								 * for it */
 	bool		idle;			/* it is idle */
 	bool		unreachable;	/* a cancel cannot reach it */
+	bool		frees;			/* a session can go on once the victim */
+	LgEvidence	freed;			/* (which waits for it) */
+	const int  *going;			/* and these have gone: pids by procno, else
+								 * -1; live as long as the scan */
+	bool		holds;			/* it holds the lock on which its accumulated
+								 * time rests */
+	LOCKTAG		held_tag;
+	int			held_procno;
+	int			held_pid;
 	bool		root;			/* it waits for no session */
 } LgStill;
 
@@ -56,7 +68,7 @@ typedef struct LgVerdict
 	LgStill		still;
 	int64		passed_at;		/* monotonic ns; 0 = not to be told */
 	int64		measured;
-	int			blocked_sessions;
+	int			blocked_sessions;	/* or LG_NOT_COUNTED */
 	int64		longest_wait;	/* ns, of those */
 	int			preempted_for;	/* pid of the waiter, for preempt_timeout */
 	bool		by_hand;
@@ -78,6 +90,7 @@ extern bool lg_preempt_again(LgView *view, int waiter_procno, int victim,
 							 LgVerdict *verdict);
 extern void lg_sort_verdicts(LgVerdicts *verdicts);
 extern int64 lg_next_limit(LgView *view, const LgSubject *subject, int *limit);
+extern LgBrake lg_spared_by(LgView *view, const LgSubject *subject);
 extern LgResult lg_judge_root(const LgSession *session, const LgValues *values);
 extern void lg_link_to(LgGraph *graph, int victim, LgVerdict *verdict);
 

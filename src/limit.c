@@ -6,7 +6,8 @@
  * A limit works on what a look has copied, and takes no lock, with these
  * exceptions: max_locks counts a session's locks, max_xmin_age reads the next
  * transaction id.  To add a limit, add its setting (types.h, settings.c), its
- * texts (text.c), and here a row and the function that measures it.
+ * texts (text.c), here a row and the function that measures it, and what
+ * CONTRIBUTING.md lists.
  *
  *-------------------------------------------------------------------------
  */
@@ -47,26 +48,24 @@ passed_if(LgView *view, int64 count, int value, int64 *measured)
 	return count > value ? view->clock.now : LG_NEVER;
 }
 
-/* A queued blocker waits for a relation lock while others wait for it. */
+/*
+ * A time limit on accumulated blocking time: a session has it now, and will
+ * pass the limit if others go on to wait for it.
+ */
+static int64
+passed_in_all(LgView *view, const LgSubject *subject, LgTimer timer, int value,
+			  int64 *measured)
+{
+	int64		time = lg_block_time(view->graph, view->times, subject->node, timer);
+
+	*measured = time / LG_NANOS_PER_MS;
+	return view->clock.now + value * LG_NANOS_PER_MS - time;
+}
+
 static bool
 is_queued_blocker(LgView *view, const LgNode *node)
 {
-	return node != NULL && node->blocking_since != LG_NEVER &&
-		lg_relation_wait(view->graph, node) != NULL &&
-		!lg_in_cycle(view->graph, node->known->session.procno);
-}
-
-/*
- * Since when is a node to blame as what it is now, a root or a queued blocker?
- * An escalation that has begun continues through a deadlock.
- */
-static int64
-blamed_since(LgView *view, const LgSubject *subject)
-{
-	const LgNode *node = subject->node;
-	int64		since = node->waiting ? node->blocking_since : node->root_since;
-
-	return subject->again ? since : lg_blamed_since(view->graph, node, since);
+	return node != NULL && lg_is_queued_blocker(view->graph, node);
 }
 
 static bool
@@ -94,11 +93,14 @@ static int64
 idle_blocker_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
 {
 	const LgNode *node = subject->node;
+	int64		idle_for;
+	int64		at;
 
 	if (!is_root(view, node) || node->known->idle_since == LG_NEVER)
 		return LG_NEVER;
-	return passed_idle(view, subject, Max(blamed_since(view, subject), node->known->idle_since),
-					   value, measured);
+	at = passed_idle(view, subject, node->known->idle_since, value, &idle_for);
+	return at == LG_NEVER ? LG_NEVER :
+		Max(at, passed_in_all(view, subject, LG_IDLE_TIMER, value, measured));
 }
 
 static int64
@@ -106,19 +108,16 @@ blocker_timeout(LgView *view, const LgSubject *subject, int value, int64 *measur
 {
 	if (!is_root(view, subject->node))
 		return LG_NEVER;
-	return passed_after(view, blamed_since(view, subject), value, measured);
+	return passed_in_all(view, subject, LG_ROOT_TIMER, value, measured);
 }
 
+/* Its accumulated time is counted from the beginning of its own wait. */
 static int64
 queued_blocker_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
 {
-	const LgNode *node = subject->node;
-
-	if (!is_queued_blocker(view, node))
+	if (!is_queued_blocker(view, subject->node))
 		return LG_NEVER;
-	return passed_after(view, Max(blamed_since(view, subject),
-								  lg_relation_wait(view->graph, node)->since),
-						value, measured);
+	return passed_in_all(view, subject, LG_QUEUED_TIMER, value, measured);
 }
 
 static int
@@ -155,7 +154,7 @@ max_blocked_sessions(LgView *view, const LgSubject *subject, int value, int64 *m
 
 	if (!is_root(view, node) && !is_queued_blocker(view, node))
 		return LG_NEVER;
-	own_time = blamed_since(view, subject) + old_enough;
+	own_time = (subject->again ? node->blame_since : lg_blocks_since(graph, node)) + old_enough;
 
 	blocked = lg_downstream(graph, node->known->session.procno);
 	for (int i = 0; i < blocked; i++)

@@ -29,8 +29,10 @@ void
 lg_init_view(LgView *view)
 {
 	memset(view, 0, sizeof(*view));
+	view->context = CurrentMemoryContext;
 	view->graph = lg_graph_create(CurrentMemoryContext);
 	view->tracks = lg_alloc_per_proc(sizeof(LgTrack));
+	view->times = lg_alloc_per_proc(sizeof(LgBlockTime));
 	view->live.procno = palloc_array(int, LG_TOTAL_PROCS);
 	view->found = palloc_array(LgFound, LG_TOTAL_PROCS);
 	view->scratch = palloc_array(int64, LG_TOTAL_PROCS);
@@ -47,18 +49,25 @@ lg_find_waits(LgView *view)
 	view->nfound = lg_find_waiters(view->graph, view->found, view->nfound,
 								   &view->live, &view->clock);
 	view->looked = false;
+	view->judged = NULL;
 }
 
 /*
- * Look at the locks of those that have waited for min_age ns at least.  Takes
- * partition locks, see lg_graph_walk().
+ * Look at the locks of those that have waited for min_age ns at least, and
+ * count for how long in all each session has blocked others.  Takes partition
+ * locks, see lg_graph_walk().  Returns until when to watch for the next waits, see
+ * lg_count_block_times().
  */
-void
+int64
 lg_look_at_locks(LgView *view, int64 min_age)
 {
+	int64		until;
+
 	lg_graph_walk(view->graph, view->tracks, &view->clock, &view->server,
 				  view->found, view->nfound, min_age);
+	until = lg_count_block_times(view->graph, view->times);
 	view->looked = true;
+	return until;
 }
 
 /*
@@ -73,6 +82,7 @@ lg_look(void)
 
 	lg_init_view(view);
 	lg_settings_server_values(&view->server);
+	lg_settings_smallest(&view->server, view->smallest);
 	lg_clock_read(&view->clock);
 	lg_find_waits(view);
 	lg_look_at_locks(view, 0);
@@ -87,16 +97,16 @@ lg_look(void)
 		LgNode	   *node = &view->graph->nodes[view->graph->active[i]];
 		LgSlot	   *slot = &lg_shared->slots[view->graph->active[i]];
 
-		if (node->blocking_since == LG_NEVER)
+		if (node->blame_since == LG_NEVER ||
+			slot->measured_pid != lg_occupant(view->graph->active[i], node->pid) ||
+			view->clock.now - slot->measured_at >= MEASURE_IS_RECENT)
 			continue;
-		if (slot->measured_pid == lg_occupant(view->graph->active[i], node->pid) &&
-			view->clock.now - slot->measured_at < MEASURE_IS_RECENT &&
-			slot->blocking_since != LG_NEVER)
-		{
-			node->blocking_since = node->root_since = slot->blocking_since;
-			if (node->known->idle_since != LG_NEVER)
-				node->known->idle_since = Min(node->known->idle_since, slot->idle_since);
-		}
+		for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
+			if (slot->blocking_since[timer] != LG_NEVER)
+				view->times[view->graph->active[i]].time[timer] =
+					Max(view->clock.now - slot->blocking_since[timer], 0);
+		if (node->known->idle_since != LG_NEVER)
+			node->known->idle_since = Min(node->known->idle_since, slot->idle_since);
 	}
 	LWLockRelease(lg_shared->lock);
 	return view;

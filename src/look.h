@@ -8,6 +8,7 @@
 #ifndef LOCKGUARD_LOOK_H
 #define LOCKGUARD_LOOK_H
 
+#include "blocktime.h"
 #include "clock.h"
 #include "session.h"
 #include "types.h"
@@ -20,6 +21,9 @@ typedef struct LgView
 	LgGraph    *graph;			/* of the last look */
 	bool		looked;			/* false: no wait is long enough to matter */
 	LgTrack    *tracks;			/* one per PGPROC */
+	LgBlockTime *times;			/* the same */
+	struct LgJudged *judged;	/* see judge.c; NULL = not yet, of this look */
+	MemoryContext context;		/* for what is worked out about a look */
 	LgLive		live;			/* of this scan */
 	LgFound    *found;			/* waiting processes, by one pass over all */
 	int			nfound;
@@ -41,7 +45,7 @@ typedef struct LgSubject
 
 extern void lg_init_view(LgView *view);
 extern void lg_find_waits(LgView *view);
-extern void lg_look_at_locks(LgView *view, int64 min_age);
+extern int64 lg_look_at_locks(LgView *view, int64 min_age);
 extern LgView *lg_look(void);
 extern void lg_count_blocked(LgView *view, int node, int *blocked, int64 *longest);
 

@@ -271,7 +271,10 @@ lg_prepared_scan(LgPrepared *prepared, LgView *view)
 			continue;
 		}
 
-		/* Read before the lookup, so that one prepared meanwhile is not missed. */
+		/*
+		 * Read before the lookup, so that one prepared meanwhile is not
+		 * missed.
+		 */
 		attempt->seen_xid = ((volatile PGPROC *) &ProcGlobal->allProcs[procno])->xid;
 
 		/* The xid of a PGPROC stays there when its transaction is finished. */

@@ -108,6 +108,46 @@ lg_held_against(const LgVerdict *verdict)
 		verdict->still.evidence.waiter_start : 0;
 }
 
+/* Does this lock group not keep the waiter of group "own" once the victim goes? */
+static inline bool
+is_going(const LgVerdict *verdict, int leader, int own)
+{
+	return leader == verdict->session.procno || leader == own ||
+		(verdict->still.going[leader] >= 0 &&
+		 verdict->still.going[leader] == ProcGlobal->allProcs[leader].pid);
+}
+
+/*
+ * Can the waiter of "freed" go on once the victim, and those that the verdict
+ * takes to go, have gone?  So it is unless another holds the lock in a
+ * conflicting mode, or waits for one ahead of it.  The caller holds the partition
+ * lock of the tag, and has found that the victim blocks the waiter.
+ */
+static bool
+waiter_is_freed(const LgVerdict *verdict)
+{
+	const LgEvidence *freed = &verdict->still.freed;
+	PGPROC	   *waiter = &ProcGlobal->allProcs[freed->waiter_procno];
+	LOCK	   *lock = waiter->waitLock;
+	LOCKMASK	conflicts =
+		GetLockTagsMethodTable(&freed->tag)->conflictTab[waiter->waitLockMode];
+	int			own = lg_leader_number(waiter);
+	PROCLOCK   *proclock;
+	PGPROC	   *queued;
+
+	for (proclock = lg_first_proclock(lock); proclock != NULL;
+		 proclock = lg_next_proclock(lock, proclock))
+		if ((proclock->holdMask & conflicts) != 0 &&
+			!is_going(verdict, lg_proc_number(proclock->groupLeader), own))
+			return false;
+	for (queued = lg_first_waiter(lock); queued != NULL && queued != waiter;
+		 queued = lg_next_waiter(lock, queued))
+		if ((LOCKBIT_ON(queued->waitLockMode) & conflicts) != 0 &&
+			!is_going(verdict, lg_leader_number(queued), own))
+			return false;
+	return true;
+}
+
 /*
  * Do those that the verdict counts still wait for the victim, directly or
  * through others that do?  The caller holds the partition locks of all tags.
@@ -248,23 +288,29 @@ lg_not_proved(const LgVerdict *verdict)
 }
 
 /*
- * Does the verdict still hold, as far as locks are concerned?  The caller holds the
- * partition locks of all tags.
+ * Does the verdict still hold, as far as locks are concerned?  LG_NO_BRAKE if it
+ * does.  The caller holds the partition locks of all tags.
  */
-static bool
-holds_still(const LgVerdict *verdict)
+static LgBrake
+still_holds(const LgVerdict *verdict)
 {
-	switch (verdict->proof)
+	bool		holds = true;
+
+	if (verdict->proof == LG_PROVE_WAITS)
+		holds = waiter_is_there(&verdict->still.evidence);
+	else if (verdict->proof == LG_PROVE_BLOCKS)
 	{
-		case LG_PROVE_BLOCKS:
-			return still_blocks(&verdict->still.evidence) &&
-				(!verdict->still.waits || waiter_is_there(&verdict->still.wait)) &&
-				links_hold(verdict);
-		case LG_PROVE_WAITS:
-			return waiter_is_there(&verdict->still.evidence);
-		default:
-			return true;
+		holds = still_blocks(&verdict->still.evidence) &&
+			(!verdict->still.waits || waiter_is_there(&verdict->still.wait)) &&
+			links_hold(verdict) &&
+			(!verdict->still.holds ||
+			 lg_find_held(verdict->still.held_procno, verdict->still.held_pid,
+						  &verdict->still.held_tag) != NULL) &&
+			(!verdict->still.frees || still_blocks(&verdict->still.freed));
+		if (holds && verdict->still.frees && !waiter_is_freed(verdict))
+			return LG_BRAKE_IN_VAIN;
 	}
+	return holds ? LG_NO_BRAKE : lg_not_proved(verdict);
 }
 
 /*
@@ -353,6 +399,10 @@ lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 		partitions[partition_of(&verdict->still.evidence)] = true;
 		if (verdict->still.waits)
 			partitions[partition_of(&verdict->still.wait)] = true;
+		if (verdict->still.frees)
+			partitions[partition_of(&verdict->still.freed)] = true;
+		if (verdict->still.holds)
+			partitions[LockHashPartition(LockTagHashCode(&verdict->still.held_tag))] = true;
 		for (int i = 0; i < verdict->still.nlinks; i++)
 			partitions[partition_of(&verdict->still.links[i].evidence)] = true;
 	}
@@ -371,7 +421,8 @@ lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 		LWLockAcquire(ProcArrayLock, LW_SHARED);
 	}
 
-	if (holds_still(verdict))
+	brake = still_holds(verdict);
+	if (brake == LG_NO_BRAKE)
 		brake = signal_unless_changed(verdict, waits, sig, reason, acted_at);
 
 	if (!by_lock && !waits)

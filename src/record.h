@@ -32,6 +32,7 @@ typedef struct LgOpen
 	LgActionKind action;
 	int64		acted_at;		/* monotonic ns */
 	int64		repeated_at;	/* last signal, monotonic ns */
+	int64		over_at;		/* last seen over its limit, monotonic ns */
 	bool		unresponsive;
 	bool		adopted;		/* not seen before it was signalled */
 } LgOpen;
@@ -128,6 +129,8 @@ typedef struct LgIncident
 	TimestampTz peak_at;
 	int64		longest_wait;	/* us */
 	int64		total_wait;		/* us, summed over all blocked sessions */
+	int64		waits;
+	int64		gave_up;		/* of those ended without the lock */
 	int64		action_id;		/* the last signal in its tree, or 0 */
 
 	/* The tree at its worst. */

@@ -441,7 +441,9 @@ append_summary(StringInfo out, const LgIncident *incident)
 			appendStringInfoString(out, " The incident is still open.");
 			break;
 		case LG_BY_RELEASE:
-			appendStringInfoString(out, " It released its locks by itself.");
+			appendStringInfoString(out, incident->waits > 0 && incident->gave_up >= incident->waits ?
+								   " All that waited for it gave up." :
+								   " It released its locks by itself.");
 			break;
 		case LG_BY_CANCEL:
 			appendStringInfoString(out, " A statement was cancelled to end it.");
@@ -529,6 +531,9 @@ append_impact(StringInfo out, const LgIncident *incident)
 					 incident->peak_blocked_sessions);
 	appendStringInfo(out, "| Longest wait | %s |\n", duration(incident->longest_wait));
 	appendStringInfo(out, "| Session time lost | %s |\n", duration(incident->total_wait));
+	appendStringInfo(out, "| Waits | %lld |\n", (long long) incident->waits);
+	appendStringInfo(out, "| Waits that ended without the lock | %lld |\n",
+					 (long long) incident->gave_up);
 }
 
 /* Which session waited for which, as a drawing. */

@@ -100,8 +100,11 @@ typedef struct LgSlot
 	 */
 	int			measured_pid;	/* lg_occupant() */
 	int64		measured_at;	/* monotonic ns */
-	int64		blocking_since; /* monotonic ns, PG_INT64_MAX = blocks none */
-	int64		idle_since;		/* the same; PG_INT64_MAX = not idle */
+	int64		blocking_since[LG_NUM_TIMERS];	/* then less the accumulated
+												 * blocking time, monotonic
+												 * ns; PG_INT64_MAX = blocks
+												 * none */
+	int64		idle_since;		/* monotonic ns; PG_INT64_MAX = not idle */
 } LgSlot;
 
 /* How late a signal may be to count as within each of the bounds (ms). */

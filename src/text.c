@@ -513,6 +513,7 @@ lg_brake_text(LgBrake brake, LgKind kind)
 		[LG_BRAKE_ACTION_LOG] = "lockguard.action is log",
 		[LG_BRAKE_ACTION_CANCEL] = "lockguard.action is cancel, which cannot reach this session",
 		[LG_BRAKE_PREPARED_ACTION_LOG] = "lockguard.prepared_transaction_action is log",
+		[LG_BRAKE_IN_VAIN] = "removing it would not unblock any session",
 		[LG_BRAKE_DRY_RUN] = "lockguard.dry_run is on",
 		[LG_BRAKE_PAUSED] = "paused by lockguard.pause()",
 		[LG_BRAKE_CAP] = "lockguard.max_actions_per_minute is reached",

@@ -98,8 +98,8 @@ append_blocking(const LgView *view, const LgNode *node, int blocked,
 	}
 	if (node->blocking_since == LG_NEVER)
 		return;
-	lg_duration_text(view->clock.now -
-					 (node->waiting ? node->blocking_since : node->root_since),
+	lg_duration_text(node->waiting ? view->clock.now - node->blocking_since :
+					 lg_block_time(view->graph, view->times, node, LG_INCIDENT_TIMER),
 					 duration, sizeof(duration));
 	appendStringInfo(out, ", blocking %d %s for %s", blocked,
 					 blocked == 1 ? "session" : "sessions", duration);

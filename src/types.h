@@ -118,6 +118,16 @@ typedef enum LgResult
 	LG_FAILED
 } LgResult;
 
+/* What a session's accumulated blocking time is kept for; see blocktime.c. */
+typedef enum LgTimer
+{
+	LG_IDLE_TIMER,				/* idle_blocker_timeout */
+	LG_ROOT_TIMER,				/* blocker_timeout */
+	LG_QUEUED_TIMER,			/* queued_blocker_timeout */
+	LG_INCIDENT_TIMER,			/* incident_threshold */
+	LG_NUM_TIMERS
+} LgTimer;
+
 /* How an incident ended. */
 typedef enum LgResolution
 {
@@ -145,6 +155,7 @@ typedef enum LgBrake
 	LG_BRAKE_PREPARED_ACTION_LOG,
 	LG_BRAKE_DRY_RUN,
 	LG_BRAKE_PAUSED,
+	LG_BRAKE_IN_VAIN,			/* no session could go on without it */
 	LG_BRAKE_CAP,				/* max_actions_per_minute */
 	LG_BRAKE_RELEASED,			/* it blocks, or waits, no more */
 	LG_BRAKE_CHANGED,			/* it has begun something else */

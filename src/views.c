@@ -427,6 +427,28 @@ settings_as_json(const LgValues *values)
 	return CStringGetTextDatum(buf.data);
 }
 
+/*
+ * Since when does a session block others, less the time when it did not: by the
+ * timer of the limit that it passes next, else by that of incidents.  0 if it
+ * blocks none.
+ */
+static TimestampTz
+blocking_since(LgView *view, const LgNode *node, int limit)
+{
+	int			timer = lg_timer_of(limit);
+
+	if (node == NULL || node->blocking_since == LG_NEVER)
+		return 0;
+	if (timer < 0)
+		timer = LG_INCIDENT_TIMER;
+	if (node->waiting)
+		timer = LG_QUEUED_TIMER;
+	if (node->blame_since == LG_NEVER || node->in_cycle)
+		return lg_clock_wall(&view->clock, node->blocking_since);
+	return lg_clock_wall(&view->clock, view->clock.now -
+						 lg_block_time(view->graph, view->times, node, (LgTimer) timer));
+}
+
 PG_FUNCTION_INFO_V1(lockguard_sessions);
 
 /* Each session, with what is measured and which limits bind it. */
@@ -500,8 +522,7 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 		else
 			put_datum(&row, lg_array_of_pids(NULL, 0));
 		put_datum(&row, Int32GetDatum(node ? lg_downstream(view->graph, procno) : 0));
-		put_time(&row, node && node->blocking_since != LG_NEVER ?
-				 lg_clock_wall(&view->clock, node->blocking_since) : 0);
+		put_time(&row, blocking_since(view, node, limit));
 		put_time(&row, wait ? lg_clock_wall(&view->clock, wait->since) : 0);
 		put_datum(&row, Int32GetDatum(lg_count_locks(procno, INT_MAX - 1)));
 		put_text(&row, lg_priority_name((LgPriority) values.value[LG_PRIORITY]));
@@ -513,6 +534,8 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 			limit = LG_NO_LIMIT;
 		put_text(&row, limit == LG_NO_LIMIT ? NULL : lg_setting_name(limit));
 		put_time(&row, limit == LG_NO_LIMIT ? 0 : lg_clock_wall(&view->clock, limit_at));
+		put_text(&row, limit == LG_NO_LIMIT ? NULL :
+				 lg_brake_text(lg_spared_by(view, &subject), session.kind));
 		put_datum(&row, settings_as_json(&values));
 		put_text(&row, visible ? query : "<insufficient privilege>");
 		emit_row(rsinfo, &row);
@@ -643,6 +666,8 @@ lockguard_incidents(PG_FUNCTION_ARGS)
 		put_time(&row, incident->peak_at);
 		put_datum(&row, interval_of(incident->longest_wait));
 		put_datum(&row, interval_of(incident->total_wait));
+		put_datum(&row, Int64GetDatum(incident->waits));
+		put_datum(&row, Int64GetDatum(incident->gave_up));
 		put_text(&row, lg_resolution_name(incident->resolution));
 		put_if(&row, incident->replaced_by != 0, Int64GetDatum(incident->replaced_by));
 		put_datum(&row, incident_tree(incident));

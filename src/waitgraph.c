@@ -82,6 +82,7 @@ lg_graph_create(MemoryContext context)
 	graph->unassigned = palloc_array(int, LG_TOTAL_PROCS);
 	graph->order = palloc_array(int, LG_TOTAL_PROCS);
 	graph->low = palloc_array(int, LG_TOTAL_PROCS);
+	graph->cyclic = palloc_array(int, LG_TOTAL_PROCS);
 	MemoryContextSwitchTo(old);
 	return graph;
 }
@@ -100,7 +101,10 @@ wait_track(LgGraph *graph, int procno, int pid)
 	return track;
 }
 
-/* A wait that had not ended when it was last seen has ended at "now". */
+/*
+ * A wait that had not ended when it was last seen has ended by "now".  When
+ * exactly is not known: it may have ended right after it was seen.
+ */
 static void
 end_wait(LgWaitTrack *track, int64 now)
 {
@@ -108,7 +112,34 @@ end_wait(LgWaitTrack *track, int64 now)
 		return;
 	track->in_wait = false;
 	track->waited += now - track->wait.at;
+	track->surely_waited += Max(track->wait_seen - track->wait.at, 0);
 	track->wait_ended = now;
+	track->ended_looked = track->wait_looked;
+	track->ended = LG_END_UNKNOWN;
+}
+
+/* The same of a process that was found waiting: its wait is its leader's, too. */
+static void
+end_found_wait(LgGraph *graph, const LgFound *found)
+{
+	LgWaitTrack *track = &graph->wait_tracks[found->procno];
+	volatile PGPROC *proc = &ProcGlobal->allProcs[found->procno];
+	bool		in_wait = track->in_wait;
+	ProcWaitStatus status = proc->waitStatus;
+	int			pid = proc->pid;
+	int64		now = lg_now();
+
+	end_wait(track, now);
+
+	/*
+	 * A process that has ended leaves the outcome of its last wait behind,
+	 * until another takes its place.
+	 */
+	if (in_wait && (pid == track->pid || pid == 0) && proc->waitLock == NULL)
+		track->ended = status == PROC_WAIT_STATUS_OK ? LG_GRANTED :
+			status == PROC_WAIT_STATUS_ERROR ? LG_GAVE_UP : LG_END_UNKNOWN;
+	if (found->leader != found->procno)
+		graph->wait_tracks[found->leader].member_ended = now;
 }
 
 /*
@@ -126,10 +157,11 @@ static void
 track_wait(LgWaitTrack *track, LOCK *lock, TimestampTz start,
 		   const LgClock *clock, int64 passed)
 {
+	int64		seen = track->wait_seen;
 	int64		at;
 
 	if (track->wait_seen < passed)
-		end_wait(track, track->wait_seen);
+		end_wait(track, passed);
 	track->wait_seen = clock->now;
 	if (start != 0 &&
 		(track->in_wait ?
@@ -146,7 +178,12 @@ track_wait(LgWaitTrack *track, LOCK *lock, TimestampTz start,
 
 	/* Another wait right after the one before: the gap counts as waited. */
 	if (track->in_wait && track->wait.at != 0 && at > track->wait.at)
+	{
+		track->ended_looked = track->wait_looked;
+		track->ended = LG_END_UNKNOWN;
 		track->waited += at - track->wait.at;
+		track->surely_waited += Max(Min(seen, at) - track->wait.at, 0);
+	}
 	track->in_wait = true;
 	if (track->wait_lock != lock || track->wait.wall != 0 || at > track->wait.at)
 	{
@@ -224,7 +261,6 @@ lg_find_waiters(LgGraph *graph, LgFound *found, int nbefore,
 				LgLive *live, const LgClock *clock)
 {
 	volatile PGPROC *procs = ProcGlobal->allProcs;
-	LgWaitTrack *waits = graph->wait_tracks;
 	const int  *procnos = live->procno;
 	int			nlive = live->n;
 	int			nwaiting = 0;
@@ -235,7 +271,7 @@ lg_find_waiters(LgGraph *graph, LgFound *found, int nbefore,
 
 	for (int i = 0; i < nbefore; i++)
 		if (procs[found[i].procno].waitLock == NULL)
-			end_wait(&waits[found[i].procno], lg_now());
+			end_found_wait(graph, &found[i]);
 
 	for (int i = 0; i < nlive; i++)
 		if (procs[procnos[i]].waitLock != NULL)
@@ -251,9 +287,10 @@ lg_find_waiters(LgGraph *graph, LgFound *found, int nbefore,
 		LgWaitTrack *track;
 		TimestampTz start;
 
+		found[i].leader = lg_leader_number(proc);
 		if (lock == NULL)
 		{
-			end_wait(&waits[procno], lg_now());
+			end_found_wait(graph, &found[i]);
 			continue;
 		}
 		start = (TimestampTz) pg_atomic_read_u64(&ProcGlobal->allProcs[procno].waitStart);
@@ -267,6 +304,7 @@ lg_find_waiters(LgGraph *graph, LgFound *found, int nbefore,
 		}
 		track_wait(track, lock, start, clock, before);
 		found[nfound].procno = procno;
+		found[nfound].leader = found[i].leader;
 		found[nfound].since = track->wait.at;
 		nfound++;
 	}
@@ -365,6 +403,7 @@ walk_lock(LgGraph *graph, PGPROC *proc)
 			holder->node = lg_proc_number(proclock->groupLeader);
 			holder->pid = proclock->tag.myProc->pid;
 			holder->mask = proclock->holdMask;
+			holder->proclock = proclock;
 			granted += pg_popcount32((uint32) holder->mask);
 		}
 		for (PGPROC *queued = lg_first_waiter(lock); queued != NULL;
@@ -447,11 +486,12 @@ add_node(LgGraph *graph, int procno, int member, int pid)
 		node->look = graph->look;
 		node->pid = procno == member ? pid : ProcGlobal->allProcs[procno].pid;
 		node->waiting = false;
+		node->row_waits = true;
 		node->is_known = false;
 		node->in_cycle = false;
 		node->first_wait = -1;
 		node->first_hold = -1;
-		node->blocking_since = LG_NEVER;
+		node->blocking_since = node->blame_since = LG_NEVER;
 		node->tree = procno;
 		node->visit = 0;
 		graph->active[graph->nactive++] = procno;
@@ -607,16 +647,36 @@ oldest_besides(const Oldest *oldest, int node, int *waiter)
 	return other ? oldest->other_at : oldest->at;
 }
 
-/* A pair of a waiter and a blocking node began at "since". */
+/* Is it a lock for which sessions wait that want a row? */
+static inline bool
+is_row_lock(const LOCKTAG *tag)
+{
+	return tag->locktag_type == LOCKTAG_TRANSACTION ||
+		tag->locktag_type == LOCKTAG_VIRTUALTRANSACTION ||
+		tag->locktag_type == LOCKTAG_SPECULATIVE_TOKEN ||
+		tag->locktag_type == LOCKTAG_TUPLE;
+}
+
+/*
+ * A pair of a waiter and a blocking node, about a lock, began at "since".  A
+ * session in the queue for a row is not to blame for others in that queue.
+ */
 static void
-blame(LgGraph *graph, int node, int64 since, LgBlockKind kind, int procno, int pid,
-	  int waiter)
+blame(LgGraph *graph, const LgLock *lock, int node, int64 since, LgBlockKind kind,
+	  int procno, int pid, int waiter)
 {
 	LgNode	   *blocker = &graph->nodes[node];
+	bool		to_blame = !blocker->waiting || !blocker->row_waits || !is_row_lock(&lock->tag);
 
-	if (since >= blocker->blocking_since)
+	if (to_blame ? since >= blocker->blame_since :
+		since >= blocker->blocking_since || blocker->blame_since != LG_NEVER)
+	{
+		blocker->blocking_since = Min(blocker->blocking_since, since);
 		return;
-	blocker->blocking_since = since;
+	}
+	blocker->blocking_since = Min(blocker->blocking_since, since);
+	if (to_blame)
+		blocker->blame_since = since;
 	blocker->blame_kind = kind;
 	blocker->blame_procno = procno;
 	blocker->blame_pid = pid;
@@ -697,7 +757,7 @@ blame_lock(LgGraph *graph, const LgLock *lock)
 					track->ahead_looked = graph->looked_at;
 				at = track->ahead_looked;
 			}
-			blame(graph, waiter->node, Max(at, waiter->since),
+			blame(graph, lock, waiter->node, Max(at, waiter->since),
 				  LG_QUEUE, waiter->procno, waiter->pid, behind);
 		}
 		if (!ahead_of_older)
@@ -743,39 +803,10 @@ blame_lock(LgGraph *graph, const LgLock *lock)
 				if (idle_since != LG_NEVER)
 					pair = Min(pair, Max(at, idle_since));
 			}
-			blame(graph, holder->node, pair, LG_HOLDER,
+			blame(graph, lock, holder->node, pair, LG_HOLDER,
 				  holder->procno, holder->pid, waiter);
 		}
 	}
-}
-
-/*
- * Since when is a node to blame as a root?  While it waited itself it was not
- * the root: what blocked it was.  So its clock has stood still then,
- * and one that has just got the lock it waited for starts at zero, with all
- * that have queued up behind it meanwhile.
- */
-static int64
-root_since(LgWaitTrack *track, int64 blocking_since, int64 now)
-{
-	int64		waited = track->waited + (track->in_wait ? now - track->wait.at : 0);
-
-	if (track->blame_since != blocking_since)
-	{
-		int64		since_then = 0;
-
-		/*
-		 * What of it lies after the beginning of this pair?  There may have
-		 * been several waits; all up to the last one's end counts as waited.
-		 */
-		if (track->in_wait)
-			since_then = now - blocking_since;
-		else if (track->wait_ended > blocking_since)
-			since_then = track->wait_ended - blocking_since;
-		track->blame_since = blocking_since;
-		track->blame_waited = waited - since_then;
-	}
-	return Min(now, blocking_since + waited - track->blame_waited);
 }
 
 /* Begin to search what a node waits for. */
@@ -905,50 +936,87 @@ find_cycles(LgGraph *graph)
 }
 
 /*
- * Time in a deadlock does not count: bring up to date since when a node is out
- * of one.  If it got the server's error, its clock continues, so that no
+ * Time in a deadlock does not count: a node that was in one at the look before is
+ * out of it.  If it got the server's error, its clock continues, so that no
  * session can shield itself by provoking deadlocks.
  */
 static void
-track_cycle(LgGraph *graph, LgNode *node, LgWaitTrack *track, int64 now)
+leave_cycle(LgWaitTrack *track, int procno, bool waiting, int64 now)
 {
-	volatile PGPROC *proc = &ProcGlobal->allProcs[node - graph->nodes];
+	volatile PGPROC *proc = &ProcGlobal->allProcs[procno];
 
-	if (node->in_cycle)
+	/* If its wait is over, it came out when that ended. */
+	int64		left = waiting ? now :
+		Max(Max(track->wait_ended, track->member_ended), track->cycle_seen);
+
+	if (!waiting && track->wait.at <= track->cycle_seen &&
+		proc->waitStatus == PROC_WAIT_STATUS_ERROR)
 	{
-		lg_load_node(graph, node);
-		track->cycle_seen = now;
-		track->cycle_stmt = node->known->session.stmt_start;
+		/* One that catches the error and tries again is not undoing. */
+		track->cycle_error = track->cycle_stmt != 0 &&
+			track->error_stmt == track->cycle_stmt ? 0 : left;
+		track->error_stmt = track->cycle_stmt;
 	}
-	else if (track->cycle_seen != 0)
-	{
-		/* If its wait is over, it came out when that ended. */
-		int64		left = node->waiting ? now :
-			Max(track->wait_ended, track->cycle_seen);
+	else
+		track->cycle_left = left;
+	track->cycle_seen = 0;
+}
 
-		if (!node->waiting && proc->waitStatus == PROC_WAIT_STATUS_ERROR)
+/* Bring up to date which nodes are in a deadlock. */
+static void
+track_cycles(LgGraph *graph, int64 now)
+{
+	int			nbefore = graph->ncyclic;
+
+	for (int i = 0; i < graph->nactive; i++)
+	{
+		int			procno = graph->active[i];
+		LgNode	   *node = &graph->nodes[procno];
+		LgWaitTrack *track = &graph->wait_tracks[procno];
+
+		if (node->in_cycle)
 		{
-			/* One that catches the error and tries again is not undoing. */
-			track->cycle_error = track->cycle_stmt != 0 &&
-				track->error_stmt == track->cycle_stmt ? 0 : left;
-			track->error_stmt = track->cycle_stmt;
+			lg_load_node(graph, node);
+			track->cycle_seen = now;
+			track->cycle_stmt = node->known->session.stmt_start;
 		}
-		else
-			track->cycle_left = left;
-		track->cycle_seen = 0;
+		else if (track->cycle_seen != 0)
+			leave_cycle(track, procno, node->waiting, now);
 	}
+
+	/* And those that neither wait nor block any more. */
+	for (int i = 0; i < nbefore; i++)
+	{
+		int			procno = graph->cyclic[i];
+		LgWaitTrack *track = &graph->wait_tracks[procno];
+
+		if (lg_node(graph, procno) == NULL && track->cycle_seen != 0)
+			leave_cycle(track, procno,
+						((volatile PGPROC *) &ProcGlobal->allProcs[procno])->waitLock != NULL,
+						now);
+	}
+	graph->ncyclic = 0;
+	for (int i = 0; i < graph->nactive; i++)
+		if (graph->nodes[graph->active[i]].in_cycle)
+			graph->cyclic[graph->ncyclic++] = graph->active[i];
 }
 
 /*
- * From when on is a node to blame for what it has done since "since"?  Not for
- * time before it came out of a deadlock.
+ * Since when does a root or queued blocker block as what it is now, without a
+ * break: from when it had all that it waited for itself, and was out of a
+ * deadlock?
  */
 int64
-lg_blamed_since(const LgGraph *graph, const LgNode *node, int64 since)
+lg_blocks_since(const LgGraph *graph, const LgNode *node)
 {
 	const LgWaitTrack *track = &graph->wait_tracks[node - graph->nodes];
+	int64		since = node->blame_since;
 
-	return track->pid == node->pid ? Max(since, track->cycle_left) : since;
+	if (since == LG_NEVER || track->pid != node->pid)
+		return since;
+	if (!node->waiting)
+		since = Max(since, Max(track->wait_ended, track->member_ended));
+	return Max(since, track->cycle_left);
 }
 
 /*
@@ -1001,6 +1069,8 @@ enter_waiters(LgGraph *graph, int l)
 		waiter->next_of_node = node->first_wait;
 		node->first_wait = index;
 		node->waiting = true;
+		if (!is_row_lock(&lock->tag))
+			node->row_waits = false;
 		if (tree < 0)
 			tree = waiter->node;
 		else
@@ -1066,15 +1136,9 @@ track_nodes(LgGraph *graph)
 		LgWaitTrack *track = wait_track(graph, graph->active[i], node->pid);
 
 		if (!node->waiting)
-			end_wait(track, track->wait_seen < graph->clock->now ? track->wait_seen : now);
-
-		track_cycle(graph, node, track, now);
-
-		/* A node that only waits in a queue cannot become a root by that. */
-		node->root_since = node->blocking_since;
-		if (node->blocking_since != LG_NEVER && !(node->waiting && node->first_hold < 0))
-			node->root_since = root_since(track, node->blocking_since, now);
+			end_wait(track, now);
 	}
+	track_cycles(graph, now);
 }
 
 /*
@@ -1135,6 +1199,17 @@ lg_is_root(LgGraph *graph, const LgNode *node)
 		node->blocking_since != LG_NEVER;
 }
 
+/*
+ * A queued blocker waits itself while others wait for it, is in no cycle, and
+ * either its own wait or theirs is not for a row.
+ */
+bool
+lg_is_queued_blocker(const LgGraph *graph, const LgNode *node)
+{
+	return node->look == graph->look && node->waiting && !node->in_cycle &&
+		node->blame_since != LG_NEVER && lg_queued_wait(graph, node) != NULL;
+}
+
 /* The wait of a node that has lasted longest, or NULL if none was walked. */
 const LgWaiter *
 lg_longest_wait(LgGraph *graph, const LgNode *node)
@@ -1162,17 +1237,70 @@ lg_newly_waited(const LgGraph *graph, const LgWaiter *waiter, int64 now,
 	return Max(now - Max(from, not_before), 0);
 }
 
-/* The longest wait of a node for a relation lock, or NULL. */
+/*
+ * The wait by which a node is a queued blocker, the longest if there are
+ * several; NULL if it waits for none of the locks of this look.
+ */
 const LgWaiter *
-lg_relation_wait(LgGraph *graph, const LgNode *node)
+lg_queued_wait(const LgGraph *graph, const LgNode *node)
 {
 	const LgWaiter *longest = NULL;
 
 	for (int i = node->first_wait; i >= 0; i = graph->waiters[i].next_of_node)
-		if (graph->locks[graph->waiters[i].lock].tag.locktag_type == LOCKTAG_RELATION &&
+		if ((node->row_waits || !is_row_lock(&graph->locks[graph->waiters[i].lock].tag)) &&
 			(longest == NULL || graph->waiters[i].since < longest->since))
 			longest = &graph->waiters[i];
 	return longest;
+}
+
+/*
+ * The entry of a process that holds that lock, in whatever mode; to compare
+ * only.  NULL if it holds it not.  The caller holds the partition lock of the
+ * lock.
+ */
+const void *
+lg_find_held(int procno, int pid, const LOCKTAG *tag)
+{
+	PGPROC	   *proc = &ProcGlobal->allProcs[procno];
+	int			partition = LockHashPartition(LockTagHashCode(tag));
+
+	if (((volatile PGPROC *) proc)->pid != pid)
+		return NULL;
+	for (PROCLOCK *proclock = lg_first_held(proc, partition); proclock != NULL;
+		 proclock = lg_next_held(proc, partition, proclock))
+		if (proclock->holdMask != 0 &&
+			memcmp(&proclock->tag.myLock->tag, tag, sizeof(LOCKTAG)) == 0)
+			return proclock;
+	return NULL;
+}
+
+/* The same.  Takes that lock, shared. */
+const void *
+lg_holds_lock(int procno, int pid, const LOCKTAG *tag)
+{
+	LWLock	   *partition = LockHashPartitionLock(LockTagHashCode(tag));
+	const void *found;
+	int64		locked;
+
+	LWLockAcquire(partition, LW_SHARED);
+	locked = lg_now();
+	found = lg_find_held(procno, pid, tag);
+	locked = lg_now() - locked;
+	LWLockRelease(partition);
+	lg_note_partition_lock_time(locked);
+	return found;
+}
+
+/*
+ * How has the wait of a process ended that a look first saw at "seen"?  Not
+ * known if it has not ended, or if that was not seen.
+ */
+LgWaitEnd
+lg_wait_end(const LgGraph *graph, int procno, int pid, int64 seen)
+{
+	const LgWaitTrack *track = &graph->wait_tracks[procno];
+
+	return track->pid == pid && track->ended_looked == seen ? track->ended : LG_END_UNKNOWN;
 }
 
 /*

@@ -23,6 +23,14 @@ typedef enum LgBlockKind
 	LG_QUEUE					/* waits ahead for a conflicting mode */
 } LgBlockKind;
 
+/* How a wait has ended, as far as that was seen. */
+typedef enum LgWaitEnd
+{
+	LG_END_UNKNOWN,
+	LG_GRANTED,
+	LG_GAVE_UP					/* or got the error of a deadlock */
+} LgWaitEnd;
+
 /*
  * What is remembered of a process's waits for heavyweight locks from one look
  * to the next, one per PGPROC; see wait_track().  What each look needs of
@@ -45,14 +53,15 @@ typedef struct LgWaitTrack
 	int64		ahead_looked;	/* first look that saw it ahead of an older
 								 * wait */
 
-	int64		waited;			/* ns spent in waits that are over */
+	int64		waited;			/* ns spent in waits that are over, at most */
+	int64		surely_waited;	/* the same, at least */
 	int64		wait_ended;		/* when the last one was seen to be over */
+	int64		member_ended;	/* the same of the others of its lock group */
 
-	/* What it had waited itself when it began to block; see root_since(). */
-	int64		blame_since;
-	int64		blame_waited;
+	int64		ended_looked;	/* wait_looked of the last wait that ended, */
+	LgWaitEnd	ended;			/* and how */
 
-	/* Deadlocks; see track_cycle(). */
+	/* Deadlocks; see track_cycles(). */
 	int64		cycle_seen;		/* last look that saw it in one; 0 = is in
 								 * none */
 	TimestampTz cycle_stmt;		/* its statement then */
@@ -89,6 +98,7 @@ typedef struct LgHolder
 	int			pid;
 	LOCKMASK	mask;
 	bool		blocks;			/* conflicts with some waiter */
+	const void *proclock;		/* to compare only */
 	int			next_of_node;	/* another lock held by the same node, or -1 */
 	int64		seen[LG_LOCKMODES]; /* first look that saw this mode held */
 } LgHolder;
@@ -149,17 +159,23 @@ typedef struct LgNode
 	int			first_hold;		/* index in holders, or -1 */
 	int			tree;			/* parent in the union of its tree */
 	uint32		visit;
-	bool		waiting;		/* some member waits for a heavyweight lock */
-	bool		is_known;		/* lg_load_node() has filled "known" in this
+	bool		waiting:1;		/* some member waits for a heavyweight lock */
+	bool		row_waits:1;	/* none waits for a lock that is not a row's */
+	bool		is_known:1;		/* lg_load_node() has filled "known" in this
 								 * look */
-	bool		in_cycle;		/* waits for itself */
+	bool		in_cycle:1;		/* waits for itself */
 	uint8		blame_kind;		/* LgBlockKind; see below */
 	int			blame_procno;
 	LgKnown    *known;			/* never NULL, but see is_known */
 
-	/* The oldest pair in which it blocks; see lg_evidence(). */
-	int64		blocking_since; /* LG_NEVER = blocks none */
-	int64		root_since;		/* less what a root has waited itself */
+	int64		blocking_since; /* its oldest pair; LG_NEVER = blocks none */
+
+	/*
+	 * The oldest pair for which it is to blame as a root or a queued blocker,
+	 * LG_NEVER = it is neither.  What follows is about that pair, else about
+	 * the oldest of all; see lg_evidence().
+	 */
+	int64		blame_since;
 	int			blame_pid;		/* of blame_procno, which holds or queues */
 	int			blame_waiter;	/* index in waiters */
 } LG_ON_CACHE_LINE LgNode;
@@ -241,6 +257,9 @@ typedef struct LgGraph
 	int		   *order;			/* in which they were found; -1 = assigned */
 	int		   *low;
 
+	int			ncyclic;
+	int		   *cyclic;			/* nodes that were in a cycle at the last look */
+
 	int64		max_lock_time;	/* longest a partition lock was held, ns */
 
 	/* The caller's, for lg_load_node(). */
@@ -253,6 +272,7 @@ typedef struct LgGraph
 typedef struct LgFound
 {
 	int			procno;
+	int			leader;			/* of its lock group */
 	int64		since;			/* monotonic ns */
 } LgFound;
 
@@ -267,10 +287,12 @@ extern LgNode *lg_node(LgGraph *graph, int node);
 extern void lg_load_node(LgGraph *graph, LgNode *node);
 extern LgEvidence lg_evidence(const LgGraph *graph, const LgNode *node);
 extern bool lg_is_root(LgGraph *graph, const LgNode *node);
+extern bool lg_is_queued_blocker(const LgGraph *graph, const LgNode *node);
 extern const LgWaiter *lg_longest_wait(LgGraph *graph, const LgNode *node);
 extern int64 lg_newly_waited(const LgGraph *graph, const LgWaiter *waiter,
 							 int64 now, int64 last_look, int64 not_before);
-extern const LgWaiter *lg_relation_wait(LgGraph *graph, const LgNode *node);
+extern int64 lg_blocks_since(const LgGraph *graph, const LgNode *node);
+extern const LgWaiter *lg_queued_wait(const LgGraph *graph, const LgNode *node);
 extern bool lg_next_blocker(LgGraph *graph, const LgWaiter *waiter,
 							LgBlocker *blocker);
 extern int	lg_downstream(LgGraph *graph, int start);
@@ -279,7 +301,9 @@ extern int	lg_upstream(LgGraph *graph, int start);
 extern void lg_describe_wait(const LgGraph *graph, const LgWaiter *wait,
 							 LgEvidence *evidence);
 extern bool lg_in_cycle(const LgGraph *graph, int node);
-extern int64 lg_blamed_since(const LgGraph *graph, const LgNode *node, int64 since);
+extern const void *lg_find_held(int procno, int pid, const LOCKTAG *tag);
+extern const void *lg_holds_lock(int procno, int pid, const LOCKTAG *tag);
+extern LgWaitEnd lg_wait_end(const LgGraph *graph, int procno, int pid, int64 seen);
 extern bool lg_undoes_deadlock(const LgGraph *graph, int node, const LgSession *session,
 							   int64 now, int64 most);
 extern int	lg_find_roots(LgGraph *graph, int *roots);

@@ -42,6 +42,7 @@
 #include "incident.h"
 #include "judge.h"
 #include "library.h"
+#include "limit.h"
 #include "look.h"
 #include "prepared.h"
 #include "proof.h"
@@ -82,6 +83,7 @@ typedef struct LgWorker
 	int64		quiet_since;	/* no session in a transaction; 0 = one is */
 	int64		last_scan;		/* monotonic ns */
 	bool		incident_open;
+	int64		awaited_until;	/* what has blocked others may do so again */
 	bool		dozed;			/* it dozed after the last scan */
 	bool		exact;			/* the next scan is for a limit that is passed
 								 * then */
@@ -195,9 +197,7 @@ smallest(const LgWorker *worker, LgSetting limit)
 }
 
 /*
- * The smallest limit on blockers in force, in ns; 0 if there is none.  What a
- * blocker is to blame for begins for some pairs only at a look, so looks
- * are a tenth of this apart.
+ * The smallest limit on blockers in force, in ns; 0 if there is none.
  */
 static int64
 smallest_blocker_limit(const LgWorker *worker)
@@ -292,9 +292,10 @@ publish_measures(LgWorker *worker)
 			continue;
 		slot->measured_pid = lg_occupant(graph->active[i], node->pid);
 		slot->measured_at = worker->view.clock.now;
-		slot->blocking_since = node->blocking_since == LG_NEVER ? LG_NEVER :
-			lg_blamed_since(graph, node, node->waiting ?
-							node->blocking_since : node->root_since);
+		for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
+			slot->blocking_since[timer] = node->blame_since == LG_NEVER ? LG_NEVER :
+				worker->view.clock.now -
+				lg_block_time(graph, worker->view.times, node, (LgTimer) timer);
 		slot->idle_since = node->is_known ? node->known->idle_since : LG_NEVER;
 	}
 	LWLockRelease(lg_shared->lock);
@@ -354,7 +355,7 @@ may_doze(LgWorker *worker, int64 now, int64 pause, int64 shortest)
 		doze = Min(doze, shortest);
 	if (pause == 0 || pause >= doze)
 		return 0;
-	if (view->nfound > 0 || worker->follow->n > 0 || any_process_at_work(view) ||
+	if (view->nfound > 0 || now < worker->awaited_until || worker->follow->n > 0 || any_process_at_work(view) ||
 		lg_any_prepared() || RecoveryInProgress())
 	{
 		worker->quiet_since = 0;
@@ -434,13 +435,19 @@ pace_of(const LgWorker *worker)
 	Pace		pace;
 
 	pace.blockers = smaller_set(blocker_limit, lg_incident_threshold * LG_NANOS_PER_MS);
-	pace.looks = pace.blockers / 10;
+
+	/*
+	 * Waits as short as a tenth of a limit count towards it, from the look
+	 * that sees them on if not from their start, and up to the last look that
+	 * does.
+	 */
+	pace.looks = pace.blockers / 20;
 	if (pace.looks > 0)
 		pace.looks = Max(pace.looks, LG_NANOS_PER_MS);
 	pace.lock_wait = smallest(worker, LG_LOCK_WAIT_TIMEOUT);
 
 	/* What begins now must be seen before it can be over a limit. */
-	pace.sleep = smaller_set(blocker_limit > 0 ? pace.looks : 0, pace.lock_wait);
+	pace.sleep = smaller_set(pace.looks, pace.lock_wait);
 	return pace;
 }
 
@@ -482,7 +489,7 @@ look_for_waits(LgWorker *worker, const Pace *pace, bool whole)
 	if (!must_look)
 		return wake;
 
-	lg_look_at_locks(view, min_age);
+	worker->awaited_until = lg_look_at_locks(view, min_age);
 	worker->look_time = lg_now() - start;
 	if (pace->looks > 0 && view->nfound > 0)
 		wake = Min(wake, start + pace->looks);
@@ -554,6 +561,9 @@ act_on_verdicts(LgWorker *worker)
 		if (view->tracks[verdict->session.procno].open_action > 0 &&
 			verdict->brake == LG_NO_BRAKE)
 			continue;
+		if (verdict->brake == LG_NO_BRAKE &&
+			lg_limits[verdict->limit].proof == LG_PROVE_BLOCKS)
+			lg_incident_begin(worker->incidents, view, verdict->session.procno);
 		if (lg_carry_out(view, verdict, NULL, &signal))
 			(void) lg_follow_add(view, worker->follow, &signal);
 	}
@@ -616,7 +626,7 @@ run_scan(LgWorker *worker, bool whole)
 		count_blocked_time(worker);
 
 	/* On a quiet server there is nothing to follow. */
-	if (view->looked || worker->incident_open)
+	if (view->looked || worker->incident_open || lg_incidents_watch(worker->incidents))
 		wake = Min(wake, lg_incidents_scan(worker->incidents, view, worker->last_scan,
 										   &worker->incident_open));
 	worker->last_scan = view->clock.now;
@@ -631,6 +641,8 @@ run_scan(LgWorker *worker, bool whole)
 		wake = Min(wake, view->clock.now + doze);
 	else if (pace.sleep > 0)
 		wake = Min(wake, view->clock.now + pace.sleep);
+	if (pace.looks > 0 && view->clock.now < worker->awaited_until)
+		wake = Min(wake, view->clock.now + pace.looks);
 	wake = Min(wake, worker->ages_new);
 	worker->exact = wake == worker->verdicts.next_due;
 
@@ -663,6 +675,7 @@ worker_create(void)
 	worker->incidents = lg_incidents_create();
 	worker->scan_context = AllocSetContextCreate(TopMemoryContext, "lockguard scan",
 												 ALLOCSET_DEFAULT_SIZES);
+	worker->view.context = worker->scan_context;
 	worker->settings_changes = pg_atomic_read_u32(&lg_shared->settings_changes) - 1;
 
 	/* Whether the clock has just stepped cannot be told: as if it had. */

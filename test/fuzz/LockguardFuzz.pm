@@ -6,6 +6,8 @@
 #   LockguardFuzz/Freeze.pm     freezes of the whole server
 #   LockguardFuzz/Ledger.pm     slow and two-phase commits, and what clients were told
 #   LockguardFuzz/Observer.pm   takes samples, and reads them
+#   LockguardFuzz/Clock.pm      for how long others have waited for a session in all
+#   LockguardFuzz/Help.pm       whether its removal would have helped
 #   LockguardFuzz/Check.pm      compares them with lockguard.actions
 #
 # What it can prove, and what not, is in test/README.md, "The random load".
@@ -106,6 +108,8 @@ sub run
 	note sprintf '%d freezes, %d sessions seen in deadlocks for long, %d numbers committed of %d, %d prepared transactions, commits waited for a standby in %d samples',
 	  scalar @{ $self->{freezes} }, $self->{long_deadlocks} || 0, scalar keys %{ $self->{entered} }, $self->{entries} || 0,
 	  $self->{gids} || 0, $self->{standby_waits} || 0;
+	note sprintf '%d waits given up, %d of those removed and %d of those spared looked at for whether that would help, compared %d times, %d samples after which waits may be unseen',
+	  map { $self->{$_} || 0 } qw(gave_up vain_checked spared_checked help_compared blind);
 	note 'not judged: ' . _figures($self->{not_judged_why});
 	note 'complaints: ' . _figures($self->{complaints});
 	$self->{total} = 0;

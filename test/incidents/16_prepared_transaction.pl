@@ -48,8 +48,12 @@ ok( $observer->poll(
 scan($observer);
 is_blocked_by($observer, $s2, 0);
 is_deeply(
-	[ grep { $_->{result} ne 'protected' } actions($observer) ],
+	[ grep { $_->{action} ne 'log' } actions($observer) ],
 	[], 'no session is signalled');
+ok( $observer->poll(
+		"SELECT count(*) = 1 FROM lockguard.actions WHERE result = 'logged'"
+		  . " AND reason = 'removing it would not unblock any session' AND pid = " . $s2->pid),
+	'the one in the middle would be removed in vain');
 
 # Its own limit only logs, unless it is told to roll back.
 configure($observer, prepared_transaction_timeout => '500ms');
@@ -61,7 +65,7 @@ scan($observer);
 is_deeply(
 	[
 		map { [ @$_{qw(gid limit_name limit_value action result)} ] }
-		grep { $_->{result} ne 'protected' } actions($observer)
+		grep { $_->{gid} && $_->{result} ne 'protected' } actions($observer)
 	],
 	[ [ 'o', 'prepared_transaction_timeout', '500ms', 'log', 'logged' ] ],
 	'once');

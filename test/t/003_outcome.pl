@@ -256,56 +256,57 @@ foreach my $how (
 }
 forget_actions($observer);
 
-# One tree: an idle root first, then the queued blocker, then an active root.
+# One tree: an idle root first, then the queued blocker, then an active root; but one that helps
+# alone before one that only helps together with others.
 foreach my $case (
-	[ 'queued before active', 1, 0 ],
-	[ 'active at last', 0, 0 ],
-	[ 'exempt does not end the search', 1, 1 ])
+	[ 'idle root before queued', 'i', 'q', 'i' ],
+	[ 'queued before active root', 'a', 'q', 'q' ],
+	[ 'alone before together', 'ia', 'q', 'q' ],
+	[ 'idle root before active root', 'ia', '', 'via' ],
+	[ 'exempt does not end the search', 'e', 'q', 'qe' ])
 {
-	my ($name, $queued_limit, $exempt) = @$case;
+	my ($name, $roots, $queued_limit, $order) = @$case;
 
 	configure($observer, enabled => 'off');
-	my $idle = session($node, 'idle root', idle_blocker_timeout => '200ms', $exempt ? (exempt => 'on') : ());
-	my $active = session($node, 'active root', blocker_timeout => '200ms');
-	my $queued = session($node, 'queued', $queued_limit ? (queued_blocker_timeout => '200ms') : ());
+	my %s = (
+		i => session($node, 'idle root', idle_blocker_timeout => '200ms'),
+		e => session($node, 'exempt root', idle_blocker_timeout => '200ms', exempt => 'on'),
+		a => session($node, 'active root', blocker_timeout => '200ms'),
+		q => session($node, 'queued', $queued_limit ? (queued_blocker_timeout => '200ms') : ()));
 	my $reader = session($node, 'reader', lock_wait_timeout => 0);
+	my %limit = (i => 'idle_blocker_timeout', e => 'idle_blocker_timeout', a => 'blocker_timeout', q => 'queued_blocker_timeout');
 
-	$_->query_ok('BEGIN') foreach $idle, $active;
-	$_->query_ok('SELECT FROM t LIMIT 1') foreach $idle, $active;
-	$active->start('SELECT pg_sleep(600)');
-	$queued->start('ALTER TABLE t ADD COLUMN IF NOT EXISTS w int');
-	is_waiting($observer, $queued);
+	foreach my $root (@s{ split //, $roots })
+	{
+		$root->query_ok($_) foreach 'BEGIN', 'SELECT FROM t LIMIT 1';
+	}
+	$s{a}->start('SELECT pg_sleep(600)');
+	$s{q}->start('ALTER TABLE t ADD COLUMN IF NOT EXISTS w int');
+	is_waiting($observer, $s{q});
 	$reader->start('SELECT FROM t LIMIT 1');
 	is_waiting($observer, $reader);
-	older_than($observer, 'state_change', '400ms', $idle, $active, $queued, $reader);
+	older_than($observer, 'state_change', '400ms', values %s, $reader);
 	configure($observer, enabled => undef);
 
 	my @expected;
-	if ($exempt)
+	foreach my $c (split //, $order)
 	{
-		push @expected, { pid => $idle, limit_name => 'idle_blocker_timeout', result => 'exempt' };
+		my %row = (pid => $s{$c}, limit_name => $limit{$c}, action => $c eq 'i' ? 'terminate' : 'cancel', result => 'released');
+
+		%row = (pid => $s{$c}, limit_name => $limit{$c}, result => 'exempt') if $c eq 'e';
+
+		# How long an active one has held its lock is not known before the first look.
+		%row = (pid => $s{i}, limit_name => $limit{i}, action => 'log', result => 'logged') if $c eq 'v';
+		is_terminated($s{$c}, $limit{$c}) if $c eq 'i';
+		is_cancelled($s{$c}, $limit{$c}) if $c eq 'a' || $c eq 'q';
+		push @expected, \%row;
 	}
-	else
-	{
-		is_terminated($idle, 'idle_blocker_timeout');
-		push @expected, { pid => $idle, limit_name => 'idle_blocker_timeout', action => 'terminate', result => 'released' };
-	}
-	if ($queued_limit)
-	{
-		is_cancelled($queued, 'queued_blocker_timeout');
-		push @expected, { pid => $queued, limit_name => 'queued_blocker_timeout', action => 'cancel', result => 'released' };
-	}
-	else
-	{
-		is_cancelled($active, 'blocker_timeout');
-		push @expected, { pid => $active, limit_name => 'blocker_timeout', action => 'cancel', result => 'released' };
-		succeeds($queued, 'ALTER');
-	}
+	succeeds($s{q}, 'ALTER') if $order !~ /q/;
 	succeeds($reader, 'SELECT');
 	scan($observer);
 	is_actions($observer, \@expected, "$name: in order");
-	$observer->query_ok('SELECT pg_terminate_backend(' . $_->pid . ')') foreach $active, $idle;
-	$_->close foreach $queued, $reader;
+	$observer->query_ok('SELECT pg_terminate_backend(' . $_->pid . ')') foreach @s{qw(i e a)};
+	$_->close(silent => 1) foreach values %s, $reader;
 }
 
 # A session has reacted to its signal since this scan looked: it is not over its limit any more, and
@@ -316,12 +317,15 @@ SKIP:
 	my $root = session($node, 'root');
 	my @q = map { session($node, "reacts late $_", queued_blocker_timeout => $_ ? '2s' : '200ms') } 0, 1;
 	my $reader = session($node, 'reader');
+	my $between = session($node, 'reader between them');
 
 	$_->query_ok('BEGIN') foreach $root, @q;
 	$root->query_ok('SELECT FROM t LIMIT 1');
 	$q[0]->start('LOCK TABLE t');
 	is_waiting($observer, $q[0]);
 	kill 'STOP', $q[0]->pid;
+	$between->start('SELECT FROM t LIMIT 1');
+	is_waiting($observer, $between);
 	$q[1]->start('LOCK TABLE t');
 	is_waiting($observer, $q[1]);
 	$reader->start('SELECT FROM t LIMIT 1');
@@ -337,7 +341,7 @@ SKIP:
 	is_recorded($observer, $q[0], 'queued_blocker_timeout cancel released');
 	scan($observer);
 	is_deeply([ map { recorded($observer, $_) } @q ], ['queued_blocker_timeout cancel released'], 'and nothing else');
-	$_->close foreach $root, @q, $reader;
+	$_->close foreach $root, @q, $reader, $between;
 	forget_actions($observer);
 }
 

@@ -40,7 +40,7 @@ sub deadlock
 
 	$_->query_ok('BEGIN') foreach @s;
 	$s[0]->query_ok("SET deadlock_timeout = '1500ms'");
-	$s[0]->query_ok('LOCK a');
+	$s[0]->query_ok('LOCK a IN ACCESS SHARE MODE');
 	$s[1]->query_ok('LOCK b');
 	$s[1]->start('LOCK a');
 	is_waiting($observer, $s[1]);
@@ -58,8 +58,15 @@ sub deadlock
 
 	ok($ended, 'the first one gets the error');
 	is_cancelled($s[1], 'queued_blocker_timeout');
-	my ($acted_at) = map { $_->[0] } $observer->rows(
-		'SELECT extract(epoch FROM acted_at) FROM lockguard.actions WHERE pid = ' . $s[1]->pid);
+	my $acted_at;
+
+	# The row is written after the signal.
+	wait_until(
+		sub {
+			($acted_at) = map { $_->[0] } $observer->rows(
+				'SELECT extract(epoch FROM acted_at) FROM lockguard.actions WHERE pid = ' . $s[1]->pid);
+			return defined $acted_at;
+		});
 	note 'the second one was cancelled ', $acted_at - $ended, ' s later';
 	cmp_ok($acted_at - $ended, '>=', 0.8, 'the clock of the second one began anew');
 	cmp_ok($acted_at - $ended, '<', 5, 'and went on');

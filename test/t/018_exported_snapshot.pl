@@ -86,7 +86,8 @@ foreach my $end ('COMMIT', 'ROLLBACK')
 	my $other = session($node, 'other', idle_blocker_timeout => '500ms');
 	my $alter = session($node, 'ALTER');
 
-	$other->query_ok($_) foreach 'BEGIN', 'LOCK t IN ACCESS SHARE MODE';
+	$observer->query_ok('CREATE TABLE of_other ()');
+	$other->query_ok($_) foreach 'BEGIN', 'LOCK of_other IN ACCESS SHARE MODE';
 	my ($number, $lxid) = split m{/},
 	  $observer->value("SELECT virtualtransaction FROM pg_locks WHERE locktype = 'virtualxid' AND pid = " . $other->pid);
 
@@ -94,12 +95,12 @@ foreach my $end ('COMMIT', 'ROLLBACK')
 	append_to_file("$snapshots/" . sprintf('%08X-%08X-%d', $number, @$_), "vxid:0/0\n")
 	  foreach [ $lxid - 1, 1 ], [ $lxid + 1, 1 ], [ $lxid, 2 ];
 	append_to_file("$snapshots/" . sprintf('%08X-%08X-1.tmp', $number, $lxid), "vxid:0/0\n");
-	$alter->start('ALTER TABLE t ADD d int');
+	$alter->start('ALTER TABLE of_other ADD d int');
 	is_terminated($other, 'idle_blocker_timeout');
 	scan($observer);
 	is_untouched($observer, $leader, 'T');
-	$leader->query_ok('ROLLBACK');
 	succeeds($alter, 'ALTER TABLE');
+	$leader->query_ok('ROLLBACK');
 	unlink glob "$snapshots/*";
 }
 

@@ -633,7 +633,7 @@ SQL
 	between($rows[0][6], $seen - $begin2, $end - $begin2, 'longest wait');
 	is(incident($s1)->{queryid}, $rows[0][4], 'the incident names it, too');
 	is( $observer->value(
-			'SELECT query FROM lockguard.contention JOIN pg_stat_statements USING (queryid)'
+			'SELECT min(query) FROM lockguard.contention JOIN pg_stat_statements USING (queryid)'
 			  . " WHERE usename = 'app'"),
 		'UPDATE t SET v = v + $1 WHERE id = $2',
 		'it joins with pg_stat_statements') if $statements;

@@ -110,10 +110,11 @@ foreach my $case ([ 'blocker_timeout', '200ms', $sleep ], [ 'max_locks', 10, $sl
 	is_recorded($observer, $s, 'blocker_timeout log exempt');
 	is_alive($s, 'I');
 
-	# Once another session waits, it is another episode.
+	# Once another session waits, after longer than the limit, it is another episode.
 	$w->close(silent => 1);
 	$observer->query_ok('SELECT pg_terminate_backend(' . $w->pid . ')');
 	ok($observer->poll('SELECT count(*) FROM pg_stat_activity WHERE pid = ' . $w->pid, 0), 'the waiter is gone');
+	$s->query_ok($_) foreach 'SELECT pg_sleep(0.2)', 'SELECT 1';
 	my $w2 = waiter($observer, 'another', $key);
 	ok(wait_until(sub { $s->query_ok('SELECT 1'); recorded($observer, $s) > 1 }), 'another wait: recorded again');
 	is_recorded($observer, $s, ('blocker_timeout log exempt') x 2);

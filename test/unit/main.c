@@ -109,8 +109,8 @@ int
 main(int argc, char **argv)
 {
 	const Test *const suites[] = {
-		clientio_tests, session_tests, waitgraph_tests, limit_tests, judge_tests,
-		history_tests
+		clientio_tests, session_tests, waitgraph_tests, blocktime_tests, unblock_tests,
+		limit_tests, judge_tests, proof_tests, history_tests
 	};
 	int			passed = 0;
 	int			failed = 0;

@@ -75,7 +75,11 @@ make_model(Model *model, int nprocs)
 
 		if (lock == NULL)
 			continue;
+		if (!model->waiting[node_of(waiter)])
+			model->waits_for_row[node_of(waiter)] = true;
 		model->waiting[node_of(waiter)] = true;
+		if (!is_row(lock))
+			model->waits_for_row[node_of(waiter)] = false;
 		model->npairs += find_pairs(waiter, &model->pairs[model->npairs]);
 
 		/*
@@ -107,6 +111,22 @@ make_model(Model *model, int nprocs)
 			model->ahead[x][y] = model->distance[x][y] > 0;
 }
 
+/* What those wait for that want a row. */
+bool
+is_row(const LOCK *lock)
+{
+	switch (lock->tag.locktag_type)
+	{
+		case LOCKTAG_TRANSACTION:
+		case LOCKTAG_TUPLE:
+		case LOCKTAG_VIRTUALTRANSACTION:
+		case LOCKTAG_SPECULATIVE_TOKEN:
+			return true;
+		default:
+			return false;
+	}
+}
+
 bool
 model_root(const Model *model, int node)
 {
@@ -115,6 +135,87 @@ model_root(const Model *model, int node)
 	for (int i = 0; i < MAX_NODES; i++)
 		any |= model->blocks[node][i];
 	return any && !model->waiting[node];
+}
+
+/*
+ * It waits while others wait for it, is in no cycle, and either its own wait or
+ * theirs is not for a row.
+ */
+bool
+model_queued(const Model *model, int node)
+{
+	bool		any = false;
+
+	for (int i = 0; i < model->npairs; i++)
+		any |= model->pairs[i].node == node && model->pairs[i].waiter_node != node &&
+			(!model->waits_for_row[node] || !is_row(model->pairs[i].lock));
+	return any && model->waiting[node] && !model->ahead[node][node];
+}
+
+/*
+ * Which nodes wait, directly and through others, for none but this one?  In as
+ * many passes as it takes.
+ */
+static void
+only_behind(const Model *model, int node, bool *behind)
+{
+	bool		more = true;
+
+	memset(behind, 0, MAX_NODES * sizeof(bool));
+	while (more)
+	{
+		more = false;
+		for (int i = 0; i < MAX_NODES; i++)
+		{
+			bool		any = false;
+			bool		all = i != node && !behind[i];
+
+			for (int p = 0; p < model->npairs; p++)
+				if (model->pairs[p].waiter_node == i)
+				{
+					any = true;
+					all &= model->pairs[p].node == node || behind[model->pairs[p].node];
+				}
+			behind[i] |= any && all;
+			more |= any && all;
+		}
+	}
+}
+
+/*
+ * Can a waiter (a procno) go on once a node, which blocks it directly, has gone?
+ * So it can if each other that blocks it directly goes, too, or waits for none
+ * but that node.
+ */
+bool
+model_frees(const Model *model, int node, int waiter, const bool *goes)
+{
+	bool		behind[MAX_NODES];
+	bool		blocked = false;
+	bool		freed = node_of(waiter) != node;
+
+	only_behind(model, node, behind);
+	for (int i = 0; i < model->npairs; i++)
+	{
+		const Pair *pair = &model->pairs[i];
+
+		if (pair->waiter != waiter)
+			continue;
+		blocked |= pair->node == node;
+		freed &= pair->node == node || goes[pair->node] || behind[pair->node];
+	}
+	return blocked && freed;
+}
+
+/* Does it help to remove a node: can any waiter go on then? */
+bool
+model_helps(const Model *model, int node, const bool *goes)
+{
+	for (int i = 0; i < model->npairs; i++)
+		if (model->pairs[i].node == node &&
+			model_frees(model, node, model->pairs[i].waiter, goes))
+			return true;
+	return false;
 }
 
 /* How many wait for a node. */

@@ -31,6 +31,7 @@ typedef struct Model
 
 	/* By node; none blocks itself. */
 	bool		waiting[MAX_NODES];
+	bool		waits_for_row[MAX_NODES];	/* and for nothing else */
 	bool		blocks[MAX_NODES][MAX_NODES];	/* directly */
 	bool		ahead[MAX_NODES][MAX_NODES];	/* directly or through others */
 	int			distance[MAX_NODES][MAX_NODES]; /* in pairs; 0 = none */
@@ -40,7 +41,11 @@ typedef struct Model
 
 extern int	find_pairs(int waiter, Pair *pairs);
 extern void make_model(Model *model, int nprocs);
+extern bool is_row(const LOCK *lock);
 extern bool model_root(const Model *model, int node);
+extern bool model_queued(const Model *model, int node);
+extern bool model_frees(const Model *model, int node, int waiter, const bool *goes);
+extern bool model_helps(const Model *model, int node, const bool *goes);
 extern int	model_count(const Model *model, int node);
 
 #endif							/* UNIT_MODEL_H */

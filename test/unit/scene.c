@@ -18,6 +18,7 @@
 LgView		view;
 LgGraph    *graph;
 LgVerdicts	verdicts;
+int64		watch_until;
 LOCK	   *table;
 LOCK	   *other_table;
 LOCK	   *row;
@@ -185,33 +186,13 @@ pass_until(int64 at)
 	clock_ns = at;
 }
 
-/* As the worker keeps it, from the settings of all sessions. */
-static void
-find_smallest(void)
-{
-	memset(view.smallest, 0, sizeof(view.smallest));
-	for (int procno = 0; procno < LG_TOTAL_PROCS; procno++)
-	{
-		LgValues	values;
-
-		lg_settings_of_session(procno, 0, 0, &view.server, &values);
-		for (int limit = 0; limit < LG_NUM_LIMITS; limit++)
-		{
-			int			one = values.value[limit];
-
-			if (one > 0 && (view.smallest[limit] == 0 || one < view.smallest[limit]))
-				view.smallest[limit] = one;
-		}
-	}
-}
-
 void
 look_at_waits_from(int64 min_age)
 {
-	find_smallest();
+	lg_settings_smallest(&view.server, view.smallest);
 	lg_clock_read(&view.clock);
 	lg_find_waits(&view);
-	lg_look_at_locks(&view, min_age);
+	watch_until = lg_look_at_locks(&view, min_age);
 	CHECK_INT(lwlocks_taken, 0);
 }
 

@@ -70,6 +70,7 @@ extern void pass_until(int64 at);
 extern LgView view;
 extern LgGraph *graph;			/* view.graph */
 extern LgVerdicts verdicts;		/* of the last scan */
+extern int64 watch_until;		/* by when more waits should not be missed */
 extern void look(void);
 extern void look_after(int64 ms);
 extern void look_at_waits_from(int64 min_age);

@@ -51,6 +51,9 @@ extern int	files_asked_for;
 extern bool files_open;			/* false: AllocateFile() fails */
 extern bool disk_full;
 extern int	latches_set;
+extern int	signals_sent;
+extern int	last_signal;
+extern pid_t last_signalled;	/* negative: its process group */
 extern void (*on_wait) (long timeout);	/* when the worker goes to sleep */
 
 /* server_processes.c: sessions and prepared transactions, by their procno. */

@@ -22,7 +22,7 @@ bool		proc_array_busy;
 
 static LOCK locks[MAX_LOCKS];
 static int	nlocks;
-static LWLock *taken[10];
+static LWLock *taken[NUM_LOCK_PARTITIONS + 1];
 
 const LOCKMASK lock_conflicts[] = {
 	[AccessShareLock] = LOCKBIT_ON(AccessExclusiveLock),
@@ -97,7 +97,24 @@ LockTagHashCode(const LOCKTAG *tag)
 	return hash;
 }
 
-/* One at a time, as far as the files under test say that of themselves. */
+static bool
+is_partition(LWLock *lock)
+{
+	return lock >= LockHashPartitionLockByIndex(0) &&
+		lock <= LockHashPartitionLockByIndex(NUM_LOCK_PARTITIONS - 1);
+}
+
+/* In the order that shared.h says. */
+static bool
+may_be_taken(LWLock *lock)
+{
+	LWLock	   *last = lwlocks_taken == 0 ? NULL : taken[lwlocks_taken - 1];
+
+	if (last == NULL || last == lg_shared->lock)
+		return lock != last;
+	return is_partition(last) && is_partition(lock) && lock > last;
+}
+
 bool
 LWLockAcquire(LWLock *lock, LWLockMode mode)
 {
@@ -108,7 +125,7 @@ LWLockAcquire(LWLock *lock, LWLockMode mode)
 		on_lwlock = NULL;
 		hook(lock);
 	}
-	if (lwlocks_taken != 0)
+	if (!may_be_taken(lock))
 		impossible("takes a lock while it holds another");
 	taken[lwlocks_taken++] = lock;
 	return true;
@@ -123,8 +140,8 @@ LWLockConditionalAcquire(LWLock *lock, LWLockMode mode)
 void
 LWLockRelease(LWLock *lock)
 {
-	if (lwlocks_taken != 1 || taken[0] != lock)
-		impossible("releases a lock that it does not hold");
+	if (lwlocks_taken == 0 || taken[lwlocks_taken - 1] != lock)
+		impossible("releases a lock that it does not hold, or not the last one first");
 	lwlocks_taken--;
 }
 

@@ -106,6 +106,12 @@ repalloc_huge(void *pointer, Size size)
 }
 
 void *
+MemoryContextAllocHuge(MemoryContext context, Size size)
+{
+	return palloc(size);
+}
+
+void *
 MemoryContextAlloc(MemoryContext context, Size size)
 {
 	return palloc(size);

@@ -305,6 +305,21 @@ lg_settings_server_values(LgValues *result)
 	memset(result, 0, sizeof(*result));
 }
 
+void
+lg_settings_smallest(const LgValues *server, int *smallest)
+{
+	memset(smallest, 0, LG_NUM_LIMITS * sizeof(int));
+	for (int procno = 0; procno < LG_TOTAL_PROCS; procno++)
+	{
+		const LgValues *one = has_values[procno] ? &values[procno] : server;
+
+		for (int limit = 0; limit < LG_NUM_LIMITS; limit++)
+			if (one->value[limit] > 0 &&
+				(smallest[limit] == 0 || one->value[limit] < smallest[limit]))
+				smallest[limit] = one->value[limit];
+	}
+}
+
 const char *
 lg_setting_unit(int id)
 {

@@ -39,6 +39,9 @@ char		exported_snapshot[MAXPGPATH];
 int			access_errno;
 int			files_asked_for;
 int			latches_set;
+int			signals_sent;
+int			last_signal;
+pid_t		last_signalled;
 void		(*on_wait) (long timeout);
 bool		files_open = true;
 bool		disk_full;
@@ -47,6 +50,7 @@ bool		disk_full;
 extern int	server_clock_gettime(clockid_t clock, struct timespec *ts);
 extern bool server_traffic_read(int pid, const LgSocket *client, LgTraffic *result);
 extern int	server_access(const char *path, int mode);
+extern int	server_kill(pid_t pid, int sig);
 
 /*
  * Clocks.
@@ -72,6 +76,18 @@ GetCurrentTimestamp(void)
 	if (on_wall_clock)
 		on_wall_clock();
 	return wall_now();
+}
+
+/*
+ * Signals.
+ */
+int
+server_kill(pid_t pid, int sig)
+{
+	last_signal = sig;
+	last_signalled = pid;
+	signals_sent++;
+	return 0;
 }
 
 /*
@@ -224,7 +240,7 @@ system_start(void)
 	files_asked_for = 0;
 	files_open = true;
 	disk_full = false;
-	latches_set = 0;
+	latches_set = signals_sent = last_signal = last_signalled = 0;
 	on_wait = NULL;
 	ShutdownRequestPending = ConfigReloadPending = false;
 }

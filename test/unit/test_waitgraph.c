@@ -50,12 +50,13 @@ blocking_since(int procno)
 	return node == NULL ? LG_NEVER : node->blocking_since;
 }
 
+/* How long others have waited for it in all, as incidents count it. */
 static int64
-root_since(int procno)
+blocked_for(int procno)
 {
 	LgNode	   *node = lg_node(graph, procno);
 
-	return node == NULL ? LG_NEVER : node->root_since;
+	return node == NULL ? 0 : lg_block_time(graph, view.times, node, LG_INCIDENT_TIMER);
 }
 
 /* "1:holder 2:queue", as lg_next_blocker() has it. */
@@ -135,7 +136,7 @@ row_queue(void)
 	CHECK_INT(lg_downstream(graph, 0), 4);
 	CHECK_INT(lg_downstream(graph, 1), 3);
 	CHECK_TEXT(blockers_of(4), "1:holder 2:queue 3:queue");
-	CHECK(lg_relation_wait(graph, lg_node(graph, 1)) == NULL);
+	CHECK(!lg_is_queued_blocker(graph, lg_node(graph, 1)));
 }
 
 /* A lock group does not block itself, but for the extension of a relation. */
@@ -225,7 +226,7 @@ pair_transaction_id(void)
 	waits_for(2, 0);
 	look_after(100);
 	CHECK_INT(blocking_since(0), began);
-	CHECK_INT(root_since(0), began);
+	CHECK_INT(blocked_for(0), clock_ns - began);
 	CHECK_INT(evidence_of(0).waiter_procno, 1);
 	CHECK_INT(evidence_of(0).procno, 0);
 	CHECK_INT(evidence_of(0).pid, 100);
@@ -392,7 +393,7 @@ inherited_queue(void)
 	CHECK_INT(held_by(table, 1), LOCKBIT_ON(AccessExclusiveLock));
 	look_after(5);
 	CHECK(is_root(1));
-	CHECK(root_since(1) >= got_it);
+	CHECK(blocked_for(1) <= clock_ns - got_it);
 	CHECK(blocking_since(1) >= got_it);
 	CHECK_INT(lg_downstream(graph, 1), 2);
 }
@@ -413,9 +414,9 @@ clock_stands_still_while_waiting(void)
 	free_at = clock_ns;
 	look_after(5);
 	CHECK(is_root(1));
-	CHECK(root_since(1) >= free_at);
+	CHECK(blocked_for(1) <= clock_ns - free_at);
 	look_after(20);
-	CHECK(root_since(1) <= free_at + 5 * MS);
+	CHECK(blocked_for(1) >= clock_ns - free_at - 5 * MS);
 }
 
 /* Two waits, one right after the other: what is between them counts, too. */
@@ -438,9 +439,9 @@ waits_without_a_gap(void)
 	free_at = clock_ns;
 	look();
 	CHECK(is_root(0));
-	CHECK_INT(root_since(0), free_at);
+	CHECK_INT(blocked_for(0), clock_ns - free_at);
 	look_after(5);
-	CHECK_INT(root_since(0), free_at);
+	CHECK_INT(blocked_for(0), clock_ns - free_at);
 }
 
 /* How long session 1 has waited since the last look, which was then. */
@@ -523,7 +524,7 @@ wait_start_of_another(void)
 	set_wait_start(1, wall_at(began - MS));
 	look_after(10);
 	CHECK_INT(blocking_since(2), began - MS);
-	CHECK_INT(root_since(2), began - MS);
+	CHECK_INT(blocked_for(2), clock_ns - began);
 
 	/* One that no look has seen, before one that has seen that nothing waits. */
 	scene(2);
@@ -541,7 +542,7 @@ wait_start_of_another(void)
 	set_wait_start(1, wall_at(began - 10 * MS));
 	look_after(10);
 	CHECK_INT(blocking_since(0), began - 10 * MS);
-	CHECK_INT(root_since(0), began - 10 * MS);
+	CHECK_INT(blocked_for(0), clock_ns - began);
 }
 
 /* Another process in the same PGPROC, and another wait of the same process. */
@@ -583,7 +584,7 @@ another_wait(void)
 	waits_for(1, 2);
 	second = clock_ns;
 	look_after(100);
-	CHECK_INT(root_since(2), second);
+	CHECK_INT(blocked_for(2), clock_ns - second);
 }
 
 /* A step of the wall clock makes no session look late. */
@@ -911,7 +912,7 @@ check_graph(int nprocs)
 	{
 		LgNode	   *node = lg_node(graph, i);
 		const LgWaiter *longest = NULL;
-		const LgWaiter *longest_on_relation = NULL;
+		const LgWaiter *queued = NULL;
 		bool		blocks = false;
 		bool		blocks_itself = false;
 
@@ -928,6 +929,7 @@ check_graph(int nprocs)
 		CHECK_INT(node->waiting, model.waiting[i]);
 		CHECK_INT(node->blocking_since != LG_NEVER, blocks);
 		CHECK_INT(lg_is_root(graph, node), model_root(&model, i));
+		CHECK_INT(lg_is_queued_blocker(graph, node), model_queued(&model, i));
 		CHECK_INT(lg_in_cycle(graph, i), model.ahead[i][i]);
 		check_downstream(&model, i);
 		check_upstream(&model, i, nprocs);
@@ -945,14 +947,14 @@ check_graph(int nprocs)
 				continue;
 			if (longest == NULL || waiter->since < longest->since)
 				longest = waiter;
-			if (proc_of(waiter->procno)->waitLock->tag.locktag_type == LOCKTAG_RELATION &&
-				(longest_on_relation == NULL || waiter->since < longest_on_relation->since))
-				longest_on_relation = waiter;
+			if ((model.waits_for_row[i] || !is_row(proc_of(waiter->procno)->waitLock)) &&
+				(queued == NULL || waiter->since < queued->since))
+				queued = waiter;
 		}
 		CHECK_INT(lg_longest_wait(graph, node) ? lg_longest_wait(graph, node)->since : -1,
 				  longest ? longest->since : -1);
-		CHECK_INT(lg_relation_wait(graph, node) ? lg_relation_wait(graph, node)->since : -1,
-				  longest_on_relation ? longest_on_relation->since : -1);
+		CHECK_INT(lg_queued_wait(graph, node) ? lg_queued_wait(graph, node)->since : -1,
+				  queued ? queued->since : -1);
 	}
 	check_roots(&model, nprocs);
 }
@@ -1043,30 +1045,11 @@ typedef struct Watched
 	int64		mode_seen[NLOCKS][MAX_NODES][MaxLockMode + 1];
 	int			mode_look[NLOCKS][MAX_NODES][MaxLockMode + 1];
 	int			mode_pid[NLOCKS][MAX_NODES];
-
-	/* How long the blocker has waited itself since then, as a look can know. */
-	bool		from_first_look;
-	int64		pair_waited[MAX_NODES][MAX_NODES][2];
+	bool		steps;			/* the clock may have stepped */
 } Watched;
 
 static Watched watched;
 static LOCK *locks[NLOCKS];
-
-/*
- * How much of the blocker's present wait lies within the time of a pair?  After
- * a step of the clock, it is not known what was before the first look at it.
- */
-static int64
-present_wait(int blocker, int64 pair_began)
-{
-	int64		from = watched.from_first_look ? watched.wait_seen[blocker] :
-		watched.wait_began[blocker];
-
-	if (watched.wait_began[blocker] == 0 || watched.wait_seen[blocker] == 0 ||
-		watched.seen_wait[blocker] != watched.wait_number[blocker])
-		return 0;
-	return clock_ns - Max(from, pair_began);
-}
 
 /* Something has happened: note what is different now. */
 static void
@@ -1084,14 +1067,8 @@ watch(int nprocs)
 			watched.wait_number[i]++;
 			watched.wait_start[i] = wait_start_of(i);
 		}
-		else if (!waits && watched.wait_began[i] != 0)
-		{
-			for (int j = 0; j < nprocs; j++)
-				for (int kind = 0; kind < 2; kind++)
-					watched.pair_waited[j][i][kind] +=
-						present_wait(i, watched.pair_began[j][i][kind]);
+		else if (!waits)
 			watched.wait_began[i] = 0;
-		}
 	}
 	for (int i = 0; i < nprocs; i++)
 	{
@@ -1117,7 +1094,6 @@ watch(int nprocs)
 					watched.wait_began[pairs[p].blocker] <= watched.wait_began[i])
 					watched.pair_began[i][node][kind] = watched.wait_began[i];
 				watched.pair_wait[i][node][kind] = watched.wait_number[i];
-				watched.pair_waited[i][node][kind] = 0;
 			}
 		}
 	}
@@ -1227,6 +1203,37 @@ pair_by_rule(const Pair *pair, int64 idle_since)
 	return result;
 }
 
+/* A moment, truly, by the rules, and when it has to have been noticed. */
+typedef struct Since
+{
+	int64		truth;
+	int64		rule;
+	int64		latest;
+}			Since;
+
+static void
+since_pair(Since * since, const Pair *pair, int64 idle_since)
+{
+	int64		rule = pair_by_rule(pair, idle_since);
+	int64		latest = rule;
+
+	if (pair->kind == LG_QUEUE && watched.ahead_seen[pair->blocker])
+		latest = Max(watched.ahead_seen[pair->blocker], watched.wait_began[pair->blocker]);
+	since->truth = Min(since->truth, watched.pair_began[pair->waiter][pair->node][pair->kind]);
+	since->rule = Min(since->rule, rule);
+	since->latest = Min(since->latest, latest);
+}
+
+static void
+check_moment(int64 moment, const Since * since, bool exact)
+{
+	CHECK(moment >= since->truth);
+	if (!exact)
+		return;
+	CHECK(moment >= since->rule);
+	CHECK(moment <= since->latest);
+}
+
 /* "exact": the clocks did not step, and what they say can be told exactly. */
 static void
 check_since(int nprocs, bool exact)
@@ -1237,45 +1244,31 @@ check_since(int nprocs, bool exact)
 	for (int i = 0; i < nprocs; i++)
 	{
 		LgNode	   *node = node_at(i);
-		int64		truth = LG_NEVER;
-		int64		rule = LG_NEVER;
-		int64		latest = LG_NEVER;
-		int64		as_root = 0;
+		Since		blocks = {LG_NEVER, LG_NEVER, LG_NEVER};
+		Since		to_blame = {LG_NEVER, LG_NEVER, LG_NEVER};
 
 		if (node == NULL || node->blocking_since == LG_NEVER)
 			continue;
 		for (int p = 0; p < model.npairs; p++)
 		{
 			const Pair *pair = &model.pairs[p];
-			int64		began = watched.pair_began[pair->waiter][i][pair->kind];
-			int64		waited;
 
 			if (pair->node != i || pair->waiter_node == i)
 				continue;
-			truth = Min(truth, began);
-			waited = watched.pair_waited[pair->waiter][i][pair->kind] + present_wait(i, began);
-			as_root = Max(as_root, clock_ns - began - waited);
-			rule = Min(rule, pair_by_rule(pair, idle_since(node)));
-			latest = Min(latest, pair->kind == LG_QUEUE && watched.ahead_seen[pair->blocker] ?
-						 Max(watched.ahead_seen[pair->blocker], watched.wait_began[pair->blocker]) :
-						 pair_by_rule(pair, idle_since(node)));
+			since_pair(&blocks, pair, idle_since(node));
+			if (!model.waits_for_row[i] || !is_row(pair->lock))
+				since_pair(&to_blame, pair, idle_since(node));
 		}
-		CHECK(node->blocking_since >= truth);
-		CHECK(node->root_since >= node->blocking_since);
-		if (!node->waiting)
-			CHECK(graph->looked_at - node->root_since <= as_root);
+		check_moment(node->blocking_since, &blocks, exact);
+		check_moment(node->blame_since, &to_blame, exact);
 		if (idle_since(node) != LG_NEVER)
 			CHECK(idle_since(node) >= watched.idle_from[i] && watched.idle_from[i] != 0);
-		if (exact)
-		{
-			CHECK(node->blocking_since >= rule);
-			CHECK(node->blocking_since <= latest);
-		}
 		if (!has_failed())
 			continue;
-		printf("    session %d at %lld: blocking since %lld, by rule %lld, truly %lld; root since %lld, at most for %lld\n",
-			   i, (long long) clock_ns, (long long) node->blocking_since, (long long) rule,
-			   (long long) truth, (long long) node->root_since, (long long) as_root);
+		printf("    session %d at %lld: blocking since %lld, by rule %lld, truly %lld; to blame since %lld, by rule %lld, truly %lld\n",
+			   i, (long long) clock_ns, (long long) node->blocking_since,
+			   (long long) blocks.rule, (long long) blocks.truth, (long long) node->blame_since,
+			   (long long) to_blame.rule, (long long) to_blame.truth);
 		for (int p = 0; p < model.npairs; p++)
 		{
 			const Pair *pair = &model.pairs[p];
@@ -1290,6 +1283,18 @@ check_since(int nprocs, bool exact)
 		}
 		return;
 	}
+}
+
+/* Does one that waits for longer stand behind it? */
+static bool
+is_ahead_of_older(int i)
+{
+	PGPROC	   *behind = proc_of(i);
+
+	while ((behind = lg_next_waiter(proc_of(i)->waitLock, behind)) != NULL)
+		if (watched.wait_began[lg_proc_number(behind)] < watched.wait_began[i])
+			return true;
+	return false;
 }
 
 /* One thing that a session does. */
@@ -1363,9 +1368,11 @@ something_happens(int nprocs, int *next_pid)
 			/*
 			 * The deadlock detector puts a waiter ahead of another.  After a
 			 * step of the clock, it cannot be told which of them waits for
-			 * longer.
+			 * longer.  Nor can it be told, of one that has been put ahead of
+			 * an older one before, that it is of more of them now.
 			 */
-			if (proc->waitLock != NULL && !watched.from_first_look && one_in(3))
+			if (proc->waitLock != NULL && !watched.steps && one_in(3) &&
+				!is_ahead_of_older(i))
 				moves_ahead(i);
 			break;
 	}
@@ -1383,7 +1390,7 @@ random_histories(bool exact)
 		nprocs = 2 + random_below(10);
 		scene(nprocs);
 		memset(&watched, 0, sizeof(watched));
-		watched.from_first_look = !exact;
+		watched.steps = !exact;
 		locks[0] = table;
 		locks[1] = other_table;
 		locks[2] = row;

@@ -38,8 +38,11 @@ typedef struct Test
 extern const Test clientio_tests[];
 extern const Test session_tests[];
 extern const Test waitgraph_tests[];
+extern const Test blocktime_tests[];
+extern const Test unblock_tests[];
 extern const Test limit_tests[];
 extern const Test judge_tests[];
+extern const Test proof_tests[];
 extern const Test history_tests[];
 
 #endif							/* UNIT_H */

@@ -10,6 +10,8 @@
 #   that does not show it, but no earlier.
 # - A session in one wait in two samples has released nothing in between; one
 #   that is idle and has begun nothing since has done nothing in between.
+# - How long others have waited for a session in all is known within limits; see
+#   Clock.pm.
 # - A deadlock that two samples show in the same waits was there all the time
 #   between them; and if it lasted long enough, lockguard has seen it, too.
 #
@@ -25,12 +27,14 @@ use warnings;
 
 use Exporter 'import';
 use List::Util qw(max min);
+use LockguardFuzz::Clock qw(find_interruptions note_clocks blocked_at_most waits_for_it_alone);
 use LockguardFuzz::Freeze qw(unfrozen thawed_before freeze_within);
+use LockguardFuzz::Help qw(surely_in_vain surely_not_alone);
 use LockguardFuzz::Ledger qw(compare_ledger ends_a_transaction is_done has_many_transactions);
 use LockguardFuzz::Load
   qw(%priority @time_limits DEADLOCK_TIMEOUT PREPARED_TIMEOUT NAPTIME);
 use LockguardFuzz::Observer
-  qw(read_sample downstream upstream component cyclic is_idle in_one_wait idle_all_along blocks);
+  qw(read_sample downstream upstream component cyclic is_idle in_one_wait idle_all_along blocks blames);
 use LockguardFuzz::Scene;
 use Test::More;
 
@@ -54,6 +58,7 @@ use constant SAMPLES_KEPT => 2;
 my @columns = qw(action_id acted_at pid gid usename limit_name limit_value
   limit_source action result reason released_after blocked_sessions
   longest_wait blocked_pids);
+my $in_vain = 'removing it would not unblock any session';
 my $on_blockers =
   qr/^(?:(?:idle_|queued_)?blocker_timeout|max_blocked_sessions|preempt_timeout)$/;
 
@@ -197,6 +202,7 @@ sub _check_action
 		  if grep { $_->{paused} < $at && $at < $_->{resuming} } @{ $self->{pauses} };
 	}
 	$self->_check_repeated($action, $last, $next) unless $action->{signalled};
+	$self->_check_spared($action, $last, $next) if ($action->{reason} || '') eq $in_vain;
 	if ($action->{result} =~ /^(?:protected|self_resolved|failed)$/)
 	{
 		$self->{stood_back}++;
@@ -231,10 +237,12 @@ sub _check_action
 		my $is_known = @waits && !freeze_within($self->{freezes}, min(@waits), $at);
 
 		($action->{look}, $action->{or_later}) = $self->_time_of_look($action) if $is_known;
+		# A short one may be in no sample.
 		$self->_complain('wrong wait', 'the longest was another', $action)
-		  if $is_known && $last->{before} > $action->{acted_at} - RECORDED_LATE
+		  if $is_known && $action->{longest_wait} > $self->{worst} && $last->{before} > $action->{acted_at} - RECORDED_LATE
 		  && !defined $action->{look};
 		$self->_check_blocked_pids($action, $last, $next);
+		$self->_check_vain($action, $last, $next) if $action->{signalled} && $limit ne 'preempt_timeout';
 		if ($action->{signalled} && !$action->{escalates})
 		{
 			$self->_check_order($action, $s, $last, $next);
@@ -423,8 +431,7 @@ sub _over
 	{
 		return ('wrong', "it waits for a $s->{locktype} lock itself")
 		  if $limit =~ /^(?:idle_)?blocker_timeout$/
-		  || $limit eq 'preempt_timeout' && $action->{result} !~ /^(?:exempt|protected)$/
-		  || $limit eq 'max_blocked_sessions' && !$s->{relation};
+		  || $limit eq 'preempt_timeout' && $action->{result} !~ /^(?:exempt|protected)$/;
 	}
 	return $self->_over_preemption($action, $s, $last, $next) if $limit eq 'preempt_timeout';
 	return $self->_over_blocked($action, $value, $since, $s, $last, $next)
@@ -432,7 +439,6 @@ sub _over
 
 	if ($limit eq 'queued_blocker_timeout')
 	{
-		return ('wrong', 'it waits for no relation lock') unless $s->{relation};
 		return ('wrong', 'it has waited since ' . _ago($at, $s->{wait})) unless defined $s->{wait} && $s->{wait} <= $since;
 	}
 	if (my $problem = $self->_clock_of_deadlock($action, $since, $s, $last, $next))
@@ -450,21 +456,25 @@ sub _over
 			return ('wrong', "it was $s->{state} since " . _ago($at, $s->{change}));
 		}
 	}
-	my $from = _blocks_since($s, $last, $limit ne 'queued_blocker_timeout');
+	my $most = blocked_at_most($s, $limit, $at, $last);
+	my $begun = max(0, map { $_->{acted_at} + $_->{released_after} } grep {
+		$_->{signalled} && $_->{limit_name} =~ $on_blockers && defined $_->{released_after} && $_->{acted_at} + $_->{released_after} <= $at
+	} @{ $self->{actions_of}{$pid} || [] });
 
-	return 'right' if defined $from && $from <= $since;
-	return ('wrong', 'it has blocked others since ' . _ago($at, $from));
+	return ('wrong', sprintf 'others have waited for it for %.0f ms at most', 1000 * $most) if $most < $at - $since;
+	return ('wrong', 'a signal had helped ' . _ago($at, $begun)) if $begun > $since;
+	return 'right';
 }
 
-# Since when at the earliest has it blocked any session?  A root's clock
-# stands still while it waits itself.
+# Since when at the earliest has it blocked any session, of those that wait now?
+# A root's clock stands still while it waits itself.
 sub _blocks_since
 {
 	my ($s, $sample, $root) = @_;
 
 	return min map {
 		max($_->{wait}, $_->{not_before}) + ($root ? $s->{waited} - $_->{waited} : 0)
-	} values %{ $sample->{pair}{ $s->{pid} } || {} };
+	} grep { blames($s, $sample->{session}{ $_->{waiter} }) } values %{ $sample->{pair}{ $s->{pid} } || {} };
 }
 
 # Locks come within a statement: only who has not begun one since then holds
@@ -810,9 +820,49 @@ sub _check_blocked_pids
 	return;
 }
 
-# Those of one tree are removed in order: an idle root, a queued blocker (the
-# one nearest the root), an active root.  Was there another, for certain over
-# a limit of its own for some time, whose turn it would have been?
+# The last sample that ended before the worker looked at the locks.
+sub _sample_before_look
+{
+	my ($self, $action) = @_;
+	my $look = defined $action->{look} ? $action->{look} - TOLERANCE : $action->{acted_at} - RECORDED_LATE - 3 * $self->{worst};
+	my ($first) = grep { $_->{after} <= $look } reverse @{ $self->{recent} };
+
+	return $first;
+}
+
+# A session is only signalled because of what it blocks if that helps: then
+# another can go on, if not at once, then when all have gone that are removed.
+sub _check_vain
+{
+	my ($self, $action, $last, $next) = @_;
+	my $first = $self->_sample_before_look($action) or return;
+
+	$self->{vain_checked}++;
+	$self->_complain('in vain', 'all that wait for it have to wait for others, too', $action)
+	  if surely_in_vain($self, $self->_scene($action, $first, $last, $next));
+	return;
+}
+
+# One that is spared, as its removal would not help, has blocked none alone.
+sub _check_spared
+{
+	my ($self, $action, $last, $next) = @_;
+	my ($first) = grep { $_->{after} <= $action->{acted_at} - RECORDED_LATE - 3 * $self->{worst} } reverse @{ $self->{recent} };
+
+	return unless $first && $last;
+	my @around = grep { $_->{before} >= $first->{before} && $_->{before} <= $next->{before} } @{ $self->{recent} };
+	my ($alone) = waits_for_it_alone($action->{pid}, @around);
+
+	$self->_complain('spared', "$alone waits for it alone", $action) if $alone;
+	$self->{spared_checked}++;
+	return;
+}
+
+# Those of one tree are removed in order: one that helps alone before one that
+# helps only together with others; then an idle root, a queued blocker (the one
+# nearest the root), an active root.  Was there another, for certain over a limit
+# of its own for some time and the only one in the way of a waiter, whose turn it
+# would have been?
 sub _check_order
 {
 	my ($self, $action, $s, $last, $next) = @_;
@@ -820,10 +870,13 @@ sub _check_order
 	my $look = $action->{look};
 	my $rank =
 	  $action->{limit_name} eq 'preempt_timeout' ? 3 : $s->{locktype} ? 1 : is_idle($s) || ($s->{event} || '') =~ /^Client/ ? 0 : 2;
-	my ($first) = grep { defined $look && $_->{after} <= $look - TOLERANCE } reverse @{ $self->{recent} };
+	my $first = defined $look && $self->_sample_before_look($action);
 
-	return unless $first && $rank > 0;
+	return unless $first;
 	my $scene = $self->_scene($action, $first, $last, $next);
+	my $not_alone = surely_not_alone($self, $scene);
+
+	return unless $rank > 0 || $not_alone;
 	my $tree = $scene->tree;
 
 	foreach my $pid (keys %$tree)
@@ -840,22 +893,25 @@ sub _check_order
 		if ($scene->waits($pid))
 		{
 			# A queued blocker, nearer to the root, and in no cycle.
-			next if !$first->{session}{$pid}{relation} || downstream([$pid], $first, $last)->{$pid};
-			next if $rank == 1 && !$scene->behind($pid)->{ $action->{pid} };
+			next if downstream([$pid], $first, $last)->{$pid};
+			next if !$not_alone && ($rank == 0 || $rank == 1 && !$scene->behind($pid)->{ $action->{pid} });
 		}
 		else
 		{
+			next if !$not_alone && $rank == 0;
 			# What it has waited itself of late may have been noticed late.
 			next unless $scene->rests($pid);
 			next if grep { $_->{session}{$pid} && $_->{session}{$pid}{locktype} } @{ $self->{recent} };
 		}
+		next unless waits_for_it_alone($pid, $first, $last);
 		if (my $why = $scene->over($pid, $role, $look - 5 * TOLERANCE))
 		{
-			$self->_complain('wrong order', "it was the turn of $pid, $why", $action);
+			$self->_complain('wrong order', "it was the turn of $pid, $why" . ($not_alone ? ', which helps alone' : ''), $action);
 			return;
 		}
 	}
 	$self->{order_checked}++ if keys %$tree > 1;
+	$self->{help_compared}++ if keys %$tree > 1 && $not_alone;
 	return;
 }
 
@@ -1024,13 +1080,6 @@ sub _held_up
 	return $sum;
 }
 
-sub _earlier
-{
-	my ($ref, $at) = @_;
-	$$ref = $at if !defined $$ref || $at < $$ref;
-	return;
-}
-
 # Note in a sample's session since when it has been over a limit that is about
 # more than itself, by all samples since.
 sub _note_runs
@@ -1049,8 +1098,7 @@ sub _note_runs
 			$self->{committed}{ $s->{pid} } = $sample->{after};
 			$self->{standby_waits}++ if ($s->{event} || '') eq 'SyncRep';
 		}
-		if ($role->{max_blocked_sessions} && $sample->{behind}{ $s->{pid} }
-			&& (!$s->{locktype} || $s->{relation}))
+		if ($role->{max_blocked_sessions} && grep { blames($s, $sample->{session}{$_}) } @{ $sample->{behind}{ $s->{pid} } || [] })
 		{
 			# The same sessions in the same waits, all the time.
 			my %now =
@@ -1063,9 +1111,13 @@ sub _note_runs
 			my %both = $run ? map { $_ => 1 } grep { $now{$_} } keys %{ $run->{who} } : ();
 
 			$s->{many} =
-			    keys %both > $role->{max_blocked_sessions} ? { who => \%both, start => $run->{start} }
-			  : keys %now > $role->{max_blocked_sessions} ? { who => \%now, start => $sample->{after} }
+			    keys %both > $role->{max_blocked_sessions} ? { %$run, who => \%both }
+			  : keys %now > $role->{max_blocked_sessions} ? { who => \%now, start => $sample->{after}, helped => $s->{helped} }
 			  : undef;
+			# Not the same one all the time, that it is to blame for.
+			undef $s->{many}
+			  unless !$s->{locktype} || $s->{others}
+			  || grep { $s->{many} && $sample->{session}{$_}{others} && $s->{many}{who}{"$_ $sample->{session}{$_}{wait_id}"} } @{ $sample->{behind}{ $s->{pid} } };
 		}
 		if ($role->{preempt_timeout} && defined $s->{wait} && !$s->{group})
 		{
@@ -1130,40 +1182,39 @@ sub _look_for_violators
 			max_xmin_age => $s->{ages},
 			preempt_timeout => $s->{preempts});
 
-		# Blockers: by any pair that has gone on so long.
-		foreach my $pair (values %{ $sample->{pair}{ $s->{pid} } || {} })
-		{
-			if ($pair->{root})
-			{
-				_earlier(\$since{blocker_timeout}, $pair->{root});
-				_earlier(\$since{idle_blocker_timeout}, max($s->{change}, $pair->{root})) if is_idle($s);
-			}
-			elsif ($s->{relation} && defined $s->{wait})
-			{
-				_earlier(\$since{queued_blocker_timeout}, max($s->{wait}, $pair->{seen}));
-			}
-		}
+		# Blockers: others have waited for it for so long in all.
+		my $clocks = $s->{clock} || {};
+
+		$since{$_} = $clocks->{$_}{passed} foreach keys %$clocks;
 		foreach my $limit (grep { defined $since{$_} && $role->{$_} } keys %since)
 		{
 			my $passed = $since{$limit};
+			my $by_clock = exists $clocks->{$limit};
 
 			# The worker counts locks and ages once in naptime.
 			$passed +=
-			    $limit eq 'max_blocked_sessions' ? DEADLOCK_TIMEOUT
+			    $by_clock ? 0
+			  : $limit eq 'max_blocked_sessions' ? DEADLOCK_TIMEOUT
 			  : $limit =~ /^max_/ ? NAPTIME
 			  : $role->{$limit} / 1000;
 			# Out of a deadlock its clock is a new one, and after a freeze it may be.
 			my $anew = thawed_before($self->{freezes}, $now);
 
 			$anew = max($anew, $self->{in_cycle}{ $s->{pid} }{at}) if $self->{in_cycle}{ $s->{pid} } && $limit =~ $on_blockers;
-			$passed += max($anew - $since{$limit}, 0);
+			$passed += max($anew - $since{$limit}, 0) unless $by_clock;
 			$passed = max($passed, $s->{wait} + $role->{$limit} / 1000) if $limit eq 'preempt_timeout';
 			# What cannot be undone has to end first.
 			$passed = max($passed, $self->{committed}{ $s->{pid} } || 0);
 			next if $now < $passed + $margin;
 			next if $self->{standing}{"$s->{pid} $limit $since{$limit}"};
 			next if $self->_excused($s, $role, $limit, $since{$limit}, $sample);
-			next if $now < $passed + $margin + $self->_held_up($s->{pid}, $passed, $now);
+			my $held_up = $self->_held_up($s->{pid}, $passed, $now);
+
+			next if $now < $passed + $margin + $held_up;
+			# For so long at least its removal would have helped since then.
+			next
+			  if ($by_clock || $limit eq 'max_blocked_sessions')
+			  && $s->{helped} - ($by_clock ? $clocks->{$limit}{helped} : $s->{many}{helped}) < $margin + $held_up;
 
 			$self->{standing}{"$s->{pid} $limit $since{$limit}"} = 1;
 			$self->_complain('left standing',
@@ -1276,6 +1327,7 @@ sub _unfreeze
 	{
 		push @times, \$session->{left_at}, map { \$_ } @{ $session->{caught} }, @{ $session->{gave_up} };
 		push @times, map { (\$_->[0], \$_->[2]) } @{ $session->{statements} };
+		push @times, map { (\$_->[0], \$_->[1]) } @{ $session->{timed_out} };
 		push @times, map { (\$_->{at}, \$_->{sent}) } @{ $session->{signals} };
 	}
 	push @times, map { \$_->{acted_at} } @{ $self->{actions} };
@@ -1308,6 +1360,7 @@ sub check
 
 	@{$self}{qw(recent signals worst longest_gap undoings)} = ([], [], 0, 0, []);
 	$self->_unfreeze;
+	find_interruptions($self);
 	push @{ $self->{rows_of_gid}{ $_->{gid} } }, $_ foreach grep { defined $_->{gid} } @actions;
 
 	open my $in, '<', $self->{file} or die "$self->{file}: $!";
@@ -1329,6 +1382,7 @@ sub check
 		push @$recent, $sample;
 		$self->_note_cycles($sample, $previous);
 		$self->_note_undoing($sample);
+		note_clocks($self, $sample, $previous);
 		$self->_note_runs($sample, $previous);
 		while (@actions && $actions[0]{acted_at} <= $sample->{before})
 		{

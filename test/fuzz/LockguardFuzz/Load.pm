@@ -8,6 +8,7 @@ use warnings;
 
 use Exporter 'import';
 use IO::Select;
+use List::Util qw(max min);
 use LockguardFaults qw(child_pid);
 use LockguardFuzz::Duel qw(duel_tables duel_roles next_in_duel);
 use LockguardFuzz::Freeze qw(freeze thaw);
@@ -18,12 +19,17 @@ use Test::More;
 use Time::HiRes qw(time);
 
 our @EXPORT_OK = qw(make_tables make_roles run_load %priority @time_limits
-  DEADLOCK_TIMEOUT PREPARED_TIMEOUT NAPTIME);
+  DEADLOCK_TIMEOUT PREPARED_TIMEOUT NAPTIME SHORTEST_TIMEOUT);
 
 # As in the configuration of the server (s).
 use constant DEADLOCK_TIMEOUT => 0.1;
 use constant PREPARED_TIMEOUT => 0.6;
 use constant NAPTIME => 1;
+# No wait ends earlier by a timeout of its own.
+use constant SHORTEST_TIMEOUT => 0.05;
+# How many rows, keys and tables there are to besiege.
+use constant FORTS => 30;
+use constant FORT_TABLES => 4;
 
 our @time_limits = qw(idle_blocker_timeout blocker_timeout
   queued_blocker_timeout lock_wait_timeout transaction_timeout
@@ -41,6 +47,8 @@ sub make_tables
 		'INSERT INTO hot SELECT i, 0 FROM generate_series(1, 40) i',
 		(map { "CREATE TABLE $_ (id int, v int) WITH (parallel_workers = 0)" } (map { "t$_" } 1 .. 6)),
 		'INSERT INTO t1 VALUES (1, 0)',
+		'INSERT INTO hot SELECT i, 0 FROM generate_series(61, ' . (60 + FORTS) . ') i',
+		(map { "CREATE TABLE fort$_ (id int) WITH (parallel_workers = 0)" } 1 .. FORT_TABLES),
 		'CREATE TABLE target (id int)',
 		ledger_tables(),
 		duel_tables(),
@@ -145,11 +153,23 @@ sub role_of_next
 	return rand() < 0.3 ? $roles->[-1] : pick(@others, grep { grep { /blocke[rd]/ } keys %$_ } @others);
 }
 
+# Half of the ordinary clients give up before the limits are passed that they make
+# others pass; some of the rest do later.
+sub timeouts_of
+{
+	my ($role) = @_;
+
+	return (0, 0) if $role->{character};
+	return (60 + int rand 40, 0) if rand() < 0.5;
+	return (0, 80 + int rand 320) if rand() < 0.35;
+	return ($role->{name} ne 'crowd' && rand() < 0.3 ? 200 + int rand 800 : 0, 0);
+}
+
 sub connect_one
 {
 	my ($load) = @_;
 	my $role = role_of_next($load);
-	my $timeout = $role->{name} ne 'crowd' && rand() < 0.3 ? 200 + int rand 800 : 0;
+	my ($lock_timeout, $statement_timeout) = timeouts_of($role);
 	my $session = eval {
 		my $new = LockguardTest::Session->new($load->{node}, 'load', user => $role->{name});
 
@@ -157,10 +177,11 @@ sub connect_one
 		push @{ $load->{all} }, $new;
 		$load->{by_pid}{ $new->pid } = $new;
 		@{$new}{qw(role signals sent)} = ($role, [], 0);
-		$new->query_ok("SET lock_timeout = $timeout");
+		$new->query_ok("SET lock_timeout = $lock_timeout");
+		$new->query_ok("SET statement_timeout = $statement_timeout") if $statement_timeout;
 		# Its commits wait for a standby when there is to be one.
 		$new->query_ok('SET synchronous_commit = on')
-		  if $load->{parts}{commits} && rand() < (($role->{character} || '') eq 'banker' ? 0.6 : 0.1);
+		  if $load->{parts}{commits} && !$statement_timeout && rand() < (($role->{character} || '') eq 'banker' ? 0.6 : 0.1);
 		$new;
 	};
 
@@ -173,6 +194,9 @@ sub connect_one
 	# Else those with the harmless limits would soon be the only ones left.
 	$session->{until} = time() + 1 + rand 6;
 	$session->{character} = character_of($role);
+	# By a timeout it may be told of something as cancelled that is done.
+	$session->{character} = 'hasty' if $statement_timeout && $session->{character} eq 'preparer';
+	@{$session}{qw(impatient timeout)} = ($lock_timeout && $lock_timeout < 100 || $statement_timeout, $statement_timeout / 1000);
 	return $session;
 }
 
@@ -192,6 +216,108 @@ sub answer_a_call
 
 	@$called = grep { $_->{until} > time() } @$called;
 	return @$called ? (shift @$called)->{sql} : undef;
+}
+
+# What a session is to hold for some time ("hold") while others, which give up
+# soon, want it again and again; sometimes another session holds it ("too"), and
+# sometimes one waits for it in between ("middle").
+sub fort
+{
+	my ($with_middle) = @_;
+	my $i = 1 + int rand FORTS;
+	my $fort = 'fort' . (1 + int rand FORT_TABLES);
+	my $row = 'WHERE id = ' . (60 + $i);
+	my $lock = 'SELECT pg_advisory';
+	my $key = 3000 + $i;
+
+	return pick(
+		({ hold => "${lock}_xact_lock_shared($key)", middle => "${lock}_xact_lock($key)", want => "${lock}_xact_lock_shared($key)" }) x 2,
+		{ hold => "SELECT count(*) FROM $fort", middle => "TRUNCATE $fort", want => "SELECT count(*) FROM $fort" })
+	  if $with_middle;
+	return pick(
+		{ hold => "UPDATE hot SET v = v + 1 $row", want => "UPDATE hot SET v = v + 1 $row" },
+		{ hold => "${lock}_xact_lock($key)", want => "${lock}_xact_lock($key)" },
+		{ hold => "${lock}_lock($key)", want => "${lock}_xact_lock_shared($key)" },
+		{ hold => "LOCK TABLE $fort", want => "SELECT count(*) FROM $fort" },
+		{ hold => "SELECT FROM hot $row FOR SHARE", too => "SELECT FROM hot $row FOR SHARE", want => "UPDATE hot SET v = v + 1 $row" },
+		{ hold => "${lock}_xact_lock_shared($key)", too => "${lock}_xact_lock_shared($key)", want => "${lock}_xact_lock($key)" },
+		{ hold => "LOCK TABLE $fort IN SHARE MODE", too => "LOCK TABLE $fort IN SHARE MODE", want => "INSERT INTO $fort VALUES (1)" });
+}
+
+# Have others want what a session of this role will hold, for as long as it does.
+# Some come again at once, some after a pause that is shorter than the limits, or
+# longer.  Returns the statement that takes it, and for how long.
+sub besiege
+{
+	my ($load, $role) = @_;
+	my $most = $role->{max_blocked_sessions};
+	my $limit = ($role->{idle_blocker_timeout} || $role->{blocker_timeout} || 0) / 1000;
+	my $with_middle = !$limit && !$most && rand() < 0.8;
+	my $fort = fort($with_middle);
+	my $long = ($with_middle ? 2 : 1) + rand 3;
+	my $now = time() + 0.02;
+	my ($pause, $n, $who) = @{
+		pick(
+			([ 0, 2 + int rand 3, 'impatient' ]) x 2,
+			[ $limit * (0.1 + rand 0.5), 1 + int rand 2, 'hasty' ],
+			[ $limit * 1.15 + rand 0.1, 1, 'hasty' ])
+	};
+	my $sieges = $load->{sieges} ||= [];
+
+	$long += 1 if !$pause;
+	# Time for enough of them, if time between them counted.
+	$long = max($long, min(5, ($pause + 0.1) * (2 + $limit / 0.06))) if $pause > $limit;
+	($pause, $n, $who) = (0, $most + int rand 3, 'slow') if $most && rand() < 0.7;
+	my %one = (from => $now, until => $now + $long);
+
+	if ($with_middle)
+	{
+		push @$sieges, { %one, sql => $fort->{middle}, who => 'middle', once => 0, until => $now + $long / 2 };
+		$pause = rand 0.02;
+		@one{qw(from goes_on)} = ($now + 0.1, 1);
+	}
+	push @$sieges, { %one, sql => "BEGIN; $fort->{too}", who => 'patient', once => $long * (0.3 + rand), until => $now + 0.3 }
+	  if $fort->{too} && rand() < 0.6;
+	# There are not enough for all: the longest pauses are the rarest, so they come first.
+	unshift @$sieges, map { { %one, sql => $fort->{want}, who => $who, pause => $pause } } 1 .. $n;
+	@$sieges = sort { ($b->{pause} || 0) <=> ($a->{pause} || 0) } @$sieges;
+	# Some go on waiting.
+	push @$sieges, { %one, sql => $fort->{want}, who => 'patient', once => 0 } if !$pause && rand() < ($most ? 0.8 : 0.2);
+	return ($fort->{hold}, $long);
+}
+
+# For what is it fit?
+sub _is_fit
+{
+	my ($session, $who) = @_;
+
+	return $session->{timeout} > 0.12 if $who eq 'slow';
+	return $session->{impatient} if $who eq 'impatient';
+	return $session->{impatient} && !$session->{timeout} if $who eq 'hasty';
+	# The one in the middle is the one to be removed.
+	return 0 if $session->{impatient} || $who eq 'middle' && !$session->{role}{queued_blocker_timeout} && rand() < 0.9;
+	return 1;
+}
+
+# What a session does that takes part in a siege; undef if in none.
+sub next_in_siege
+{
+	my ($load, $session) = @_;
+	my $sieges = $load->{sieges} ||= [];
+	my $siege = delete $session->{siege};
+
+	@$sieges = grep { $_->{until} > time() } @$sieges;
+	# Who gets it has no more to do there.
+	undef $siege if $siege && ($siege->{until} <= time() || !$session->{failed} && !$siege->{goes_on} && rand() < 0.8);
+	if (!$siege && @$sieges && rand() < 0.9)
+	{
+		($siege) = grep { $_->{from} <= time() && _is_fit($session, $_->{who}) } @$sieges;
+		@$sieges = grep { $_ != $siege } @$sieges if $siege;
+	}
+	return unless $siege;
+	$session->{think} = defined $siege->{once} ? $siege->{once} : $siege->{pause};
+	$session->{siege} = $siege unless defined $siege->{once};
+	return $siege->{sql};
 }
 
 # The beginning of a transaction, which most write a number in.
@@ -284,7 +410,7 @@ sub next_of_banker
 			'UPDATE vault SET v = v + 1 WHERE id = ' . (1 + int rand 20),
 			'LOCK TABLE t' . (1 + int rand 6) . ' IN SHARE UPDATE EXCLUSIVE MODE');
 
-		$session->{works} = rand() < 0.5;
+		$session->{works} = rand() < ($session->{role}{blocker_timeout} ? 0.8 : 0.5);
 		$session->{think} = rand 0.01 if $session->{works};
 		call_for($load, ($sql) x ($session->{works} ? 3 : int rand 4));
 		return $sql;
@@ -293,7 +419,9 @@ sub next_of_banker
 	{
 		# It is at work when a limit is passed, and commits just then.
 		$session->{think} = 0;
-		return 'SELECT pg_sleep(' . (0.05 + rand 0.3) . ')';
+		my $limit = $session->{role}{blocker_timeout};
+
+		return 'SELECT pg_sleep(' . ($limit && rand() < 0.7 ? $limit / 1000 - 0.03 + rand 0.06 : 0.05 + rand 0.3) . ')';
 	}
 	return pick((prepare_transaction($load)) x 5, ('COMMIT') x 3, 'ROLLBACK');
 }
@@ -315,14 +443,17 @@ sub next_statement
 	return next_in_duel($load, $session) if $character eq 'duelist';
 	if ($session->{status} eq 'I')
 	{
-		my $called = rand() < 0.5 ? answer_a_call($load) : undef;
+		my $called = $session->{siege} || rand() < 0.3 ? undef : answer_a_call($load);
 
 		return $called if $called;
+		my $wanted = $character eq 'banker' ? undef : next_in_siege($load, $session);
+
+		return $wanted if $wanted;
 	}
 	return next_of_banker($load, $session) if $character eq 'banker';
 	if ($session->{status} eq 'I')
 	{
-		my $gid = gid_to_finish($load, $session);
+		my $gid = $session->{timeout} ? undef : gid_to_finish($load, $session);
 
 		$session->{think} = rand 1 if $session->{role}{idle_session_timeout} && rand() < 0.3;
 		return pick('COMMIT', 'ROLLBACK') . " PREPARED '$gid'" if $gid;
@@ -336,16 +467,33 @@ sub next_statement
 	}
 
 	# In a transaction.
+	my $limited = grep { $session->{role}{$_} } qw(idle_blocker_timeout blocker_timeout max_blocked_sessions);
+
 	return 'SAVEPOINT s' if rand() < 0.1;
 	if ($character eq 'dreamer')
 	{
+		if ($session->{did} == 1 && rand() < ($limited ? 0.5 : 0.3))
+		{
+			(my $hold, $session->{think}) = besiege($load, $session->{role});
+			$session->{did} = 2;
+			return $hold;
+		}
 		$session->{think} = a_while($session->{role}) if $session->{did} == 2;
 		return pick(qw(COMMIT ROLLBACK)) if $session->{did} > 2;
 		return want();
 	}
 	if ($character eq 'sleeper')
 	{
+		if ($session->{did} == 1 && rand() < ($limited ? 0.5 : 0.2))
+		{
+			(my $hold, $session->{sleep}) = besiege($load, $session->{role});
+			$session->{did} = 2;
+			return $hold;
+		}
 		return want() if $session->{did} <= 2;
+		my $besieged = delete $session->{sleep};
+
+		return "SELECT pg_sleep($besieged)" if $besieged && $session->{did} == 3;
 		return 'SELECT ' . pick(qw(pg_sleep stubborn stubborn)) . '(' . a_while({}) . ')' if $session->{did} == 3;
 		return pick(qw(COMMIT ROLLBACK));
 	}
@@ -444,8 +592,12 @@ sub note_errors
 
 	while (my $error = shift @{ $session->{errors} })
 	{
+		my $timed_out = $error->{C} eq '57014' && $error->{M} =~ /statement timeout/;
+
 		push @{ $session->{signals} }, { %$error, at => time(), sent => $session->{sent} }
-		  if $error->{C} eq '57P01' || $error->{C} eq '57014';
+		  if $error->{C} eq '57P01' || $error->{C} eq '57014' && !$timed_out;
+		push @{ $session->{timed_out} }, [ $session->{sent} + $session->{timeout} - 0.01, time() ] if $timed_out;
+		$load->{gave_up}++ if $timed_out || $error->{C} eq '55P03';
 		$load->{deadlocks}++ if $error->{C} eq '40P01';
 		# What has ended its wait, perhaps.
 		push @{ $session->{gave_up} }, time() if $error->{C} =~ /^(?:40P01|55P03|57014)$/;

@@ -16,7 +16,8 @@ use POSIX ();
 use Time::HiRes qw(usleep);
 
 our @EXPORT_OK = qw(start_observer stop_observer read_sample
-  downstream upstream component cyclic is_idle in_one_wait idle_all_along blocks);
+  downstream upstream component cyclic is_idle in_one_wait idle_all_along blocks
+  blames);
 
 # One sample as text: when it began and ended, the next transaction id, then
 # sessions, workers of parallel queries, waits, blockers, the waits again,
@@ -151,7 +152,7 @@ sub _waits
 
 		$s->{parts}{"$pid:" . (defined $start ? $start : '')} = 1;
 		$s->{group} = 1 if $leader->{$pid};
-		$s->{relation} = 1 if $type eq 'relation';
+		$s->{others} = 1 unless $type =~ /^(?:transactionid|virtualxid|spectoken|tuple)$/;
 		$start = unfrozen($freezes, $start) if defined $start;
 		@{$s}{qw(wait locktype)} = ($start, $type)
 		  if !$s->{locktype} || defined $start && (!defined $s->{wait} || $start < $s->{wait});
@@ -168,7 +169,8 @@ sub _waits
 # blocker with what is known of each from the samples before.  Of a session:
 #
 #   pid role state xact query change event xid xmin
-#   wait locktype relation wait_id   of its longest wait for a lock, if any
+#   wait locktype wait_id  of its longest wait for a lock, if any
+#   others                 some wait of it is for a lock that is not a row's
 #   group                  parallel workers of it wait
 #   blockers               pids; 0 for prepared transactions
 #   waited                 for how long it has waited at least up to now, in all
@@ -199,7 +201,7 @@ sub read_sample
 		my $w = $waits->{ $s{pid} };
 
 		$s{blockers} = [];
-		@s{qw(wait locktype relation group wait_id)} = @{$w}{qw(wait locktype relation group id)} if $w;
+		@s{qw(wait locktype others group wait_id)} = @{$w}{qw(wait locktype others group id)} if $w;
 		# Until it is set, there may be that of a wait before.
 		if ($then && defined $s{wait} && !$s{group}
 			&& (defined $then->{stale} ? $s{wait} == $then->{stale} : !$then->{locktype} && $s{wait} < $previous->{before}))
@@ -309,6 +311,14 @@ sub blocks
 	my ($blocker, $waiter, $sample) = @_;
 	my $s = $sample->{session}{$waiter};
 	return $s && grep { $_ == $blocker } @{ $s->{blockers} };
+}
+
+# May a session be to blame for another that waits for it?  One in the queue for
+# a row is not for others in that queue.
+sub blames
+{
+	my ($blocker, $waiter) = @_;
+	return !$blocker->{locktype} || $blocker->{others} || $waiter->{others};
 }
 
 # All that wait for any of these, by the edges of all the samples.

@@ -15,7 +15,7 @@ use warnings;
 use List::Util qw(max min);
 use LockguardFuzz::Ledger qw(has_many_transactions);
 use LockguardFuzz::Load qw(DEADLOCK_TIMEOUT);
-use LockguardFuzz::Observer qw(in_one_wait blocks is_idle);
+use LockguardFuzz::Observer qw(in_one_wait blocks is_idle blames);
 
 # Clocks of the load, of shared memory and of the worker may differ by so much.
 use constant TOLERANCE => 0.004;
@@ -182,7 +182,7 @@ sub over
 	my $queued = defined $s->{locktype};
 	my $own = $queued ? $s->{wait} : $s->{change};
 	# Else the deadlock detector has changed the order of the queue.
-	my @waiters = grep { !$queued || $session->{$_}{wait} >= $own } $self->waiters($pid);
+	my @waiters = grep { !$queued || blames($s, $session->{$_}) && $session->{$_}{wait} >= $own } $self->waiters($pid);
 
 	return unless @waiters;
 	my $since = max($own, min map { $session->{$_}{wait} } @waiters);
