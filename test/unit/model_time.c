@@ -29,44 +29,52 @@ typedef struct Now
 	bool		to_blame;		/* if it waits itself */
 	bool		in_cycle;
 	LOCKMASK	held[MAX_LOCKS];
-}			Now;
+} Now;
+
+/* What has come together since something was first waited for. */
+typedef struct Part
+{
+	bool		waited;			/* it has been, and is held ever since */
+	int64		time[LG_NUM_TIMERS];
+	int64		unseen[LG_NUM_TIMERS];	/* of that, in its own wait until that is
+										 * seen */
+	int64		in_cycle[LG_NUM_TIMERS];	/* by the end of a deadlock */
+} Part;
+
+/* One part for each lock, and one for what a queued blocker waits for. */
+#define QUEUED		MAX_LOCKS
+#define NUM_PARTS	(MAX_LOCKS + 1)
 
 /* What has come together, and what a look may have made of it. */
 typedef struct Sum
 {
 	/* At most: */
-	int64		time[LG_NUM_TIMERS];
+	Part		part[NUM_PARTS];
 	int64		gap[LG_NUM_TIMERS]; /* for so long no session has waited for
 									 * it */
-	uint32		waited;			/* those locks that were waited for last */
 	bool		wait_seen;		/* its own present wait, by a look */
-	int64		unseen[LG_NUM_TIMERS];	/* counted in that wait until it is */
 	bool		seen_in_cycle;
-	int64		in_cycle[LG_NUM_TIMERS];	/* what had come together by its
-											 * end */
 
 	/* At least: */
 	int64		least[LG_NUM_TIMERS];
-	int64		counted[LG_NUM_TIMERS]; /* last look that had to count; 0 =
-										 * none */
-	bool		changed[LG_NUM_TIMERS]; /* since then, so that it may begin
-										 * anew */
+	int64		counted[LG_NUM_TIMERS]; /* last look that had to count; 0 = none */
+	bool		changed[LG_NUM_TIMERS]; /* since then, so that it may begin anew */
 	bool		interrupted[LG_NUM_TIMERS]; /* since the last look */
-}			Sum;
+} Sum;
 
 static int	n;
 static int	nlocks;
 static LOCK *const *locks;
 static int64 at;
 static int64 last_look;
-static Now now[MAX_NODES];
-static Sum sums[MAX_NODES];
+static Now	now[MAX_NODES];
+static Sum	sums[MAX_NODES];
 static Model model;
 
 /* The present wait of each, and since when it has been one for the other. */
 static bool waits_now[MAX_NODES];
 static TimestampTz wait_start[MAX_NODES];
-static bool pair[MAX_NODES][MAX_NODES]; /* blocker, waiter */
+static bool pair[MAX_NODES][MAX_NODES];	/* blocker, waiter */
 static bool pair_to_blame[MAX_NODES][MAX_NODES];
 static bool seen[MAX_NODES][MAX_NODES]; /* at the last look, and ever since */
 
@@ -89,19 +97,33 @@ limit_of(int procno, LgTimer timer)
 }
 
 static void
-begins_anew(Sum * sum, LgTimer timer)
+begins_anew(Sum *sum, LgTimer timer)
 {
-	sum->time[timer] = sum->in_cycle[timer] = sum->unseen[timer] = 0;
+	for (int p = 0; p < NUM_PARTS; p++)
+		sum->part[p].time[timer] = sum->part[p].unseen[timer] = sum->part[p].in_cycle[timer] = 0;
 	sum->changed[timer] = true;
 }
 
+/* A lock is not waited for any more, or has been released. */
 static void
-root_begins_anew(Sum * sum)
+forget(Sum *sum, int lock)
 {
+	memset(&sum->part[lock], 0, sizeof(Part));
 	for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
 		if (timer != LG_QUEUED_TIMER)
-			begins_anew(sum, timer);
-	sum->waited = 0;
+			sum->changed[timer] = true;
+}
+
+static void
+add(Sum *sum, LgTimer timer, int64 passed, bool unseen)
+{
+	for (int p = 0; p < NUM_PARTS; p++)
+		if (timer == LG_QUEUED_TIMER ? p == QUEUED : sum->part[p].waited)
+		{
+			sum->part[p].time[timer] += passed;
+			if (unseen)
+				sum->part[p].unseen[timer] += passed;
+		}
 }
 
 /* Does this timer go by those that wait for it now, and does it go on? */
@@ -143,14 +165,12 @@ before_event(void)
 
 			/* A wait of its own that no look sees cannot be known of. */
 			if (goes_on(i, timer) || (timer != LG_QUEUED_TIMER && !sum->wait_seen))
-				sum->time[timer] += passed;
-			if (!goes_on(i, timer) && !sum->wait_seen)
-				sum->unseen[timer] += passed;
+				add(sum, timer, passed, !goes_on(i, timer));
 		}
 }
 
 static void
-read_session(int i, Now * new)
+read_session(int i, Now *new)
 {
 	PGPROC	   *proc = proc_of(i);
 	BackendState state = status_of(i)->st_state;
@@ -168,9 +188,12 @@ read_session(int i, Now * new)
 		new->held[l] = held_by(locks[l], i);
 }
 
-/* What has happened to one session, and what it has done. */
+/*
+ * What has happened to one session, and what it has done.  "goes_on" says for
+ * which locks a wait goes on.
+ */
 static void
-note_changes(int i, const Now * new, bool goes_on_waiting)
+note_changes(int i, const Now *new, const bool *goes_on)
 {
 	Now		   *old = &now[i];
 	Sum		   *sum = &sums[i];
@@ -183,22 +206,19 @@ note_changes(int i, const Now * new, bool goes_on_waiting)
 	{
 		for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
 			sum->changed[timer] = sum->interrupted[timer] = true;
-		if (!goes_on_waiting)
-			root_begins_anew(sum);
+		for (int l = 0; l < nlocks; l++)
+			if (!goes_on[l])
+				forget(sum, l);
 	}
 
-	/* It has released what was waited for. */
+	/* It has released what was waited for, or other locks. */
 	for (int l = 0; l < nlocks; l++)
 	{
 		if (old->held[l] & ~new->held[l])
 			for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
 				sum->changed[timer] = true;
-		if (new->held[l] == 0 && (sum->waited & (1U << l)))
-		{
-			sum->waited &= ~(1U << l);
-			if (sum->waited == 0)
-				root_begins_anew(sum);
-		}
+		if (new->held[l] == 0 && sum->part[l].waited)
+			forget(sum, l);
 	}
 
 	if (old->idle_since != new->idle_since)
@@ -210,7 +230,8 @@ note_changes(int i, const Now * new, bool goes_on_waiting)
 	if (!new->waits || !sum->wait_seen)
 	{
 		sum->wait_seen = false;
-		memset(sum->unseen, 0, sizeof(sum->unseen));
+		for (int p = 0; p < NUM_PARTS; p++)
+			memset(sum->part[p].unseen, 0, sizeof(sum->part[p].unseen));
 	}
 
 	/* Its own wait, from which a root's timer is not counted exactly. */
@@ -223,7 +244,8 @@ note_changes(int i, const Now * new, bool goes_on_waiting)
 		for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
 			sum->changed[timer] = sum->interrupted[timer] = true;
 	if (old->in_cycle && !new->in_cycle && sum->seen_in_cycle)
-		memcpy(sum->in_cycle, sum->time, sizeof(sum->in_cycle));
+		for (int p = 0; p < NUM_PARTS; p++)
+			memcpy(sum->part[p].in_cycle, sum->part[p].time, sizeof(sum->part[p].time));
 }
 
 /* Something has happened, at this moment. */
@@ -256,12 +278,12 @@ after_event(void)
 	}
 	for (int i = 0; i < n; i++)
 	{
-		bool		goes_on_waiting = false;
-		uint32		waited = 0;
+		bool		goes_on_waiting[MAX_LOCKS] = {false};
 		Now			new;
 
 		for (int waiter = 0; waiter < n; waiter++)
-			goes_on_waiting |= same[i][waiter];
+			for (int l = 0; l < nlocks && same[i][waiter]; l++)
+				goes_on_waiting[l] |= locks[l] == proc_of(waiter)->waitLock;
 		read_session(i, &new);
 		note_changes(i, &new, goes_on_waiting);
 		for (int waiter = 0; waiter < n; waiter++)
@@ -270,10 +292,9 @@ after_event(void)
 			new.to_blame |= pair_to_blame[i][waiter];
 			for (int l = 0; l < nlocks && pair[i][waiter]; l++)
 				if (locks[l] == proc_of(waiter)->waitLock && new.held[l] != 0)
-					waited |= 1U << l;
+					sums[i].part[l].waited = true;
 		}
 		new.to_blame &= new.waits;
-		sums[i].waited |= waited;
 		now[i] = new;
 	}
 }
@@ -335,7 +356,8 @@ after_look(void)
 
 			for (int timer = 0; timer < LG_NUM_TIMERS && !error; timer++)
 			{
-				sum->time[timer] -= sum->in_cycle[timer];
+				for (int p = 0; p < NUM_PARTS; p++)
+					sum->part[p].time[timer] -= sum->part[p].in_cycle[timer];
 				sum->changed[timer] = true;
 			}
 		}
@@ -343,11 +365,15 @@ after_look(void)
 		if (now[i].waits && !sum->wait_seen)
 		{
 			sum->wait_seen = true;
-			for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
-				sum->time[timer] -= sum->unseen[timer];
-			memset(sum->unseen, 0, sizeof(sum->unseen));
+			for (int p = 0; p < NUM_PARTS; p++)
+				for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
+				{
+					sum->part[p].time[timer] -= sum->part[p].unseen[timer];
+					sum->part[p].unseen[timer] = 0;
+				}
 		}
-		memset(sum->in_cycle, 0, sizeof(sum->in_cycle));
+		for (int p = 0; p < NUM_PARTS; p++)
+			memset(sum->part[p].in_cycle, 0, sizeof(sum->part[p].in_cycle));
 		for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
 		{
 			note_least(i, timer);
@@ -363,7 +389,12 @@ after_look(void)
 int64
 most_time(int procno, LgTimer timer)
 {
-	return sums[procno].time[timer];
+	int64		most = 0;
+
+	for (int p = 0; p < NUM_PARTS; p++)
+		if (timer == LG_QUEUED_TIMER ? p == QUEUED : sums[procno].part[p].waited)
+			most = Max(most, sums[procno].part[p].time[timer]);
+	return most;
 }
 
 /* What it has to show at least; 0 if it does not block others now. */

@@ -386,6 +386,19 @@ released(void)
 	another_waits(lock);
 	CHECK_INT(shows(0, LG_ROOT_TIMER), 100);
 
+	/*
+	 * Back to a savepoint, and to the same table: its entry in the lock table
+	 * is another one here.  (A server may use the same memory for it, and then
+	 * it cannot be told.)
+	 */
+	scene(3);
+	blocked_500ms(table);
+	gives_up(1);
+	releases(0, table, AccessExclusiveLock);
+	alters(0, table);
+	another_waits(table);
+	CHECK_INT(shows(0, LG_ROOT_TIMER), 100);
+
 	/* Back to a savepoint, and on to another table. */
 	scene(3);
 	blocked_500ms(table);
@@ -892,7 +905,7 @@ takes_a_lock(int i)
 		of_session[l][i] = true;
 }
 
-/* One that is not kept until the end of the transaction. */
+/* Back to a savepoint, or pg_advisory_unlock() and the like: one of its locks goes. */
 static void
 releases_a_lock(int i)
 {
@@ -900,8 +913,7 @@ releases_a_lock(int i)
 	LOCKMASK	held = held_by(locks[l], i);
 
 	if (proc_of(i)->waitLock != NULL || status_of(i)->st_state != STATE_RUNNING ||
-		(locks[l]->tag.locktag_type != LOCKTAG_ADVISORY &&
-		 locks[l]->tag.locktag_type != LOCKTAG_TUPLE))
+		locks[l]->tag.locktag_type == LOCKTAG_TRANSACTION)
 		return;
 	of_session[l][i] = false;
 	for (int mode = 1; mode <= MaxLockMode; mode++)
