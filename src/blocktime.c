@@ -53,6 +53,8 @@ longest_gap(LgTimer timer, const LgValues *values)
 			return values->value[LG_BLOCKER_TIMEOUT] * LG_NANOS_PER_MS;
 		case LG_QUEUED_TIMER:
 			return values->value[LG_QUEUED_BLOCKER_TIMEOUT] * LG_NANOS_PER_MS;
+		case LG_COUNT_TIMER:
+			return Max(DeadlockTimeout, values->value[LG_ESCALATION_DELAY]) * LG_NANOS_PER_MS;
 		default:
 			return lg_incident_threshold * LG_NANOS_PER_MS;
 	}
@@ -83,7 +85,7 @@ void
 lg_restart_block_time(LgBlockTime *time, int64 now)
 {
 	for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
-		if (timer != LG_INCIDENT_TIMER)
+		if (timer != LG_INCIDENT_TIMER && timer != LG_COUNT_TIMER)
 		{
 			time->time[timer] = 0;
 			time->began[timer] = now;
@@ -187,10 +189,11 @@ has_held_on(const LgGraph *graph, const LgHeld *held, const LgSession *session,
 		return true;
 	if (!LocalTransactionIdIsValid(session->lxid) && session->kind == LG_KIND_CLIENT)
 		return false;
-	if (lg_wait_end(graph, held->waiter_procno, held->waiter_pid, held->waiter_seen) == LG_GRANTED)
+	if (lg_wait_end(graph, held->waiter_procno, held->waiter_pid, held->waiter_seen,
+					held->waiter_granted) == LG_GRANTED)
 		return false;
 
-	/* Once released, an entry is made anew, most often in another place. */
+	/* Once released, an entry is made anew, perhaps in another place. */
 	return is_kept(&held->tag) && proclock == held->proclock;
 }
 
@@ -263,7 +266,8 @@ forget_released(LgGraph *graph, LgNode *node, LgBlockTime *time, int64 idle_sinc
 
 		if (!looked[i] && !another)
 		{
-			const void *proclock = lg_holds_lock(held->procno, held->pid, &held->tag);
+			const void *proclock = lg_holds_lock(held->procno, held->pid, &held->tag,
+												 held->proclock);
 
 			holds_on[i] = proclock != NULL &&
 				has_held_on(graph, held, session, idle_since, proclock);
@@ -274,18 +278,14 @@ forget_released(LgGraph *graph, LgNode *node, LgBlockTime *time, int64 idle_sinc
 	time->nheld = kept;
 }
 
-/* Make room for one more lock, in place of the one that was waited for longest ago. */
+/*
+ * Room for one more lock; NULL if there is none.  It would not show more time than
+ * those do that were waited for before it, as long as one of them is held.
+ */
 static LgHeld *
-add_held(LgBlockTime *time, int64 now)
+add_held(LgBlockTime *time)
 {
-	int			oldest = 0;
-
-	if (time->nheld < LG_MAX_HELD)
-		return &time->held[time->nheld++];
-	for (int i = 1; i < LG_MAX_HELD; i++)
-		if (time->held[i].waited_for < time->held[oldest].waited_for)
-			oldest = i;
-	return time->held[oldest].waited_for < now ? &time->held[oldest] : NULL;
+	return time->nheld < LG_MAX_HELD ? &time->held[time->nheld++] : NULL;
 }
 
 /*
@@ -313,7 +313,7 @@ note_held(LgGraph *graph, LgNode *node, LgBlockTime *time, const int64 *before, 
 			/* All that was added is for the oldest pair. */
 			bool		is_oldest = memcmp(tag, oldest, sizeof(LOCKTAG)) == 0;
 
-			held = add_held(time, now);
+			held = add_held(time);
 			if (held == NULL)
 				continue;
 			for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
@@ -330,6 +330,7 @@ note_held(LgGraph *graph, LgNode *node, LgBlockTime *time, const int64 *before, 
 		held->waiter_procno = waiter->procno;
 		held->waiter_pid = waiter->pid;
 		held->waiter_seen = waiter->seen;
+		held->waiter_granted = lg_granted_waits(waiter->procno, waiter->pid, 0);
 	}
 }
 
@@ -506,7 +507,9 @@ lg_count_block_times(LgGraph *graph, LgBlockTime *times)
 		{
 			count_root(graph, node, time, now);
 			for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
-				if (time->time[timer] > 0)
+				if (time->time[timer] > 0 &&
+					(timer != LG_COUNT_TIMER ||
+					 node->known->values.value[LG_MAX_BLOCKED_SESSIONS] > 0))
 					attention = Max(attention,
 									longest_gap((LgTimer) timer, &node->known->values));
 		}
@@ -539,7 +542,8 @@ bool
 lg_block_time_holds(const LgBlockTime *time)
 {
 	for (int i = 0; i < time->nheld; i++)
-		if (lg_holds_lock(time->held[i].procno, time->held[i].pid, &time->held[i].tag) != NULL)
+		if (lg_holds_lock(time->held[i].procno, time->held[i].pid, &time->held[i].tag,
+						  time->held[i].proclock) != NULL)
 			return true;
 	return false;
 }

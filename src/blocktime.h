@@ -24,6 +24,7 @@ typedef struct LgHeld
 	int			waiter_procno;
 	int			waiter_pid;
 	int64		waiter_seen;
+	uint32		waiter_granted; /* lg_granted_waits() */
 
 	/* What had been counted in all when it was first waited for. */
 	int64		before[LG_NUM_TIMERS];	/* ns */

@@ -126,7 +126,7 @@ wait_lasts(const LgOpen *open)
 static int
 timer_of_signal(const LgOpen *open)
 {
-	return open->limit == LG_MAX_BLOCKED_SESSIONS ? LG_INCIDENT_TIMER : lg_timer_of(open->limit);
+	return open->limit == LG_MAX_BLOCKED_SESSIONS ? LG_COUNT_TIMER : lg_timer_of(open->limit);
 }
 
 /*

@@ -59,6 +59,7 @@ typedef struct LgMember
 	int			level;			/* 1 = waits for the root itself */
 	int64		seen;			/* first look that saw this wait */
 	int64		since;
+	uint32		granted;		/* lg_granted_waits() */
 	bool		for_tuple;		/* it waits for its turn to wait for a row */
 	bool		ended;			/* not found by this look */
 } LgMember;
@@ -70,6 +71,7 @@ typedef struct LgMember
 typedef struct LgEpisode
 {
 	int64		began;			/* as in LgBlockTime; 0 = not known, or none */
+	int64		from;			/* since when is counted, monotonic ns */
 	int64		waits;
 	int64		gave_up;
 	int64		lost;			/* ns */
@@ -359,7 +361,7 @@ has_given_up(const LgGraph *graph, const LgMember *member, const LgBlockTime *ro
 {
 	volatile PGPROC *proc = &ProcGlobal->allProcs[member->procno];
 
-	switch (lg_wait_end(graph, member->procno, member->pid, member->seen))
+	switch (lg_wait_end(graph, member->procno, member->pid, member->seen, member->granted))
 	{
 		case LG_GRANTED:
 			return false;
@@ -401,7 +403,7 @@ count_ended(LgIncidents *incidents, LgView *view, int root)
 static void
 begin_episode(LgEpisode *episode, int64 began)
 {
-	episode->began = began;
+	episode->began = episode->from = began;
 	episode->waits = episode->gave_up = episode->lost = episode->longest_wait = 0;
 	episode->nmembers = 0;
 }
@@ -453,7 +455,7 @@ follow_members(LgIncidents *incidents, LgView *view, LgEpisode *episode, int64 l
 		const LgWaiter *waiter = &graph->waiters[graph->steps[i].waiter];
 
 		episode->lost += lg_newly_waited(graph, waiter, view->clock.now, last_scan,
-										 episode->began);
+										 episode->from);
 		episode->longest_wait = Max(episode->longest_wait, view->clock.now - waiter->since);
 		changed = changed || is_another_wait(&episode->members[i - 1], waiter);
 	}
@@ -480,7 +482,8 @@ follow_members(LgIncidents *incidents, LgView *view, LgEpisode *episode, int64 l
 		else if (before->seen != waiter->seen && !has_moved_up(view, before, waiter))
 		{
 			episode->waits++;
-			if (lg_wait_end(graph, before->procno, before->pid, before->seen) != LG_GRANTED)
+			if (lg_wait_end(graph, before->procno, before->pid, before->seen,
+							before->granted) != LG_GRANTED)
 				episode->gave_up++;
 		}
 	}
@@ -501,8 +504,9 @@ follow_members(LgIncidents *incidents, LgView *view, LgEpisode *episode, int64 l
 		episode->members = NULL;
 		episode->max_members = 0;
 		episode->nmembers = 0;
-		episode->members = MemoryContextAllocHuge(TopMemoryContext, 2 * n * sizeof(LgMember));
-		episode->max_members = 2 * n;
+		episode->max_members = n + n / 4 + 4;
+		episode->members = MemoryContextAllocHuge(TopMemoryContext,
+												  episode->max_members * sizeof(LgMember));
 	}
 	episode->nmembers = n;
 	if (!episode->is_watched)
@@ -520,6 +524,7 @@ follow_members(LgIncidents *incidents, LgView *view, LgEpisode *episode, int64 l
 		member->level = graph->steps[i].level;
 		member->seen = waiter->seen;
 		member->since = waiter->since;
+		member->granted = lg_granted_waits(waiter->procno, waiter->pid, 0);
 		member->for_tuple = is_for_tuple(graph, waiter);
 		member->ended = false;
 	}
@@ -592,8 +597,7 @@ open_incident(LgIncidents *incidents, LgView *view, const LgNode *root)
 	int			procno = root->known->session.procno;
 	LgIncident *incident = MemoryContextAllocZero(TopMemoryContext, sizeof(LgIncident));
 
-	incident->started_at = lg_clock_wall(&view->clock,
-										 view->times[procno].began[LG_INCIDENT_TIMER]);
+	incident->started_at = lg_clock_wall(&view->clock, incidents->episodes[procno].from);
 	update_from_tree(incidents, view, incident, root);
 	lg_record_incident(incident);
 	incidents->open[procno] = incident;
@@ -764,6 +768,10 @@ close_incident(LgIncidents *incidents, LgView *view, int procno)
 		view->tracks[procno].incident_id = 0;
 	incidents->open[procno] = NULL;
 	incidents->nopen--;
+
+	/* If it blocks others again, with the same time in all, that is another. */
+	begin_episode(&incidents->episodes[procno], incidents->episodes[procno].began);
+	incidents->episodes[procno].from = view->clock.now;
 
 	if (lg_log_incidents)
 	{
@@ -953,7 +961,8 @@ lg_incidents_scan(LgIncidents *incidents, LgView *view, int64 last_scan, bool *a
 			lg_update_incident(incident, update_from_tree(incidents, view, incident, root));
 		}
 		else if (lg_incident_threshold > 0 &&
-				 lg_block_time(graph, view->times, root, LG_INCIDENT_TIMER) >= threshold)
+				 lg_block_time(graph, view->times, root, LG_INCIDENT_TIMER) >= threshold &&
+				 view->clock.now - episode->from >= threshold)
 		{
 			open_incident(incidents, view, root);
 			lg_downstream(graph, procno);

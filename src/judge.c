@@ -429,9 +429,10 @@ fate_of_root(LgView *view, LgNode *node)
 		(session->committing && proc->syncRepState == SYNC_REP_NOT_WAITING))
 		return LG_ENDS;
 
-	/* The server cancels it for whatever it blocks. */
+	/* Who waits for it that long has the server cancel it. */
 	if (session->kind == LG_KIND_AUTOVACUUM &&
-		(proc->statusFlags & PROC_VACUUM_FOR_WRAPAROUND) == 0)
+		(proc->statusFlags & PROC_VACUUM_FOR_WRAPAROUND) == 0 &&
+		view->clock.now - node->blame_since >= DeadlockTimeout * LG_NANOS_PER_MS)
 		return LG_ENDS;
 	return LG_STAYS;
 }
@@ -630,6 +631,7 @@ have_help_proved(LgView *view, const struct LgJudged *judged, int waiter,
 		verdict->still.held_tag = held->tag;
 		verdict->still.held_procno = held->procno;
 		verdict->still.held_pid = held->pid;
+		verdict->still.held_proclock = held->proclock;
 	}
 	lg_describe_wait(view->graph, freed, evidence);
 	while (lg_next_blocker(view->graph, freed, &blocker))

@@ -52,6 +52,7 @@ typedef struct LgStill
 	LOCKTAG		held_tag;
 	int			held_procno;
 	int			held_pid;
+	const void *held_proclock;	/* where it was */
 	bool		root;			/* it waits for no session */
 } LgStill;
 

@@ -305,7 +305,7 @@ still_holds(const LgVerdict *verdict)
 			links_hold(verdict) &&
 			(!verdict->still.holds ||
 			 lg_find_held(verdict->still.held_procno, verdict->still.held_pid,
-						  &verdict->still.held_tag) != NULL) &&
+						  &verdict->still.held_tag, verdict->still.held_proclock) != NULL) &&
 			(!verdict->still.frees || still_blocks(&verdict->still.freed));
 		if (holds && verdict->still.frees && !waiter_is_freed(verdict))
 			return LG_BRAKE_IN_VAIN;

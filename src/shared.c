@@ -93,6 +93,18 @@ lg_slot(int procno)
 }
 
 /*
+ * LgSlot.granted_waits of a process; "otherwise", if it has no slot or is gone.
+ * Reads without a lock: one word.
+ */
+uint32
+lg_granted_waits(int procno, int pid, uint32 otherwise)
+{
+	LgSlot	   *slot = lg_slot(procno);
+
+	return slot != NULL && slot->pid == pid ? slot->granted_waits : otherwise;
+}
+
+/*
  * What tells one occupant of a PGPROC from the next: the pid, or the id of a
  * prepared transaction, whose pid is 0.
  */

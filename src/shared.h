@@ -85,6 +85,8 @@ typedef struct LgSlot
 	TimestampTz statement_start;	/* only while track_activities is off */
 	volatile LocalTransactionId committing; /* past the point of no return */
 	volatile LocalTransactionId dropping;	/* a database or tablespace */
+	volatile uint32 granted_waits;	/* transactions that have ended, and whose
+									 * last wait for a lock was not given up */
 
 	pg_atomic_uint32 signalling;	/* about to be signalled, or to roll back:
 									 * wait */
@@ -233,6 +235,7 @@ extern Size lg_shared_size(void);
 extern void lg_shared_init(void *memory, LWLock *lock, bool init);
 extern LgSlot *lg_slot(int procno);
 extern int	lg_occupant(int procno, int pid);
+extern uint32 lg_granted_waits(int procno, int pid, uint32 otherwise);
 extern bool lg_wake_worker(void);
 extern void lg_end_doze(void);
 extern void lg_leave_reason(int procno, const LgReason *reason);

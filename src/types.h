@@ -125,6 +125,7 @@ typedef enum LgTimer
 	LG_ROOT_TIMER,				/* blocker_timeout */
 	LG_QUEUED_TIMER,			/* queued_blocker_timeout */
 	LG_INCIDENT_TIMER,			/* incident_threshold */
+	LG_COUNT_TIMER,				/* max_blocked_sessions: what comes of a signal */
 	LG_NUM_TIMERS
 } LgTimer;
 

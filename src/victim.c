@@ -162,6 +162,18 @@ my_slot(void)
 }
 
 /*
+ * A transaction ends.  If this session has got the last lock that it waited for,
+ * say so: the worker cannot tell that from having given up, once the session waits
+ * again.  (A wait that is given up leaves an error behind in the PGPROC.)
+ */
+static void
+note_granted(LgSlot *slot)
+{
+	if (MyProc->waitStatus == PROC_WAIT_STATUS_OK)
+		slot->granted_waits++;
+}
+
+/*
  * Say that this transaction has begun to commit.  From here on lockguard
  * sends it no signal: a cancel that arrives while the commit waits for a
  * synchronous standby would end that wait.
@@ -227,11 +239,19 @@ transaction_event(XactEvent event, void *arg)
 			}
 			slot = my_slot();
 			if (slot != NULL)
+			{
+				note_granted(slot);
 				commit_begins(slot);
+			}
 			watch_statements();
 			break;
-		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_ABORT:
+			slot = my_slot();
+			if (slot != NULL)
+				note_granted(slot);
+			forget_statement();
+			break;
+		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PREPARE:
 			forget_statement();
 			break;

@@ -1255,17 +1255,27 @@ lg_queued_wait(const LgGraph *graph, const LgNode *node)
 
 /*
  * The entry of a process that holds that lock, in whatever mode; to compare
- * only.  NULL if it holds it not.  The caller holds the partition lock of the
+ * only.  NULL if it does not hold it.  "likely" is where it was before, or NULL: a
+ * process may hold very many locks.  The caller holds the partition lock of the
  * lock.
  */
 const void *
-lg_find_held(int procno, int pid, const LOCKTAG *tag)
+lg_find_held(int procno, int pid, const LOCKTAG *tag, const void *likely)
 {
 	PGPROC	   *proc = &ProcGlobal->allProcs[procno];
 	int			partition = LockHashPartition(LockTagHashCode(tag));
+	volatile const PROCLOCK *before = (volatile const PROCLOCK *) likely;
 
 	if (((volatile PGPROC *) proc)->pid != pid)
 		return NULL;
+
+	/*
+	 * Memory of the lock table is never unmapped.  An entry that is free holds
+	 * nothing; one that is of this lock and process is of this partition.
+	 */
+	if (before != NULL && before->tag.myProc == proc && before->holdMask != 0 &&
+		memcmp(&before->tag.myLock->tag, tag, sizeof(LOCKTAG)) == 0)
+		return likely;
 	for (PROCLOCK *proclock = lg_first_held(proc, partition); proclock != NULL;
 		 proclock = lg_next_held(proc, partition, proclock))
 		if (proclock->holdMask != 0 &&
@@ -1276,7 +1286,7 @@ lg_find_held(int procno, int pid, const LOCKTAG *tag)
 
 /* The same.  Takes that lock, shared. */
 const void *
-lg_holds_lock(int procno, int pid, const LOCKTAG *tag)
+lg_holds_lock(int procno, int pid, const LOCKTAG *tag, const void *likely)
 {
 	LWLock	   *partition = LockHashPartitionLock(LockTagHashCode(tag));
 	const void *found;
@@ -1284,7 +1294,7 @@ lg_holds_lock(int procno, int pid, const LOCKTAG *tag)
 
 	LWLockAcquire(partition, LW_SHARED);
 	locked = lg_now();
-	found = lg_find_held(procno, pid, tag);
+	found = lg_find_held(procno, pid, tag, likely);
 	locked = lg_now() - locked;
 	LWLockRelease(partition);
 	lg_note_partition_lock_time(locked);
@@ -1293,14 +1303,17 @@ lg_holds_lock(int procno, int pid, const LOCKTAG *tag)
 
 /*
  * How has the wait of a process ended that a look first saw at "seen"?  Not
- * known if it has not ended, or if that was not seen.
+ * known if it has not ended, or if that was not seen.  "granted" is what
+ * lg_granted_waits() gave during that wait.
  */
 LgWaitEnd
-lg_wait_end(const LgGraph *graph, int procno, int pid, int64 seen)
+lg_wait_end(const LgGraph *graph, int procno, int pid, int64 seen, uint32 granted)
 {
 	const LgWaitTrack *track = &graph->wait_tracks[procno];
 
-	return track->pid == pid && track->ended_looked == seen ? track->ended : LG_END_UNKNOWN;
+	if (track->pid == pid && track->ended_looked == seen && track->ended != LG_END_UNKNOWN)
+		return track->ended;
+	return lg_granted_waits(procno, pid, granted) != granted ? LG_GRANTED : LG_END_UNKNOWN;
 }
 
 /*

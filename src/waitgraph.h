@@ -301,9 +301,12 @@ extern int	lg_upstream(LgGraph *graph, int start);
 extern void lg_describe_wait(const LgGraph *graph, const LgWaiter *wait,
 							 LgEvidence *evidence);
 extern bool lg_in_cycle(const LgGraph *graph, int node);
-extern const void *lg_find_held(int procno, int pid, const LOCKTAG *tag);
-extern const void *lg_holds_lock(int procno, int pid, const LOCKTAG *tag);
-extern LgWaitEnd lg_wait_end(const LgGraph *graph, int procno, int pid, int64 seen);
+extern const void *lg_find_held(int procno, int pid, const LOCKTAG *tag,
+								const void *likely);
+extern const void *lg_holds_lock(int procno, int pid, const LOCKTAG *tag,
+								 const void *likely);
+extern LgWaitEnd lg_wait_end(const LgGraph *graph, int procno, int pid, int64 seen,
+							 uint32 granted);
 extern bool lg_undoes_deadlock(const LgGraph *graph, int node, const LgSession *session,
 							   int64 now, int64 most);
 extern int	lg_find_roots(LgGraph *graph, int *roots);

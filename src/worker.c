@@ -56,6 +56,9 @@
 #include "waitgraph.h"
 #include "worker.h"
 
+/* One part of so many of its time is what the worker spends on long scans. */
+#define SCAN_SHARE	20
+
 /* The longest doze. */
 #define MAX_DOZE	LG_NANOS_PER_SEC
 
@@ -610,6 +613,7 @@ run_scan(LgWorker *worker, bool whole)
 	bool		settings_changed;
 	Pace		pace;
 	int64		doze;
+	int64		cost;
 	int64		wake;
 
 	if (pg_atomic_read_u32(&lg_shared->dozing) != 0)
@@ -644,6 +648,11 @@ run_scan(LgWorker *worker, bool whole)
 	if (pace.looks > 0 && view->clock.now < worker->awaited_until)
 		wake = Min(wake, view->clock.now + pace.looks);
 	wake = Min(wake, worker->ages_new);
+
+	/* A scan of very many sessions is not made more often than it can afford. */
+	cost = lg_now() - view->clock.now;
+	if (cost > LG_NANOS_PER_MS)
+		wake = Max(wake, Min(view->clock.now + SCAN_SHARE * cost, worker->verdicts.next_due));
 	worker->exact = wake == worker->verdicts.next_due;
 
 	account_for_scan(worker);

@@ -91,6 +91,8 @@ limit_of(int procno, LgTimer timer)
 			return values->value[LG_BLOCKER_TIMEOUT] * MS;
 		case LG_QUEUED_TIMER:
 			return values->value[LG_QUEUED_BLOCKER_TIMEOUT] * MS;
+		case LG_COUNT_TIMER:
+			return Max(DeadlockTimeout, values->value[LG_ESCALATION_DELAY]) * MS;
 		default:
 			return lg_incident_threshold * MS;
 	}

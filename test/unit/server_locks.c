@@ -255,7 +255,8 @@ drop_proclock(LOCK *lock, PROCLOCK *proclock)
 		return;
 	list_remove(&proclock->lockLink);
 	list_remove(&proclock->procLink);
-	pfree(proclock);
+	/* As PostgreSQL does, leave its memory readable. */
+	proclock->holdMask = 0;
 }
 
 /* A lock group counts as its leader. */

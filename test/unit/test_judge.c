@@ -722,7 +722,9 @@ ends_by_itself(int procno)
 		return false;
 	return slot_of(procno)->committing != 0 ||
 		(status_of(procno)->st_backendType == B_AUTOVAC_WORKER &&
-		 (proc_of(procno)->statusFlags & PROC_VACUUM_FOR_WRAPAROUND) == 0);
+		 (proc_of(procno)->statusFlags & PROC_VACUUM_FOR_WRAPAROUND) == 0 &&
+		 lg_node(view.graph, procno) != NULL &&
+		 view.clock.now - lg_node(view.graph, procno)->blame_since >= DeadlockTimeout * MS);
 }
 
 /* The first limit that it is over, and that nothing has been done for. */
