@@ -361,4 +361,58 @@ SQL
 	$_->close(silent => 1) foreach $s, $other, $w;
 }
 
+# One that holds more locks than are remembered, each waited for in its turn.
+{
+	my $s = session($node, 'many tables', idle_blocker_timeout => '1s');
+	my $w = session($node, 'waiter, many tables');
+	my $until = time() + 20;
+	my $tried = 0;
+
+	$observer->query_ok("CREATE TABLE many$_ ()") foreach 0 .. 11;
+	$s->query_ok('BEGIN');
+	$s->query_ok("LOCK TABLE many$_") foreach 0 .. 11;
+	$w->query_ok("SET lock_timeout = '100ms'");
+	while (time() < $until && !$s->closed)
+	{
+		$w->query('SELECT FROM many' . $tried++ % 12);
+		$s->read_some(65536, 0);
+	}
+	is_terminated($s, 'idle_blocker_timeout');
+	cmp_ok($tried, '<', 60, 'many tables: soon');
+	$_->close(silent => 1) foreach $s, $w;
+}
+
+# max_blocked_sessions, too, is followed by a termination if a cancel does not help, although
+# those that wait are others each time; and without incidents.
+{
+	configure($observer, incident_threshold => 0);
+	$observer->query_ok($_) foreach 'ALTER SYSTEM SET deadlock_timeout = \'50ms\'', 'SELECT pg_reload_conf()', 'SELECT lockguard.scan()';
+	my $s = session($node, 'catches', max_blocked_sessions => 1, escalation_delay => '1s');
+	my @w = map { session($node, "waiter $_, counted") } 1 .. 3;
+	my $until = time() + 20;
+
+	$row++;
+	$s->start("DO \$\$ BEGIN UPDATE t SET v = 1 WHERE id = $row; LOOP BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END \$\$");
+	foreach my $w (@w)
+	{
+		$w->query_ok("SET lock_timeout = '300ms'");
+		$w->start("UPDATE t SET v = 2 WHERE id = $row");
+	}
+	while (time() < $until && !$s->closed)
+	{
+		foreach my $w (@w)
+		{
+			$w->read_some(65536, 0);
+			next if $w->{busy};
+			$w->finish;
+			$w->start("UPDATE t SET v = 2 WHERE id = $row");
+		}
+		$s->read_some(65536, 0);
+		usleep(2000);
+	}
+	is_terminated($s, 'max_blocked_sessions');
+	is_recorded($observer, $s, 'max_blocked_sessions cancel escalated', 'max_blocked_sessions terminate released');
+	$_->close(silent => 1) foreach @w;
+}
+
 done_testing();
