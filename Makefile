@@ -25,6 +25,13 @@ PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
+# LOCKGUARD_UNTESTED=1 tries another version, for which it may build but not work.
+ifdef LOCKGUARD_UNTESTED
+override CPPFLAGS += -DLOCKGUARD_UNTESTED
+else ifeq ($(filter $(MAJORVERSION),15 16 17 18 19),)
+$(error lockguard is for PostgreSQL 15 to 19; $(PG_CONFIG) belongs to $(VERSION))
+endif
+
 # PGXS resets PROVE_FLAGS, and follows headers only where PostgreSQL was built with --enable-depend.
 PROVE_FLAGS += -I test/lib
 $(OBJS): $(wildcard src/*.h)

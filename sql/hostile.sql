@@ -68,8 +68,11 @@ WHERE relnamespace = 'lockguard'::regnamespace AND relkind = 'v' \gset before_
 -- With settings that change how text is read or written, and what is allowed.
 DROP EXTENSION lockguard;
 DROP SCHEMA lockguard;
+SELECT current_setting('server_version_num')::int < 190000 AS can_be_off \gset
 BEGIN;
+\if :can_be_off
 SET LOCAL standard_conforming_strings = off;
+\endif
 SET LOCAL backslash_quote = off;
 SET LOCAL quote_all_identifiers = on;
 SET LOCAL array_nulls = off;

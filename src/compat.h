@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * compat.h
- *		Every difference between PostgreSQL 15, 16, 17 and 18 that matters here.
+ *		Every difference between PostgreSQL 15, 16, 17, 18 and 19 that matters here.
  *
  * No other file looks at PG_VERSION_NUM.
  *
@@ -9,6 +9,11 @@
  */
 #ifndef LOCKGUARD_COMPAT_H
 #define LOCKGUARD_COMPAT_H
+
+/* The Makefile checks this, too: other files may fail before they come here. */
+#if (PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 200000) && !defined(LOCKGUARD_UNTESTED)
+#error "lockguard is for PostgreSQL 15 to 19"
+#endif
 
 /*
  * libpq-be.h wants the headers of Kerberos, which a server's development
@@ -25,10 +30,6 @@
 #include "utils/backend_status.h"
 #include "utils/guc.h"
 #include "utils/wait_event.h"
-
-#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
-#error "lockguard supports PostgreSQL 15 to 18"
-#endif
 
 /*
  * All PGPROCs there are.  ProcGlobal->allProcCount leaves out those of
@@ -81,7 +82,9 @@
 	((proc)->procLatch.owner_pid == (proc)->pid ? (proc)->pid : 0)
 
 /* Does a client have it?  Known from the start, before there is a status. */
-#if PG_VERSION_NUM >= 180000
+#if PG_VERSION_NUM >= 190000
+#define lg_proc_is_regular(proc)	((proc)->backendType == B_BACKEND)
+#elif PG_VERSION_NUM >= 180000
 #define lg_proc_is_regular(proc)	((proc)->isRegularBackend)
 #else
 #define lg_proc_is_regular(proc)	(!(proc)->isBackgroundWorker)
@@ -100,14 +103,23 @@ lg_leader_number(volatile PGPROC *proc)
 	return lg_proc_number(leader != NULL ? leader : (PGPROC *) proc);
 }
 
-/* Does this wait event mean that replay waits for sessions of a standby? */
-#ifndef PG_WAIT_BUFFERPIN
-#define PG_WAIT_BUFFERPIN	PG_WAIT_BUFFER_PIN	/* before 17 */
+/*
+ * Does a process wait until no other has a buffer pinned?  Since 19, waits for
+ * a buffer's content lock are of the same class.
+ */
+#if PG_VERSION_NUM >= 190000
+#define lg_waits_for_pin(event) ((event) == WAIT_EVENT_BUFFER_CLEANUP)
+#elif PG_VERSION_NUM >= 170000
+#define lg_waits_for_pin(event) (((event) & 0xFF000000U) == PG_WAIT_BUFFERPIN)
+#else
+#define lg_waits_for_pin(event) (((event) & 0xFF000000U) == PG_WAIT_BUFFER_PIN)
 #endif
+
+/* Does this wait event mean that replay waits for sessions of a standby? */
 #define lg_is_recovery_conflict(event) \
 	((event) == WAIT_EVENT_RECOVERY_CONFLICT_SNAPSHOT || \
 	 (event) == WAIT_EVENT_RECOVERY_CONFLICT_TABLESPACE || \
-	 ((event) & 0xFF000000U) == PG_WAIT_BUFFERPIN)
+	 lg_waits_for_pin(event))
 
 /* Wait events that get their names at run time, since 17. */
 #ifdef PG_WAIT_INJECTIONPOINT
@@ -152,6 +164,12 @@ lg_leader_number(volatile PGPROC *proc)
 #define LG_EXECUTE_ONCE			,execute_once
 #endif
 
+/*
+ * SIG_IGN for pqsignal(), whose handlers have had another type than the
+ * system's since 19.
+ */
+#define LG_IGNORE_SIGNAL	((pqsigfunc) (void *) SIG_IGN)
+
 /* Memory for a GUC's "extra". */
 #if PG_VERSION_NUM >= 160000
 #define lg_guc_malloc(size)		guc_malloc(LOG, size)
@@ -163,6 +181,12 @@ lg_leader_number(volatile PGPROC *proc)
  * The lists of the lock manager.  The caller holds the partition lock of the
  * lock (for lg_first_held(): of the partition that is walked).
  */
+#if PG_VERSION_NUM >= 190000
+#define LG_WAIT_LINK	waitLink	/* of a PGPROC, in the queue of a lock */
+#else
+#define LG_WAIT_LINK	links
+#endif
+
 #if PG_VERSION_NUM >= 160000
 
 #define LG_LIST_NEXT(list, node, type, member) \
@@ -187,13 +211,13 @@ lg_next_proclock(LOCK *lock, PROCLOCK *proclock)
 static inline PGPROC *
 lg_first_waiter(LOCK *lock)
 {
-	return LG_LIST_FIRST(&lock->waitProcs.dlist, PGPROC, links);
+	return LG_LIST_FIRST(&lock->waitProcs.dlist, PGPROC, LG_WAIT_LINK);
 }
 
 static inline PGPROC *
 lg_next_waiter(LOCK *lock, PGPROC *proc)
 {
-	return LG_LIST_NEXT(&lock->waitProcs.dlist, &proc->links, PGPROC, links);
+	return LG_LIST_NEXT(&lock->waitProcs.dlist, &proc->LG_WAIT_LINK, PGPROC, LG_WAIT_LINK);
 }
 
 static inline PROCLOCK *
@@ -235,13 +259,13 @@ lg_next_proclock(LOCK *lock, PROCLOCK *proclock)
 static inline PGPROC *
 lg_first_waiter(LOCK *lock)
 {
-	return LG_LIST_NEXT(&lock->waitProcs.links, &lock->waitProcs.links, PGPROC, links);
+	return LG_LIST_NEXT(&lock->waitProcs.links, &lock->waitProcs.links, PGPROC, LG_WAIT_LINK);
 }
 
 static inline PGPROC *
 lg_next_waiter(LOCK *lock, PGPROC *proc)
 {
-	return LG_LIST_NEXT(&lock->waitProcs.links, &proc->links, PGPROC, links);
+	return LG_LIST_NEXT(&lock->waitProcs.links, &proc->LG_WAIT_LINK, PGPROC, LG_WAIT_LINK);
 }
 
 static inline PROCLOCK *
@@ -265,10 +289,8 @@ lg_next_held(PGPROC *proc, int partition, PROCLOCK *proclock)
 #endif
 
 /*
- * Prepared transactions: PostgreSQL tells their gid only through a function
- * that needs the catalogs, which the worker must do without.  This is the
- * layout of twophase.c.  prepared_table() checks it against the size that
- * the server itself allocated before anything is read through it.
+ * Two private structures of the server's that lockguard reads in place: see
+ * layout.c.  First the prepared transactions, as twophase.c keeps them.
  */
 typedef struct LgGxact
 {
@@ -280,7 +302,11 @@ typedef struct LgGxact
 	TimestampTz prepared_at;
 	XLogRecPtr	prepare_start_lsn;
 	XLogRecPtr	prepare_end_lsn;
+#if PG_VERSION_NUM >= 190000
+	FullTransactionId fxid;
+#else
 	TransactionId xid;
+#endif
 	Oid			owner;
 	int			locking_backend;
 	bool		valid;
@@ -289,6 +315,12 @@ typedef struct LgGxact
 	char		gid[GIDSIZE];
 } LgGxact;
 
+#if PG_VERSION_NUM >= 190000
+#define lg_gxact_xid(gxact)		XidFromFullTransactionId((gxact)->fxid)
+#else
+#define lg_gxact_xid(gxact)		((gxact)->xid)
+#endif
+
 typedef struct LgGxactTable
 {
 	LgGxact    *freeGXacts;
@@ -296,11 +328,14 @@ typedef struct LgGxactTable
 	LgGxact    *prepXacts[FLEXIBLE_ARRAY_MEMBER];
 } LgGxactTable;
 
+#define LG_GXACT_TABLE_SIZE \
+	(MAXALIGN(offsetof(LgGxactTable, prepXacts) + \
+			  max_prepared_xacts * sizeof(LgGxact *)) + \
+	 max_prepared_xacts * sizeof(LgGxact))
+
 /*
  * The processes that are connected, as procarray.c keeps them: far fewer than
- * there are PGPROCs, on a server with a large max_connections.  Checked in the
- * same way by proc_array().  LG_PROC_ARRAY_REST is what ProcArrayShmemSize()
- * counts beside it.
+ * there are PGPROCs, on a server with a large max_connections.
  */
 typedef struct LgProcArray
 {
@@ -320,8 +355,7 @@ typedef struct LgProcArray
 } LgProcArray;
 
 #define LG_PROC_ARRAY_MAX	(MaxBackends + max_prepared_xacts)
-#define LG_PROC_ARRAY_REST \
-	(EnableHotStandby ? (PGPROC_MAX_CACHED_SUBXIDS + 1) * (Size) LG_PROC_ARRAY_MAX * \
-	 (sizeof(TransactionId) + sizeof(bool)) : 0)
+#define LG_PROC_ARRAY_SIZE \
+	(offsetof(LgProcArray, pgprocnos) + LG_PROC_ARRAY_MAX * sizeof(int))
 
 #endif							/* LOCKGUARD_COMPAT_H */

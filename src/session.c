@@ -23,7 +23,6 @@
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
-#include "storage/shmem.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
@@ -31,6 +30,7 @@
 #include "clientio.h"
 #include "clock.h"
 #include "compat.h"
+#include "layout.h"
 #include "session.h"
 #include "shared.h"
 #include "types.h"
@@ -46,34 +46,6 @@
 #define DISTURBED_LIMITS	10
 
 /*
- * The server's own list of connected processes, or NULL if it does not have
- * the expected layout; see prepared_table().  Without it, all PGPROCs are
- * passed over, which takes longer but misses nothing: this is for DEBUG1 only.
- */
-static LgProcArray *
-proc_array(void)
-{
-	static LgProcArray *array = NULL;
-	static bool attached = false;
-
-	if (!attached)
-	{
-		Size		size = offsetof(LgProcArray, pgprocnos) +
-			LG_PROC_ARRAY_MAX * sizeof(int);
-		bool		found;
-
-		attached = true;
-		if (size + LG_PROC_ARRAY_REST == ProcArrayShmemSize())
-			array = ShmemInitStruct("Proc Array", size, &found);
-		if (array != NULL && array->maxProcs != LG_PROC_ARRAY_MAX)
-			array = NULL;
-		elog(DEBUG1, "lockguard: the list of connected processes is %s",
-			 array != NULL ? "read in place" : "not as expected");
-	}
-	return array;
-}
-
-/*
  * List the PGPROCs of all processes that can wait for a lock, prepared
  * transactions aside: those that are connected, and the auxiliary ones.
  * live->procno has room for one per PGPROC.
@@ -85,7 +57,7 @@ void
 lg_live_procs(LgLive *live)
 {
 	int			nprocs = ProcGlobal->allProcCount;
-	LgProcArray *array = nprocs >= MANY_PROCS ? proc_array() : NULL;
+	LgProcArray *array = nprocs >= MANY_PROCS ? lg_proc_array() : NULL;
 
 	if (array == NULL || !LWLockConditionalAcquire(ProcArrayLock, LW_SHARED))
 	{

@@ -9,42 +9,11 @@
 
 #include "miscadmin.h"
 #include "storage/proc.h"
-#include "storage/shmem.h"
 
 #include "compat.h"
-#include "debug.h"
+#include "layout.h"
 #include "twophase.h"
 #include "types.h"
-
-/*
- * The server's table of prepared transactions, or NULL if it does not have
- * the expected layout.  ShmemInitStruct() is PostgreSQL's own way to
- * find a structure by name; that the size fits is checked first.
- *
- * Called in client backends, too, so it logs nothing; the worker does, see
- * log_limits().
- */
-static LgGxactTable *
-prepared_table(void)
-{
-	static LgGxactTable *table = NULL;
-	static bool attached = false;
-
-	if (!attached)
-	{
-		Size		expected = MAXALIGN(offsetof(LgGxactTable, prepXacts) +
-										max_prepared_xacts * sizeof(LgGxact *)) +
-			max_prepared_xacts * sizeof(LgGxact);
-		bool		found;
-
-		attached = true;
-		if (max_prepared_xacts > 0 && expected == TwoPhaseShmemSize() &&
-			!LG_DEBUG_FAILS("twophase_layout"))
-			table = ShmemInitStruct("Prepared Transaction Table",
-									TwoPhaseShmemSize(), &found);
-	}
-	return table;
-}
 
 /*
  * Can prepared transactions be looked up?  False if the server may have some,
@@ -53,7 +22,7 @@ prepared_table(void)
 bool
 lg_can_find_prepared(void)
 {
-	return max_prepared_xacts == 0 || prepared_table() != NULL;
+	return max_prepared_xacts == 0 || lg_prepared_table() != NULL;
 }
 
 /*
@@ -63,7 +32,7 @@ lg_can_find_prepared(void)
 bool
 lg_any_prepared(void)
 {
-	LgGxactTable *table = max_prepared_xacts > 0 ? prepared_table() : NULL;
+	LgGxactTable *table = max_prepared_xacts > 0 ? lg_prepared_table() : NULL;
 
 	return table != NULL ? ((volatile LgGxactTable *) table)->numPrepXacts > 0 :
 		max_prepared_xacts > 0;
@@ -78,7 +47,7 @@ bool
 lg_prepared_transaction(int procno, char *gid, TimestampTz *prepared_at,
 						bool *busy)
 {
-	LgGxactTable *table = prepared_table();
+	LgGxactTable *table = lg_prepared_table();
 	PGPROC	   *proc = &ProcGlobal->allProcs[procno];
 	bool		found = false;
 
@@ -93,7 +62,7 @@ lg_prepared_transaction(int procno, char *gid, TimestampTz *prepared_at,
 	{
 		LgGxact    *gxact = table->prepXacts[i];
 
-		if (gxact->pgprocno != procno || gxact->xid != proc->xid)
+		if (gxact->pgprocno != procno || lg_gxact_xid(gxact) != proc->xid)
 			continue;
 		strlcpy(gid, gxact->gid, LG_GID_SIZE);
 		*prepared_at = gxact->prepared_at;

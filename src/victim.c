@@ -7,8 +7,9 @@
  * The message, its severity and its SQLSTATE stay PostgreSQL's own.  DETAIL and
  * HINT are added by emit_log_hook, which sees an error before the client does.
  * (PostgreSQL calls it only for errors that are also written to the server log.
- * So with log_min_messages = fatal or panic cancelled statements, and with panic
- * terminated sessions, are not told why.)
+ * So with log_min_messages = log, fatal or panic cancelled statements, and with
+ * panic terminated sessions, are not told why; since 19, with the level that is
+ * set for client backends.)
  *
  *-------------------------------------------------------------------------
  */
@@ -81,10 +82,32 @@ name_for_client(const char *name)
 	return copy;
 }
 
+/* A text before what the server itself says in that place, if anything. */
+static char *
+before(char *text, const char *server)
+{
+	return server == NULL ? text : psprintf("%s  %s", text, server);
+}
+
+/*
+ * Put DETAIL and HINT into an error.  What the server has put there is kept: since
+ * 19 it tells the log, in place of the DETAIL for the client, who has sent the
+ * signal.
+ */
+static void
+add_to_error(ErrorData *edata, char *detail, const char *hint)
+{
+	if (edata->detail_log != NULL)
+		edata->detail_log = before(detail, edata->detail_log);
+	edata->detail = before(detail, edata->detail);
+	edata->hint = before(pstrdup(hint), edata->hint);
+}
+
 /* Add DETAIL and HINT to an error that lockguard has caused. */
 static void
 explain(ErrorData *edata, const LgReason *reason)
 {
+	char	   *detail;
 	char		story[256];
 	char		value[32];
 	char		source[2 * NAMEDATALEN + 64];
@@ -93,9 +116,10 @@ explain(ErrorData *edata, const LgReason *reason)
 			reason->state, story, sizeof(story));
 	if (reason->limit == LG_NO_LIMIT)
 	{
-		edata->detail = psprintf("lockguard: this session %s; process %d asked for this.",
-								 story, reason->requested_by_pid);
-		edata->hint = pstrdup("Commit or roll back sooner when others wait for the same rows or tables.");
+		detail = psprintf("lockguard: this session %s; process %d asked for this.",
+						  story, reason->requested_by_pid);
+		add_to_error(edata, detail,
+					 "Commit or roll back sooner when others wait for the same rows or tables.");
 		return;
 	}
 
@@ -105,14 +129,14 @@ explain(ErrorData *edata, const LgReason *reason)
 					   name_for_client(MyProcPort ? MyProcPort->database_name : NULL),
 					   source, sizeof(source));
 	if (reason->other_pid != 0)
-		edata->detail = psprintf("lockguard: this session %s; lockguard.%s of process %d is %s.",
-								 story, lg_setting_name(reason->limit),
-								 reason->other_pid, value);
+		detail = psprintf("lockguard: this session %s; lockguard.%s of process %d is %s.",
+						  story, lg_setting_name(reason->limit),
+						  reason->other_pid, value);
 	else
-		edata->detail = psprintf("lockguard: this session %s; lockguard.%s is %s (%s).",
-								 story, lg_setting_name(reason->limit),
-								 value, source);
-	edata->hint = pstrdup(lg_limit_hint(reason->limit));
+		detail = psprintf("lockguard: this session %s; lockguard.%s is %s (%s).",
+						  story, lg_setting_name(reason->limit),
+						  value, source);
+	add_to_error(edata, detail, lg_limit_hint(reason->limit));
 }
 
 /*
@@ -125,8 +149,9 @@ emit_log(ErrorData *edata)
 {
 	LgReason	reason;
 
-	if (edata->elevel >= ERROR && edata->message_id != NULL &&
-		edata->detail == NULL && edata->hint == NULL && !IsParallelWorker())
+	/* One that is reported again has been explained already. */
+	if (edata->elevel >= ERROR && edata->message_id != NULL && !IsParallelWorker() &&
+		(edata->detail == NULL || strncmp(edata->detail, "lockguard: ", 11) != 0))
 	{
 		if (edata->elevel == FATAL &&
 			edata->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN &&

@@ -15,6 +15,7 @@ suite_of()
 	15) echo bookworm ;;
 	17) echo trixie ;;
 	18) echo forky ;;
+	19) echo sid ;;			# with experimental, see add_experimental()
 	*) return 1 ;;
 	esac
 }
@@ -27,6 +28,17 @@ install_debootstrap()
 	DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 \
 		install --no-install-recommends debootstrap debian-archive-keyring </dev/null >>"$tmp/apt.log" 2>&1 ||
 		{ cat "$tmp/apt.log"; echo "cannot install debootstrap debian-archive-keyring"; return 1; }
+}
+
+# PostgreSQL 19 may be in experimental only. Nothing else is taken from there, but what it needs.
+add_experimental()
+{
+	echo "deb $mirror experimental main" >"$1/etc/apt/sources.list.d/experimental.list"
+	cat >"$1/etc/apt/preferences.d/experimental" <<-'PIN'
+		Package: src:postgresql-19:any
+		Pin: release a=experimental
+		Pin-Priority: 500
+	PIN
 }
 
 # make_chroot SUITE: unless a complete one is there. Older debootstraps know every suite as sid.
@@ -44,6 +56,7 @@ make_chroot()
 	# How this machine reaches the mirror: proxies, and a clock that may differ.
 	apt-config dump | grep -E '^Acquire::(https?::(Proxy|[^:]*::Proxy)|Check-|Retries|Force)' \
 		>"$dir/etc/apt/apt.conf.d/99host"
+	[ "$1" != sid ] || add_experimental "$dir"
 }
 
 # in_chroot SUITE FOLDER COMMAND ...: runs a command in a copy of the checkout, in which it is
@@ -69,4 +82,13 @@ in_chroot()
 		{ [ -z "$folder" ] || mount --bind "$folder" "$dir/mnt"; } &&
 		exec chroot "$dir" env -u TMPDIR HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"' \
 		- "$dir" "$folder" "$@" </dev/null
+}
+
+# can_be_had SUITE VERSION: whether that PostgreSQL is in the chroot, or can be installed there. Returns 2
+# if the mirror does not have it (anymore).
+can_be_had()
+{
+	[ ! -x "$chroots/$1/usr/lib/postgresql/$2/bin/postgres" ] || return 0
+	in_chroot "$1" "" apt-get -qq update >"$tmp/apt.log" 2>&1 || { cat "$tmp/apt.log"; return 1; }
+	in_chroot "$1" "" apt-cache policy "postgresql-$2" | grep -q '^ *Candidate: [^(]' || return 2
 }

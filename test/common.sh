@@ -7,7 +7,7 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export LC_ALL=C
 export PATH=$PATH:/usr/sbin:/sbin	# which "su" leaves out
 umask 022
-supported="15 16 17 18"		# versions of PostgreSQL
+supported="15 16 17 18 19"		# versions of PostgreSQL
 createcluster=/etc/postgresql-common/createcluster.conf
 policy=/usr/sbin/policy-rc.d
 held=				# which of these two hold_services() has changed
@@ -379,14 +379,16 @@ copy_checkout()
 		as_user tar -C "$tmp/$1" --no-same-owner -x
 }
 
-# build NAME [make argument ...]: in a copy of the checkout.
+# build NAME [make argument ...]: in a copy of the checkout. LOCKGUARD_HEADERS=dir: with these headers of the
+# server instead of those of PG_CONFIG.
 build()
 {
 	local name=$1
 
 	shift
 	copy_checkout "$name" &&
-		as_user make -C "$tmp/$name" -s PG_CONFIG="$PG_CONFIG" with_llvm=no "$@" all
+		as_user make -C "$tmp/$name" -s PG_CONFIG="$PG_CONFIG" with_llvm=no \
+			${LOCKGUARD_HEADERS:+includedir_server="$LOCKGUARD_HEADERS"} "$@" all
 }
 
 # install_build NAME [make argument ...]

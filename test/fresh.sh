@@ -323,9 +323,9 @@ state_old()
 	ln -s /usr/lib/postgresql/14/bin/pg_config /usr/local/bin/pg_config
 	demo
 	run env PG_CONFIG=/usr/lib/postgresql/14/bin/pg_config bash "$checkout/test/demo.sh"
-	says "15 to 18" "14"
+	says "15 to 19" "14"
 	run env PG_CONFIG=pg_config bash "$checkout/test/demo.sh"
-	says "15 to 18" "14"
+	says "15 to 19" "14"
 }
 
 # State other: PG_CONFIG names a version that this Debian does not have

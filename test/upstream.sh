@@ -3,7 +3,7 @@
 # standbys and prepared transactions, with lockguard loaded: it scans every 10 ms, and every limit is
 # set, but out of reach. PostgreSQL is built from Debian's source package, with assertions. Needs root.
 #
-#   test/upstream.sh 15        or 17 or 18: in a Debian chroot, unless this is the Debian of that version
+#   test/upstream.sh 15        or 17, 18 or 19: in a Debian chroot, unless this is the Debian of that version
 #   LOCKGUARD_BUILDS=dir       keeps the builds of PostgreSQL there, in a folder per version, and uses
 #                              them again
 #   LOCKGUARD_UPSTREAM="regression isolation recovery"   which suites
@@ -30,7 +30,7 @@ bindir=$tmp					# of the server to be stopped; see build_postgres()
 trap cleanup EXIT
 trap 'exit 1' INT TERM HUP
 . "$top/test/chroot.sh"
-suite=$(suite_of "$version") || die "usage: test/upstream.sh 15|17|18"
+suite=$(suite_of "$version") || die "usage: test/upstream.sh 15|17|18|19"
 if [ -n "${LOCKGUARD_BUILDS:-}" ]; then
 	mkdir -p "$LOCKGUARD_BUILDS" || exit 1
 	builds=$(cd "$LOCKGUARD_BUILDS" && pwd)
@@ -69,6 +69,7 @@ fetch_source()
 
 	mkdir -p "$apt/lists/partial" "$build/source" "$tmp/download"
 	echo "deb-src $mirror $suite main" >"$apt/sources.list"
+	[ "$suite" != sid ] || echo "deb-src $mirror experimental main" >>"$apt/sources.list"
 	cd "$tmp/download" || return
 	set -- -o Dir::Etc::SourceList="$apt/sources.list" -o Dir::Etc::SourceParts=- \
 		-o Dir::State::Lists="$apt/lists" -o APT::Sandbox::User=root
@@ -88,6 +89,17 @@ install_needed()
 	echo "Installing$packages"
 	apt_update
 	apt_install $packages
+}
+
+# A version of sid and experimental: the mirror may list it and have it no more.
+fetch_or_finish()
+{
+	fetch_source >"$tmp/build.log" 2>&1 && return
+	if [ "$suite" = sid ] && grep -qE '404 +Not Found|Unable to find a source package' "$tmp/build.log"; then
+		echo "not run: the source of PostgreSQL $version cannot be had from this mirror"
+		finish
+	fi
+	give_up "fetch the source of PostgreSQL $version"
 }
 
 # With every check that PostgreSQL has. --enable-injection-points is ignored before version 17.
@@ -112,7 +124,7 @@ build_postgres()
 	if [ ! -e "$build/complete" ]; then
 		echo "Building PostgreSQL $version with assertions"
 		rm -rf "$build"
-		fetch_source >"$tmp/build.log" 2>&1 || give_up "fetch the source of PostgreSQL $version"
+		fetch_or_finish
 		compile >>"$tmp/build.log" 2>&1 || give_up "build PostgreSQL $version"
 		chown -R "$server_user" "$build"
 		touch "$build/complete"
@@ -243,11 +255,12 @@ search_logs()
 	fi
 }
 
-if [ "$(. /etc/os-release && echo "$VERSION_CODENAME")" != "$suite" ]; then
+# sid calls itself by the name of the next release.
+if [ -z "${LOCKGUARD_IN_CHROOT:-}" ] && [ "$(. /etc/os-release && echo "$VERSION_CODENAME")" != "$suite" ]; then
 	echo "==== PostgreSQL $version, Debian $suite"
 	if make_chroot "$suite"; then
 		mkdir -p "$builds"
-		in_chroot "$suite" "$builds" LOCKGUARD_BUILDS=/mnt LOCKGUARD_UPSTREAM="$suites" \
+		in_chroot "$suite" "$builds" LOCKGUARD_IN_CHROOT=1 LOCKGUARD_BUILDS=/mnt LOCKGUARD_UPSTREAM="$suites" \
 			LOCKGUARD_MIRROR="$mirror" LOCKGUARD_KEEP="${LOCKGUARD_KEEP:-}" bash /root/lockguard/test/upstream.sh "$version"
 		exit
 	fi

@@ -35,7 +35,10 @@ lockguard.prepared_transaction_action = 'rollback'
 CONF
 my $log = $node->data_dir . '/log/hostile';
 my $first = LockguardTest::Session->new($node, 'first');
+# Since 19 names of databases and roles have no line feed, but other control characters.
+my $no_line_feed = $first->value('SHOW server_version_num') >= 190000;
 my $db = "db\nLOG:  lockguard: no such line\e[2K";
+$db =~ tr/\n/\x0b/ if $no_line_feed;
 my $key = 0;
 
 $first->query_ok(qq{CREATE DATABASE "$db" TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'});
@@ -59,6 +62,10 @@ my %name = (
 	'terminal' => "x\e[31m\e]0;title\a\b\b\x7f\x0b\x0c",
 	'unicode' => encode('UTF-8', "x\x{85}y\x{9b}31m\x{2028}z\x{202e}a\x{2066}b\x{200e}"),
 	'long' => encode('UTF-8', "\x{e9}" x 30 . 'xyz'));
+if ($no_line_feed)
+{
+	tr/\r\n/\x0c\x0b/ foreach values %name;
+}
 
 sub quoted
 {

@@ -150,19 +150,19 @@ LWLockRelease(LWLock *lock)
 #define list_append(list, node) dlist_push_tail(list, node)
 #define list_remove(node)		dlist_delete(node)
 #define queue_init(lock)		dclist_init(&(lock)->waitProcs)
-#define queue_append(lock, proc)	dclist_push_tail(&(lock)->waitProcs, &(proc)->links)
+#define queue_append(lock, proc)	dclist_push_tail(&(lock)->waitProcs, &(proc)->LG_WAIT_LINK)
 #define queue_insert(lock, proc, next) \
-	dclist_insert_before(&(lock)->waitProcs, &(next)->links, &(proc)->links)
-#define queue_remove(lock, proc)	dclist_delete_from(&(lock)->waitProcs, &(proc)->links)
+	dclist_insert_before(&(lock)->waitProcs, &(next)->LG_WAIT_LINK, &(proc)->LG_WAIT_LINK)
+#define queue_remove(lock, proc)	dclist_delete_from(&(lock)->waitProcs, &(proc)->LG_WAIT_LINK)
 #else
 #define list_init(list)			SHMQueueInit(list)
 #define list_append(list, node) SHMQueueInsertBefore(list, node)
 #define list_remove(node)		SHMQueueDelete(node)
 #define queue_init(lock)		SHMQueueInit(&(lock)->waitProcs.links)
 #define queue_append(lock, proc) \
-	SHMQueueInsertBefore(&(lock)->waitProcs.links, &(proc)->links)
-#define queue_insert(lock, proc, next) SHMQueueInsertBefore(&(next)->links, &(proc)->links)
-#define queue_remove(lock, proc)	SHMQueueDelete(&(proc)->links)
+	SHMQueueInsertBefore(&(lock)->waitProcs.links, &(proc)->LG_WAIT_LINK)
+#define queue_insert(lock, proc, next) SHMQueueInsertBefore(&(next)->LG_WAIT_LINK, &(proc)->LG_WAIT_LINK)
+#define queue_remove(lock, proc)	SHMQueueDelete(&(proc)->LG_WAIT_LINK)
 
 void
 SHMQueueInit(SHM_QUEUE * queue)

@@ -40,6 +40,11 @@ static LgValues *values;
 static bool *has_values;
 
 /* What lockguard asks for by name. */
+sigjmp_buf *PG_exception_stack;
+ErrorContextCallback *error_context_stack;
+volatile uint32 InterruptHoldoffCount;
+volatile uint32 QueryCancelHoldoffCount;
+volatile uint32 CritSectionCount;
 static LgGxactTable *prepared_table = NULL;
 static LgProcArray *proc_array = NULL;
 
@@ -74,7 +79,9 @@ update_proc_array(void)
 static void
 is_regular(PGPROC *proc, bool regular)
 {
-#if PG_VERSION_NUM >= 180000
+#if PG_VERSION_NUM >= 190000
+	proc->backendType = regular ? B_BACKEND : B_BG_WORKER;
+#elif PG_VERSION_NUM >= 180000
 	proc->isRegularBackend = regular;
 #else
 	proc->isBackgroundWorker = !regular;
@@ -198,30 +205,30 @@ joins_group(int procno, int leader)
 	proc_of(leader)->lockGroupLeader = proc_of(leader);
 }
 
+/* Of the expected size: another one, and the error, are tested by test/t/006_prepared.pl. */
 void *
 ShmemInitStruct(const char *name, Size size, bool *found)
 {
+	bool		array = strcmp(name, "Proc Array") == 0;
+
+	if (size != (array ? LG_PROC_ARRAY_SIZE : LG_GXACT_TABLE_SIZE))
+		impossible("a structure of another size");
 	*found = true;
-	if (strcmp(name, "Proc Array") == 0)
+	if (array)
 		return proc_array;
 	if (prepared_table == NULL)
 		prepared_table = calloc(1, size);
 	return prepared_table;
 }
 
-Size
-ProcArrayShmemSize(void)
+void
+FlushErrorState(void)
 {
-	return offsetof(LgProcArray, pgprocnos) + LG_PROC_ARRAY_MAX * sizeof(int) +
-		LG_PROC_ARRAY_REST;
 }
 
-Size
-TwoPhaseShmemSize(void)
+void
+LWLockReleaseAll(void)
 {
-	return MAXALIGN(offsetof(LgGxactTable, prepXacts) +
-					max_prepared_xacts * sizeof(LgGxact *)) +
-		max_prepared_xacts * sizeof(LgGxact);
 }
 
 /* The PGPROCs of prepared transactions come last. */
@@ -233,11 +240,15 @@ prepare_transaction(int procno, TransactionId xid, const char *gid)
 
 	if (procno < MaxBackends + NUM_AUXILIARY_PROCS)
 		impossible("not a PGPROC for prepared transactions");
-	(void) ShmemInitStruct("", TwoPhaseShmemSize(), &found);
+	(void) ShmemInitStruct("Prepared Transaction Table", LG_GXACT_TABLE_SIZE, &found);
 	proc_of(procno)->pid = 0;
 	proc_of(procno)->xid = xid;
 	gxact->pgprocno = procno;
+#if PG_VERSION_NUM >= 190000
+	gxact->fxid = FullTransactionIdFromEpochAndXid(0, xid);
+#else
 	gxact->xid = xid;
+#endif
 	gxact->valid = true;
 	gxact->locking_backend = -1;
 	gxact->prepared_at = wall_now();
@@ -253,11 +264,13 @@ ReadNextFullTransactionId(void)
 	return result;
 }
 
+#if PG_VERSION_NUM < 190000
 bool
 TransactionIdPrecedes(TransactionId a, TransactionId b)
 {
 	return (int32) (a - b) < 0;
 }
+#endif
 
 const char *
 pgstat_get_wait_event_type(uint32 wait_event_info)
@@ -339,12 +352,13 @@ processes_start(int backends, int prepared)
 	next_xid = 1000;
 	if (prepared_table)
 		prepared_table->numPrepXacts = 0;
-	proc_array = palloc0(offsetof(LgProcArray, pgprocnos) + LG_PROC_ARRAY_MAX * sizeof(int));
+	proc_array = palloc0(LG_PROC_ARRAY_SIZE);
 	proc_array->maxProcs = LG_PROC_ARRAY_MAX;
 
 	ProcGlobal = palloc0(sizeof(PROC_HDR));
 	ProcGlobal->allProcCount = backends + NUM_AUXILIARY_PROCS;
-	ProcGlobal->allProcs = palloc0(nprocs * sizeof(PGPROC));
+	ProcGlobal->allProcs = (PGPROC *) TYPEALIGN(PG_CACHE_LINE_SIZE, palloc0(nprocs * sizeof(PGPROC) +
+																			PG_CACHE_LINE_SIZE));
 	status = palloc0(nprocs * sizeof(PgBackendStatus));
 	values = palloc0(nprocs * sizeof(LgValues));
 	has_values = palloc0(nprocs * sizeof(bool));
