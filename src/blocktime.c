@@ -197,7 +197,10 @@ has_held_on(const LgGraph *graph, const LgHeld *held, const LgSession *session,
 	return is_kept(&held->tag) && proclock == held->proclock;
 }
 
-/* The first waiter that a hold of a root blocks; "seen" by an earlier look, if there is one. */
+/*
+ * The first waiter that a hold of a root blocks; one that the look at "seen", or
+ * one before it, has seen blocked already, if there is one: then *goes_on is set.
+ */
 static const LgWaiter *
 blocked_waiter(const LgGraph *graph, const LgHolder *hold, int64 seen, bool *goes_on)
 {
@@ -507,7 +510,7 @@ lg_count_block_times(LgGraph *graph, LgBlockTime *times)
 		{
 			count_root(graph, node, time, now);
 			for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
-				if (time->time[timer] > 0 &&
+				if (timer != LG_QUEUED_TIMER && time->time[timer] > 0 &&
 					(timer != LG_COUNT_TIMER ||
 					 node->known->values.value[LG_MAX_BLOCKED_SESSIONS] > 0))
 					attention = Max(attention,

@@ -30,8 +30,8 @@
  * none of that size.  Only if can_look_up().
  *
  * ShmemInitStruct() is PostgreSQL's own way to look there.  If the size is
- * another it raises an error, since 19 with the lock of the index in hand.  That
- * error is of no concern to anyone.
+ * another it raises an error, since 19 with the lock of the index in hand.  The
+ * error is discarded.
  */
 static void *
 find_structure(const char *name, Size size)
@@ -61,7 +61,7 @@ find_structure(const char *name, Size size)
 
 /*
  * May an error be raised and forgotten here?  An LWLock in hand would be lost
- * with it; whoever has one holds interrupts.
+ * with it; a process that has one also holds interrupts.
  */
 static bool
 can_look_up(void)

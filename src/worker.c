@@ -56,7 +56,7 @@
 #include "waitgraph.h"
 #include "worker.h"
 
-/* One part of so many of its time is what the worker spends on long scans. */
+/* Long scans take at most one part in so many of the worker's time. */
 #define SCAN_SHARE	20
 
 /* The longest doze. */
@@ -358,8 +358,8 @@ may_doze(LgWorker *worker, int64 now, int64 pause, int64 shortest)
 		doze = Min(doze, shortest);
 	if (pause == 0 || pause >= doze)
 		return 0;
-	if (view->nfound > 0 || now < worker->awaited_until || worker->follow->n > 0 || any_process_at_work(view) ||
-		lg_any_prepared() || RecoveryInProgress())
+	if (view->nfound > 0 || now < worker->awaited_until || worker->follow->n > 0 ||
+		any_process_at_work(view) || lg_any_prepared() || RecoveryInProgress())
 	{
 		worker->quiet_since = 0;
 		return 0;
@@ -440,9 +440,8 @@ pace_of(const LgWorker *worker)
 	pace.blockers = smaller_set(blocker_limit, lg_incident_threshold * LG_NANOS_PER_MS);
 
 	/*
-	 * Waits as short as a tenth of a limit count towards it, from the look
-	 * that sees them on if not from their start, and up to the last look that
-	 * does.
+	 * So at least one look sees a wait that is as short as a tenth of a
+	 * limit.  It counts up to the last look that sees it.
 	 */
 	pace.looks = pace.blockers / 20;
 	if (pace.looks > 0)
