@@ -921,6 +921,16 @@ releases_a_lock(int i)
 			releases(i, locks[l], mode);
 }
 
+/* A session that has waited for the end of a transaction does not keep that lock. */
+static void
+release_ended_transactions(int nprocs)
+{
+	for (int l = 0; l < NLOCKS; l++)
+		for (int i = 0; i < nprocs && locks[l]->tag.locktag_type == LOCKTAG_TRANSACTION; i++)
+			if (held_by(locks[l], i) & LOCKBIT_ON(ShareLock))
+				releases(i, locks[l], ShareLock);
+}
+
 /*
  * Does it wait for a shorter time than all that are ahead of it?  If the deadlock
  * detector put an older one back ahead, it would count as if it always was.
@@ -960,7 +970,8 @@ something_happens(int nprocs, int *next_pid)
 				break;
 			gives_up(i);
 			if (one_in(2) && lock->nGranted != 0)
-				(void) acquires(i, lock, AccessExclusiveLock);
+				(void) acquires(i, lock, lock->tag.locktag_type == LOCKTAG_TRANSACTION ?
+								ShareLock : AccessExclusiveLock);
 			break;
 		case 8:
 			release_locks(i, false);
@@ -990,6 +1001,7 @@ something_happens(int nprocs, int *next_pid)
 			}
 			break;
 	}
+	release_ended_transactions(nprocs);
 }
 
 static void
