@@ -164,7 +164,7 @@ sub _count_most
 	  : undef;
 	if (defined $anew)
 	{
-		@{$clock}{qw(most to rest)} = (0, $anew, 0);
+		@{$clock}{qw(most start to rest)} = (0, undef, $anew, 0);
 		$from = max($from, $anew) if defined $from;
 	}
 	$clock->{to} = $previous->{before} unless defined $clock->{to};
@@ -174,12 +174,19 @@ sub _count_most
 	$clock->{most} = 0 if $clock->{rest} >= $value + TOLERANCE;
 	if (defined $from)
 	{
-		my $more = max(0, $sample->{after} - max($from, $clock->{to}));
+		my $start = max($from, $clock->{to});
+		my $own = 0;
 
-		$more = max(0, $more - max(0, $sample->{before} - $previous->{after}))
-		  if $root && $then && in_one_wait($s->{pid}, $previous, $sample);
-		$clock->{most} += $more;
-		@{$clock}{qw(to rest)} = ($sample->{after}, 0);
+		if ($root && $then && in_one_wait($s->{pid}, $previous, $sample))
+		{
+			# It waited itself while the sample before was taken, too; that was not known then.
+			my $waits = max($s->{wait}, $previous->{before});
+
+			$own = max(0, $sample->{before} - max($start, $waits));
+			$own += max(0, $previous->{after} - max($clock->{start}, $waits)) if $clock->{to} == $previous->{after} && defined $clock->{start};
+		}
+		$clock->{most} = max(0, $clock->{most} + max(0, $sample->{after} - $start) - $own);
+		@{$clock}{qw(start to rest)} = ($start, $sample->{after}, 0);
 	}
 	$clock->{present} = $present;
 	return;
