@@ -66,11 +66,12 @@ BEGIN
 	END IF;
 
 	IF hoarders IS NOT NULL THEN
-		SELECT string_agg(n.pid || '|' || n.n, ' ') INTO locks FROM (
-			SELECT l.pid, count(DISTINCT (l.locktype, l.database, l.relation, l.page, l.tuple, l.virtualxid,
-				l.transactionid::text, l.classid, l.objid, l.objsubid)) AS n
-			FROM pg_lock_status() l
-			WHERE l.granted AND NOT l.fastpath AND l.mode <> 'SIReadLock' AND l.pid = ANY (hoarders)
+		SELECT string_agg(concat_ws('|', n.pid, n.shared, n.held), ' ') INTO locks FROM (
+			SELECT l.pid, count(DISTINCT l.lock) FILTER (WHERE NOT l.fastpath) AS shared, count(DISTINCT l.lock) AS held
+			FROM (SELECT s.pid, s.fastpath, (s.locktype, s.database, s.relation, s.page, s.tuple, s.virtualxid,
+					s.transactionid::text, s.classid, s.objid, s.objsubid) AS lock
+				FROM pg_lock_status() s
+				WHERE s.granted AND s.mode <> 'SIReadLock' AND s.pid = ANY (hoarders)) l
 			GROUP BY l.pid) n;
 	END IF;
 
@@ -174,7 +175,8 @@ sub _waits
 #   group                  parallel workers of it wait
 #   blockers               pids; 0 for prepared transactions
 #   waited                 for how long it has waited at least up to now, in all
-#   locks                  how many it holds, if that is counted
+#   locks                  how many it holds in the shared lock table, if that is counted
+#   all_locks              the same with its fast-path locks, which others may move there
 #   xid_before             the next transaction id before its transaction
 sub read_sample
 {
@@ -236,7 +238,7 @@ sub read_sample
 	foreach my $row (_section($section[7]))
 	{
 		my $s = $sample{session}{ $row->[0] };
-		$s->{locks} = $row->[1] if $s;
+		@{$s}{qw(locks all_locks)} = @{$row}[ 1, 2 ] if $s;
 	}
 	$sample{prepared} = { map { $_->[0] => unfrozen($freezes, $_->[1]) } _section($section[8]) };
 	_read_pairs(\%sample, $previous);
