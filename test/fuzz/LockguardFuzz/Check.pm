@@ -457,13 +457,30 @@ sub _over
 		}
 	}
 	my $most = blocked_at_most($s, $limit, $at, $last);
-	my $begun = max(0, map { $_->{acted_at} + $_->{released_after} } grep {
+	my $begun = max(0, map { $self->_helped_at($_, $last, $at) } grep {
 		$_->{signalled} && $_->{limit_name} =~ $on_blockers && defined $_->{released_after} && $_->{acted_at} + $_->{released_after} <= $at
 	} @{ $self->{actions_of}{$pid} || [] });
 
 	return ('wrong', sprintf 'others have waited for it for %.0f ms at most', 1000 * $most) if $most < $at - $since;
 	return ('wrong', 'a signal had helped ' . _ago($at, $begun)) if $begun > $since;
 	return 'right';
+}
+
+# When had a signal helped, so that the clock began anew?  When lockguard noticed,
+# for what it knew of then; a wait that began after the signal, and which it
+# first saw later, counts from its own beginning.
+sub _helped_at
+{
+	my ($self, $signal, $last, $at) = @_;
+	my $noticed = $signal->{acted_at} + $signal->{released_after};
+	my @since;
+
+	foreach my $sample (grep { $_->{before} <= $at && $_->{after} >= min($noticed, $last->{before}) } @{ $self->{recent} })
+	{
+		push @since, grep { defined && $_ >= $signal->{acted_at} }
+		  map { $sample->{session}{$_}{wait} } @{ $sample->{behind}{ $signal->{pid} } || [] };
+	}
+	return min($noticed, @since);
 }
 
 # Since when at the earliest has it blocked any session, of those that wait now?
