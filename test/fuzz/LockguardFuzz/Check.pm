@@ -27,7 +27,7 @@ use warnings;
 
 use Exporter 'import';
 use List::Util qw(max min);
-use LockguardFuzz::Clock qw(find_interruptions note_clocks blocked_at_most waits_for_it_alone);
+use LockguardFuzz::Clock qw(find_interruptions note_clocks blocked_at_most waits_for_it_alone may_begin_to_wait);
 use LockguardFuzz::Freeze qw(unfrozen thawed_before freeze_within);
 use LockguardFuzz::Help qw(surely_in_vain surely_not_alone);
 use LockguardFuzz::Ledger qw(compare_ledger ends_a_transaction is_done has_many_transactions);
@@ -1286,6 +1286,8 @@ sub _check_released
 
 		next unless $then && $now && !$then->{locktype} && !$now->{locktype};
 		next unless defined $then->{xact} && defined $now->{xact} && $then->{xact} == $now->{xact};
+		# If it was hit while it waited itself, what counts is that this wait is over.
+		next if $action->{limit_name} !~ /^(?:idle_)?blocker_timeout$/ && may_begin_to_wait($self, $then, undef, $action->{acted_at});
 		my ($still) = grep {
 			in_one_wait($_, $last, $sample) && blocks($pid, $_, $sample)
 			  && $last->{session}{$_}{wait} < $action->{acted_at} - RECORDED_LATE - 3 * $self->{worst}

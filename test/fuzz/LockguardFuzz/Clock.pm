@@ -30,7 +30,7 @@ use LockguardFuzz::Freeze qw(freeze_within);
 use LockguardFuzz::Load qw(SHORTEST_TIMEOUT);
 use LockguardFuzz::Observer qw(is_idle in_one_wait idle_all_along blocks blames);
 
-our @EXPORT_OK = qw(find_interruptions note_clocks blocked_at_most waits_for_it_alone);
+our @EXPORT_OK = qw(find_interruptions note_clocks blocked_at_most waits_for_it_alone may_begin_to_wait);
 
 # Clocks of shared memory and of the worker may differ by so much (s).
 use constant TOLERANCE => 0.004;
@@ -67,7 +67,7 @@ sub find_interruptions
 # Can it have begun to wait for a session that rests, and to no end, between a
 # sample and the next?  Not if it sleeps, or waits for something else, or if it
 # is idle and was sent nothing.
-sub _may_begin_to_wait
+sub may_begin_to_wait
 {
 	my ($check, $then, $now, $to) = @_;
 	my $statements = $check->{by_pid}{ $then->{pid} }{statements} || [];
@@ -94,7 +94,7 @@ sub _is_blind
 		next if $one->{to} < $from;
 		# It was over, or had to do with something else.
 		next if $from > $one->{from} && (!$then || is_idle($then) || $then->{query} > $one->{from});
-		next if $then && !_may_begin_to_wait($check, $then, $now, $to);
+		next if $then && !may_begin_to_wait($check, $then, $now, $to);
 		return 1;
 	}
 	return $to - $from >= SHORTEST_TIMEOUT || freeze_within($check->{freezes}, $from, $to);
