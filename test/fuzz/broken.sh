@@ -16,7 +16,7 @@ failed=0
 # Applies a patch to a copy of the checkout and installs what comes of it.
 install_broken()
 {
-	build "$1" && as_user patch -s -p1 -d "$tmp/$1" <"$2" &&
+	build "$1" && as_user patch -s -F0 -p1 -d "$tmp/$1" <"$2" &&
 		as_user make -C "$tmp/$1" -s PG_CONFIG="$PG_CONFIG" with_llvm=no clean &&
 		as_user make -C "$tmp/$1" -s PG_CONFIG="$PG_CONFIG" with_llvm=no all &&
 		install_build "$1"
