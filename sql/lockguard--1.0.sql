@@ -49,7 +49,7 @@ CREATE FUNCTION lockguard._lock_tree(
     OUT root_pid int, OUT level int, OUT path int[], OUT pid int, OUT gid text,
     OUT blocked_by int[], OUT blocked_sessions int, OUT block_kind text,
     OUT locktype text, OUT database oid, OUT relation oid, OUT relation_name text,
-    OUT mode text, OUT wait_start timestamptz, OUT state text,
+    OUT mode text, OUT wait_start timestamptz, OUT yielding bool, OUT state text,
     OUT wait_event_type text, OUT wait_event text, OUT xact_start timestamptz,
     OUT backend_type text, OUT datname text, OUT usename text,
     OUT application_name text, OUT query text)
@@ -93,7 +93,8 @@ CREATE FUNCTION lockguard._stats(
     OUT acted_within_10ms bigint, OUT acted_within_100ms bigint,
     OUT acted_within_1s bigint, OUT acted_later bigint,
     OUT max_lateness float8, OUT cancels bigint,
-    OUT terminations bigint, OUT rollbacks bigint, OUT logged bigint,
+    OUT terminations bigint, OUT rollbacks bigint, OUT yields bigint,
+    OUT let_pass bigint, OUT logged bigint,
     OUT suppressed bigint, OUT self_resolved bigint, OUT unresponsive bigint,
     OUT incidents bigint, OUT open_incidents bigint, OUT blocked_time float8,
     OUT worker_pid int, OUT worker_start timestamptz,

@@ -22,8 +22,9 @@
  * - it is out of a deadlock, the error of which another session got;
  * - a remedy has worked (lg_restart_block_time()).
  *
- * The timer of idle_blocker_timeout is for one idle period, and that of queued
- * blockers for one wait.
+ * The timer of idle_blocker_timeout is for one idle period, and those of queued
+ * blockers for one wait; that of queue_yield_timeout begins anew when the request
+ * has let others pass.
  *
  *-------------------------------------------------------------------------
  */
@@ -53,6 +54,8 @@ longest_gap(LgTimer timer, const LgValues *values)
 			return values->value[LG_BLOCKER_TIMEOUT] * LG_NANOS_PER_MS;
 		case LG_QUEUED_TIMER:
 			return values->value[LG_QUEUED_BLOCKER_TIMEOUT] * LG_NANOS_PER_MS;
+		case LG_YIELD_TIMER:
+			return values->value[LG_QUEUE_YIELD_TIMEOUT] * LG_NANOS_PER_MS;
 		case LG_COUNT_TIMER:
 			return Max(DeadlockTimeout, values->value[LG_ESCALATION_DELAY]) * LG_NANOS_PER_MS;
 		default:
@@ -72,6 +75,8 @@ lg_timer_of(int limit)
 			return LG_ROOT_TIMER;
 		case LG_QUEUED_BLOCKER_TIMEOUT:
 			return LG_QUEUED_TIMER;
+		case LG_QUEUE_YIELD_TIMEOUT:
+			return LG_YIELD_TIMER;
 		default:
 			return -1;
 	}
@@ -95,6 +100,17 @@ lg_restart_block_time(LgBlockTime *time, int64 now)
 				time->held[i].began[timer] = now;
 			}
 		}
+}
+
+/*
+ * A lock request has let others pass until "now" (monotonic ns): for how long it
+ * has held others up is counted anew.
+ */
+void
+lg_restart_yield_time(LgBlockTime *time, int64 now)
+{
+	time->time[LG_YIELD_TIMER] = 0;
+	time->began[LG_YIELD_TIMER] = time->stands_since = now;
 }
 
 /* The timers of a process; at zero, if another had its PGPROC. */
@@ -346,7 +362,7 @@ show_times(LgBlockTime *time)
 {
 	for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
 	{
-		if (timer == LG_QUEUED_TIMER)
+		if (LG_IS_QUEUE_TIMER(timer))
 			continue;
 		time->time[timer] = 0;
 		time->rests_on[timer] = -1;
@@ -430,7 +446,7 @@ count_root(LgGraph *graph, LgNode *node, LgBlockTime *time, int64 now)
 	{
 		int64		more = added;
 
-		if (timer == LG_QUEUED_TIMER)
+		if (LG_IS_QUEUE_TIMER(timer))
 			continue;
 		if (gap >= longest_gap((LgTimer) timer, &node->known->values))
 			begin_anew(time, timer, from);
@@ -451,7 +467,7 @@ count_root(LgGraph *graph, LgNode *node, LgBlockTime *time, int64 now)
 	time->surely_waited = wait->surely_waited;
 }
 
-/* Add what this look has seen of a queued blocker to its timer. */
+/* Add what this look has seen of a queued blocker to its timers. */
 static void
 count_queued(LgGraph *graph, LgNode *node, LgBlockTime *time, int64 now)
 {
@@ -460,7 +476,7 @@ count_queued(LgGraph *graph, LgNode *node, LgBlockTime *time, int64 now)
 	const LgWaitTrack *track = &graph->wait_tracks[procno];
 	int64		left_deadlock = track->pid == node->pid ? track->cycle_left : 0;
 	int64		since;
-	bool		anew;
+	int64		from;
 
 	/* Too young to have been walked? */
 	if (wait == NULL)
@@ -469,18 +485,26 @@ count_queued(LgGraph *graph, LgNode *node, LgBlockTime *time, int64 now)
 		left_deadlock = 0;
 
 	since = Max(Max(node->blame_since, wait->since), left_deadlock);
-	anew = Max(wait->since, left_deadlock) > time->queued_to;
-	if (!anew && since > time->queued_to)
-	{
+	if (since > time->queued_to)
 		lg_load_node(graph, node);
-		anew = since - time->queued_to >= longest_gap(LG_QUEUED_TIMER, &node->known->values);
-	}
-	if (anew)
+	for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
 	{
-		time->time[LG_QUEUED_TIMER] = 0;
-		time->began[LG_QUEUED_TIMER] = since;
+		bool		anew = Max(wait->since, left_deadlock) > time->queued_to;
+
+		if (!LG_IS_QUEUE_TIMER(timer))
+			continue;
+		if (!anew && since > time->queued_to)
+			anew = since - time->queued_to >= longest_gap((LgTimer) timer, &node->known->values);
+		if (anew)
+		{
+			time->time[timer] = 0;
+			time->began[timer] = since;
+		}
+		from = Max(since, time->queued_to);
+		if (timer == LG_YIELD_TIMER)
+			from = Max(from, time->stands_since);
+		time->time[timer] += Max(now - from, 0);
 	}
-	time->time[LG_QUEUED_TIMER] += Max(now - Max(since, time->queued_to), 0);
 	time->queued_to = now;
 }
 
@@ -510,7 +534,7 @@ lg_count_block_times(LgGraph *graph, LgBlockTime *times)
 		{
 			count_root(graph, node, time, now);
 			for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
-				if (timer != LG_QUEUED_TIMER && time->time[timer] > 0 &&
+				if (!LG_IS_QUEUE_TIMER(timer) && time->time[timer] > 0 &&
 					(timer != LG_COUNT_TIMER ||
 					 node->known->values.value[LG_MAX_BLOCKED_SESSIONS] > 0))
 					attention = Max(attention,
@@ -536,7 +560,7 @@ lg_block_time(const LgGraph *graph, const LgBlockTime *times, const LgNode *node
 const LgHeld *
 lg_block_time_rests_on(const LgBlockTime *time, LgTimer timer)
 {
-	return timer == LG_QUEUED_TIMER || time->nheld == 0 || time->rests_on[timer] < 0 ? NULL :
+	return LG_IS_QUEUE_TIMER(timer) || time->nheld == 0 || time->rests_on[timer] < 0 ? NULL :
 		&time->held[time->rests_on[timer]];
 }
 

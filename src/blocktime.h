@@ -42,6 +42,7 @@ typedef struct LgBlockTime
 {
 	int			occupant;		/* lg_occupant() */
 	int64		queued_to;		/* counted as a queued blocker; 0 = never */
+	int64		stands_since;	/* has let others pass before; 0 = never */
 	int64		time[LG_NUM_TIMERS];	/* what the timers show, ns */
 	int64		began[LG_NUM_TIMERS];	/* when they began anew, monotonic ns */
 
@@ -61,6 +62,7 @@ typedef struct LgBlockTime
 
 extern int64 lg_count_block_times(LgGraph *graph, LgBlockTime *times);
 extern void lg_restart_block_time(LgBlockTime *time, int64 now);
+extern void lg_restart_yield_time(LgBlockTime *time, int64 now);
 extern int	lg_timer_of(int limit);
 extern int64 lg_block_time(const LgGraph *graph, const LgBlockTime *times,
 						   const LgNode *node, LgTimer timer);

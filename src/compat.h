@@ -237,6 +237,39 @@ lg_next_held(PGPROC *proc, int partition, PROCLOCK *proclock)
 #define lg_holds_none(proc, partition) \
 	dlist_is_empty(&(proc)->myProcLocks[partition])
 
+/* Changes of a wait queue: the partition lock is held exclusively. */
+static inline void
+lg_dequeue(LOCK *lock, PGPROC *proc)
+{
+	dclist_delete_from_thoroughly(&lock->waitProcs, &proc->LG_WAIT_LINK);
+}
+
+/* Behind a waiter, or with NULL ahead of all. */
+static inline void
+lg_enqueue_behind(LOCK *lock, PGPROC *ahead, PGPROC *proc)
+{
+	if (ahead != NULL)
+		dclist_insert_after(&lock->waitProcs, &ahead->LG_WAIT_LINK, &proc->LG_WAIT_LINK);
+	else
+		dclist_push_head(&lock->waitProcs, &proc->LG_WAIT_LINK);
+}
+
+static inline int
+lg_queue_length(LOCK *lock)
+{
+	return (int) dclist_count(&lock->waitProcs);
+}
+
+/* Is it in the queue of some lock? */
+#define lg_is_queued(proc)	(!dlist_node_is_detached(&(proc)->LG_WAIT_LINK))
+
+/* Is it the last in the queue of that lock?  An unlocked look is a hint. */
+static inline bool
+lg_is_last_queued(LOCK *lock, volatile PGPROC *proc)
+{
+	return proc->LG_WAIT_LINK.next == &lock->waitProcs.dlist.head;
+}
+
 #else							/* PostgreSQL 15 */
 
 /* As SHMQueueNext(), but inline: the lists of a jam are long. */
@@ -285,6 +318,35 @@ lg_next_held(PGPROC *proc, int partition, PROCLOCK *proclock)
 
 #define lg_holds_none(proc, partition) \
 	SHMQueueEmpty(&(proc)->myProcLocks[partition])
+
+static inline void
+lg_dequeue(LOCK *lock, PGPROC *proc)
+{
+	SHMQueueDelete(&proc->LG_WAIT_LINK);
+	lock->waitProcs.size--;
+}
+
+static inline void
+lg_enqueue_behind(LOCK *lock, PGPROC *ahead, PGPROC *proc)
+{
+	SHMQueueInsertAfter(ahead != NULL ? &ahead->LG_WAIT_LINK : &lock->waitProcs.links,
+						&proc->LG_WAIT_LINK);
+	lock->waitProcs.size++;
+}
+
+static inline int
+lg_queue_length(LOCK *lock)
+{
+	return lock->waitProcs.size;
+}
+
+#define lg_is_queued(proc)	((proc)->LG_WAIT_LINK.next != NULL)
+
+static inline bool
+lg_is_last_queued(LOCK *lock, volatile PGPROC *proc)
+{
+	return proc->LG_WAIT_LINK.next == &lock->waitProcs.links;
+}
 
 #endif
 

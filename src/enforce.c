@@ -266,13 +266,15 @@ lg_write_log(const LgLogTexts *texts, const LgAction *action)
 	{
 		case LG_PENDING:
 			did = action->action == LG_DO_CANCEL ? "cancelled the statement of" :
+				action->action == LG_DO_YIELD ? "lets others pass the lock request of" :
 				action->action == LG_DO_ROLLBACK ? "rolls back" : "terminated";
 			break;
 		case LG_FAILED:
 			did = "could not signal";
 			break;
 		default:
-			did = "did not signal";
+			did = action->action == LG_DO_YIELD ?
+				"does not let others pass the lock request of" : "did not signal";
 			break;
 	}
 
@@ -280,7 +282,10 @@ lg_write_log(const LgLogTexts *texts, const LgAction *action)
 	if (action->dry_run)
 		appendStringInfo(&detail, "lockguard.dry_run is on; otherwise it would have been %s.",
 						 action->action == LG_DO_CANCEL ? "cancelled" :
+						 action->action == LG_DO_YIELD ? "passed by others" :
 						 action->action == LG_DO_ROLLBACK ? "rolled back" : "terminated");
+	else if (action->reason[0] && action->action == LG_DO_YIELD)
+		appendStringInfo(&detail, "Others do not pass it: %s.", action->reason);
 	else if (action->reason[0])
 		appendStringInfo(&detail, "Not signalled: %s.", action->reason);
 	if (texts->facts[0])

@@ -92,7 +92,7 @@ lg_follow_adopt(LgView *view, LgFollow *list)
 			known = list->open[i].action_id == id;
 		if (!known && lg_fetch_action(id, &action) &&
 			(action.result == LG_PENDING || action.result == LG_UNRESPONSIVE) &&
-			action.action != LG_DO_ROLLBACK)
+			action.action != LG_DO_ROLLBACK && action.action != LG_DO_YIELD)
 			lg_follow_add(view, list, &action.open)->adopted = true;
 	}
 	list->next_action_id = next;
@@ -161,7 +161,7 @@ is_between_waits(LgView *view, const LgOpen *open, const LgSession *now)
 	LgNode	   *node = view->looked ? lg_node(view->graph, open->procno) : NULL;
 	LgValues	values;
 
-	if (timer < 0 || timer == LG_QUEUED_TIMER)
+	if (timer < 0 || LG_IS_QUEUE_TIMER(timer))
 		return false;
 	if (node != NULL && node->blame_since != LG_NEVER && !node->waiting)
 		return false;			/* it blocks others, but by another lock */

@@ -224,7 +224,8 @@ load_action(const char *data)
 	/* Signalled sessions ended with the server. */
 	memset(&action.open, 0, sizeof(action.open));
 	if (action.result == LG_PENDING || action.result == LG_UNRESPONSIVE)
-		action.result = action.action == LG_DO_ROLLBACK ? LG_FAILED : LG_RELEASED;
+		action.result = action.action == LG_DO_ROLLBACK ? LG_FAILED :
+			action.action == LG_DO_YIELD ? LG_SELF_RESOLVED : LG_RELEASED;
 	lg_restore_action(&action);
 	return true;
 }

@@ -643,7 +643,7 @@ last_signal(int64 incident_id, TimestampTz since, LgAction *action)
 	{
 		if (!lg_fetch_action(next, action) || action->acted_at < since)
 			return false;
-		if (action->incident_id == incident_id &&
+		if (action->incident_id == incident_id && action->action != LG_DO_YIELD &&
 			(action->result == LG_PENDING || action->result == LG_RELEASED ||
 			 action->result == LG_ESCALATED || action->result == LG_UNRESPONSIVE))
 			return true;
@@ -708,6 +708,7 @@ resolve(LgIncidents *incidents, LgView *view, LgIncident *incident, int procno)
 				case LG_DO_ROLLBACK:
 					return LG_BY_ROLLBACK;
 				case LG_DO_LOG:
+				case LG_DO_YIELD:
 					break;
 			}
 	}

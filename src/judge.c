@@ -548,6 +548,36 @@ judge_candidates(LgView *view, struct LgJudged *judged)
 }
 
 /*
+ * Of the holders of a lock for which a request yields, note those that have passed
+ * it: they are taken to end soon.  Takes the partition lock, shared.
+ */
+static void
+find_passed(LgView *view, const LgAside *aside, LgUnblock *unblock)
+{
+	LgGraph    *graph = view->graph;
+	bool	   *obstacles = NULL;
+
+	for (int l = 0; l < graph->nlocks; l++)
+	{
+		const LgLock *lock = &graph->locks[l];
+
+		if (memcmp(&lock->tag, &aside->tag, sizeof(LOCKTAG)) != 0)
+			continue;
+		obstacles = palloc0_array(bool, LG_TOTAL_PROCS);
+		if (lg_find_obstacles(aside, obstacles))
+		{
+			if (unblock->passed == NULL)
+				unblock->passed = palloc0_array(bool, Max(graph->nholders, 1));
+			for (int i = 0; i < lock->nholders; i++)
+				if (!obstacles[graph->holders[lock->holder + i].procno])
+					unblock->passed[lock->holder + i] = true;
+		}
+		pfree(obstacles);
+		return;
+	}
+}
+
+/*
  * Find out which sessions are over a limit on blockers at this look, and how
  * much it would help to remove each.  That is done once per look.  Allocates in
  * view->context.
@@ -566,6 +596,8 @@ judge_look(LgView *view)
 	judged = view->judged = palloc0(sizeof(struct LgJudged));
 	judged->next_due = LG_NEVER;
 	judged->unblock = lg_unblock_create(graph);
+	for (int i = 0; i < view->nasides; i++)
+		find_passed(view, view->asides[i], judged->unblock);
 
 	for (int i = 0; i < graph->nactive; i++)
 	{
@@ -644,6 +676,10 @@ have_help_proved(LgView *view, const struct LgJudged *judged, int waiter,
 		}
 	verdict->still.frees = true;
 	verdict->still.going = judged->going;
+	for (int i = 0; i < view->nasides; i++)
+		if (view->asides[i]->procno == freed->procno &&
+			view->asides[i]->wait_start == freed->wait_start)
+			verdict->still.aside = view->asides[i];
 
 	/* One pair is enough, if both are about one lock. */
 	if (memcmp(&evidence->tag, &verdict->still.evidence.tag, sizeof(LOCKTAG)) == 0 &&
@@ -788,6 +824,7 @@ lg_spared_by(LgView *view, const LgSubject *subject)
 
 		/* A waiter with preempt_timeout is not the victim. */
 		if (subject->values->value[limit] == 0 || limit == LG_PREEMPT_TIMEOUT ||
+			limit == LG_QUEUE_YIELD_TIMEOUT ||
 			subject->session->kind == LG_KIND_NONE ||
 			lg_limits[limit].passed_at(view, subject, subject->values->value[limit],
 									   &measured) > view->clock.now)
@@ -1008,6 +1045,49 @@ lg_judge_waits(LgView *view, LgVerdicts *verdicts)
 																		 &measured));
 		}
 	}
+}
+
+/*
+ * Is this session over queue_yield_timeout, so that its lock request lets others
+ * pass from now on?  If so, fill in the verdict; if it is due later, note when.
+ * It does not matter what may be done to the session, for nothing is done to it.
+ */
+bool
+lg_judge_yield(LgView *view, int procno, LgVerdicts *verdicts, LgVerdict *verdict)
+{
+	LgGraph    *graph = view->graph;
+	LgNode	   *node = &graph->nodes[procno];
+	LgSubject	subject;
+	int			value;
+	int64		measured;
+	int64		at;
+
+	if (!node->waiting || lg_request_in_the_way(graph, node) == NULL)
+		return false;
+	subject = subject_of_node(view, node);
+	value = node->known->values.value[LG_QUEUE_YIELD_TIMEOUT];
+	if (value == 0)
+		return false;
+	at = lg_limits[LG_QUEUE_YIELD_TIMEOUT].passed_at(view, &subject, value, &measured);
+	if (at > view->clock.now)
+	{
+		note_due(verdicts, at);
+		return false;
+	}
+	if (lg_holds_what_others_want(graph, node))
+		return false;
+
+	memset(verdict, 0, sizeof(*verdict));
+	verdict->session = node->known->session;
+	verdict->limit = LG_QUEUE_YIELD_TIMEOUT;
+	verdict->value = value;
+	verdict->source = node->known->values.source[LG_QUEUE_YIELD_TIMEOUT];
+	verdict->proof = lg_limits[LG_QUEUE_YIELD_TIMEOUT].proof;
+	verdict->brake = lg_standing_brake(view->clock.now);
+	verdict->action = LG_DO_YIELD;
+	complete_verdict(view, verdict, node, at, measured);
+	lg_count_blocked(view, procno, &verdict->blocked_sessions, &verdict->longest_wait);
+	return true;
 }
 
 /*

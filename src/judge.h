@@ -54,6 +54,7 @@ typedef struct LgStill
 	int			held_pid;
 	const void *held_proclock;	/* where it was */
 	bool		root;			/* it waits for no session */
+	const LgAside *aside;		/* "freed" lets others pass: they go, too */
 } LgStill;
 
 /* What was decided about one session. */
@@ -89,6 +90,8 @@ extern void lg_judge_session(LgView *view, int procno, LgVerdicts *verdicts);
 extern bool lg_judge_again(LgView *view, int procno, int limit, LgVerdict *verdict);
 extern bool lg_preempt_again(LgView *view, int waiter_procno, int victim,
 							 LgVerdict *verdict);
+extern bool lg_judge_yield(LgView *view, int procno, LgVerdicts *verdicts,
+						   LgVerdict *verdict);
 extern void lg_sort_verdicts(LgVerdicts *verdicts);
 extern int64 lg_next_limit(LgView *view, const LgSubject *subject, int *limit);
 extern LgBrake lg_spared_by(LgView *view, const LgSubject *subject);

@@ -21,6 +21,7 @@
 #include "limit.h"
 #include "look.h"
 #include "session.h"
+#include "shared.h"
 #include "types.h"
 #include "waitgraph.h"
 
@@ -287,6 +288,20 @@ preempt_timeout(LgView *view, const LgSubject *subject, int value, int64 *measur
 	return wait_timeout(view, subject, value, measured);
 }
 
+/* Only of a session's own request, and while it does not let others pass. */
+static int64
+queue_yield_timeout(LgView *view, const LgSubject *subject, int value, int64 *measured)
+{
+	const LgWaiter *request;
+
+	if (!is_queued_blocker(view, subject->node) || subject->session->kind != LG_KIND_CLIENT)
+		return LG_NEVER;
+	request = lg_request_in_the_way(view->graph, subject->node);
+	if (request == NULL || lg_is_yielding(request->procno, request->wait_start))
+		return LG_NEVER;
+	return passed_in_all(view, subject, LG_YIELD_TIMER, value, measured);
+}
+
 const LgLimit lg_limits[LG_NUM_LIMITS] = {
 	[LG_IDLE_BLOCKER_TIMEOUT] = {idle_blocker_timeout, LG_PROVE_BLOCKS, true, false},
 	[LG_BLOCKER_TIMEOUT] = {blocker_timeout, LG_PROVE_BLOCKS, false, false},
@@ -299,7 +314,8 @@ const LgLimit lg_limits[LG_NUM_LIMITS] = {
 	[LG_IDLE_SESSION_TIMEOUT] = {idle_session_timeout, LG_PROVE_STATE, true, false},
 	[LG_MAX_LOCKS] = {max_locks, LG_PROVE_TRANSACTION, false, false},
 	[LG_MAX_XMIN_AGE] = {max_xmin_age, LG_PROVE_TRANSACTION, false, false},
-	[LG_PREEMPT_TIMEOUT] = {preempt_timeout, LG_PROVE_BLOCKS, false, false}
+	[LG_PREEMPT_TIMEOUT] = {preempt_timeout, LG_PROVE_BLOCKS, false, false},
+	[LG_QUEUE_YIELD_TIMEOUT] = {queue_yield_timeout, LG_PROVE_BLOCKS, false, false}
 };
 
 /* Limits that have nothing to do with waits for locks. */

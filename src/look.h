@@ -11,6 +11,7 @@
 #include "blocktime.h"
 #include "clock.h"
 #include "session.h"
+#include "stepaside.h"
 #include "types.h"
 #include "waitgraph.h"
 
@@ -31,6 +32,10 @@ typedef struct LgView
 	int			smallest[LG_NUM_LIMITS];	/* smallest value of any session;
 											 * 0 = off */
 	int64	   *scratch;		/* one per PGPROC */
+
+	/* The worker's only: the lock requests that let others pass now. */
+	int			nasides;
+	LgAside   **asides;
 } LgView;
 
 /* A session as a limit sees it. */

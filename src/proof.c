@@ -38,6 +38,7 @@
 #include "proof.h"
 #include "session.h"
 #include "shared.h"
+#include "stepaside.h"
 #include "types.h"
 #include "waitgraph.h"
 
@@ -138,7 +139,8 @@ waiter_is_freed(const LgVerdict *verdict)
 	for (proclock = lg_first_proclock(lock); proclock != NULL;
 		 proclock = lg_next_proclock(lock, proclock))
 		if ((proclock->holdMask & conflicts) != 0 &&
-			!is_going(verdict, lg_proc_number(proclock->groupLeader), own))
+			!is_going(verdict, lg_proc_number(proclock->groupLeader), own) &&
+			(verdict->still.aside == NULL || lg_is_obstacle(verdict->still.aside, proclock)))
 			return false;
 	for (queued = lg_first_waiter(lock); queued != NULL && queued != waiter;
 		 queued = lg_next_waiter(lock, queued))

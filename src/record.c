@@ -205,6 +205,26 @@ lg_record_result(int64 action_id, LgResult result, int64 released_after)
 		count_result(action, result);
 }
 
+/*
+ * Say in the row of a lock request that lets others pass how many have passed, and
+ * in whose incident it is (0 = none).  Takes the lock.
+ */
+void
+lg_record_yield(int64 action_id, int64 let_pass, int64 incident_id)
+{
+	LgAction   *action = action_row(action_id);
+
+	LWLockAcquire(record->lock, LW_EXCLUSIVE);
+	if (action_id >= record->first_action_id && action->action_id == action_id)
+	{
+		action->blocked_sessions = (int) Min(let_pass, INT_MAX);
+		if (action->incident_id == 0)
+			action->incident_id = incident_id;
+	}
+	LWLockRelease(record->lock);
+	lg_record_changed();
+}
+
 /* Say in a row why nothing was done after all.  Takes the lock. */
 void
 lg_record_reason(int64 action_id, const char *reason)

@@ -176,6 +176,7 @@ extern void lg_record_clean(void);
 
 extern int64 lg_record_action(LgAction *action);
 extern void lg_record_result(int64 action_id, LgResult result, int64 released_after);
+extern void lg_record_yield(int64 action_id, int64 let_pass, int64 incident_id);
 extern void lg_record_reason(int64 action_id, const char *reason);
 extern bool lg_fetch_action(int64 action_id, LgAction *action);
 extern void lg_action_range(int64 *first, int64 *next);

@@ -283,7 +283,7 @@ append_advice(StringInfo out, const LgIncident *incident, bool acted,
 				"lockguard.queued_blocker_timeout";
 			why = idle ? "the root was idle, with a lock request and a queue behind it" :
 				"the root was active, and a lock request that waited for it held up all others";
-			next = "Run schema changes with a short lock_timeout, and try again when the table is less busy.";
+			next = "Let others pass schema changes (`lockguard.queue_yield_timeout`), or run them with a short lock_timeout, and try again when the table is less busy.";
 		}
 		else if (idle)
 		{
@@ -375,6 +375,12 @@ append_actions(StringInfo out, const LgIncident *incident, StringInfo gantt,
 			appendStringInfo(out, "lockguard left process %d alone (%s)", action->pid,
 							 action->reason[0] && lg_may_see(action->userid) ?
 							 action->reason : lg_result_name(action->result));
+		else if (action->action == LG_DO_YIELD)
+			appendStringInfo(out, "lockguard let %s pass the lock request of process %d, %s%s",
+							 count_of(action->blocked_sessions, "session"), action->pid,
+							 lg_result_name(action->result),
+							 action->released_after >= 0 ?
+							 psprintf(" after %s", duration(action->released_after)) : "");
 		else
 			appendStringInfo(out, "lockguard: %s %s, %s%s",
 							 lg_action_name(action->action),
@@ -404,7 +410,9 @@ append_actions(StringInfo out, const LgIncident *incident, StringInfo gantt,
 		}
 		else
 		{
-			n++;
+			/* No session was removed by it. */
+			if (action->action != LG_DO_YIELD)
+				n++;
 			appendStringInfo(gantt, "    %s %d : milestone, %lld, 0d\n",
 							 lg_action_name(action->action), action->pid,
 							 epoch_ms(action->acted_at));

@@ -151,6 +151,7 @@ ASSIGN_HOOK(assign_idle_session_timeout, LG_IDLE_SESSION_TIMEOUT)
 ASSIGN_HOOK(assign_max_locks, LG_MAX_LOCKS)
 ASSIGN_HOOK(assign_max_xmin_age, LG_MAX_XMIN_AGE)
 ASSIGN_HOOK(assign_preempt_timeout, LG_PREEMPT_TIMEOUT)
+ASSIGN_HOOK(assign_queue_yield_timeout, LG_QUEUE_YIELD_TIMEOUT)
 ASSIGN_HOOK(assign_action, LG_ACTION)
 ASSIGN_HOOK(assign_escalation_delay, LG_ESCALATION_DELAY)
 ASSIGN_HOOK(assign_priority, LG_PRIORITY)
@@ -211,6 +212,9 @@ static const struct
 	[LG_PREEMPT_TIMEOUT] = {"preempt_timeout", "ms",
 		"Remove blockers of lower priority once a session has waited for them this long.",
 	INT_MAX, NULL, assign_preempt_timeout},
+	[LG_QUEUE_YIELD_TIMEOUT] = {"queue_yield_timeout", "ms",
+		"Let others pass a lock request that has held them up for this long.",
+	INT_MAX, NULL, assign_queue_yield_timeout},
 	[LG_ACTION] = {"action", NULL,
 		"The most that lockguard may do to a session.",
 	0, action_options, assign_action},

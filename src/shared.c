@@ -38,6 +38,8 @@ init_scan_stats(LgScanStats *stats)
 	pg_atomic_init_u64(&stats->max_lock_scan_time, 0);
 	pg_atomic_init_u64(&stats->max_partition_lock_time, 0);
 	pg_atomic_init_u64(&stats->blocked_time, 0);
+	pg_atomic_init_u64(&stats->yields, 0);
+	pg_atomic_init_u64(&stats->let_pass, 0);
 }
 
 /*
@@ -77,6 +79,7 @@ lg_shared_init(void *memory, LWLock *lock, bool init)
 
 		pg_atomic_init_u32(&slot->overrides, 0);
 		pg_atomic_init_u32(&slot->signalling, 0);
+		pg_atomic_init_u64(&slot->yielding, 0);
 		pg_atomic_init_u32(&slot->reason_changes, 0);
 		for (int id = 0; id < LG_NUM_SETTINGS; id++)
 			pg_atomic_init_u64(&slot->value[id], 0);
@@ -102,6 +105,17 @@ lg_granted_waits(int procno, int pid, uint32 otherwise)
 	LgSlot	   *slot = lg_slot(procno);
 
 	return slot != NULL && slot->pid == pid ? slot->granted_waits : otherwise;
+}
+
+/* Does a process's lock request let others pass, in the wait that began then? */
+bool
+lg_is_yielding(int procno, TimestampTz wait_start)
+{
+	LgSlot	   *slot = lg_slot(procno);
+
+	return slot != NULL && wait_start != 0 &&
+		pg_atomic_read_u32(&lg_shared->worker_procno) != PG_UINT32_MAX &&
+		pg_atomic_read_u64(&slot->yielding) == (uint64) wait_start;
 }
 
 /*

@@ -8,6 +8,7 @@
  *	LgSlot, identity and settings	its session				atomics and barriers
  *	LgSlot, reason and exempt_*		a process that acts		LgShared->lock
  *	LgSlot, measured_*				the worker				LgShared->lock
+ *	LgSlot, yielding				the worker				atomic
  *	LgShared, up to last_scan		see each field			atomics
  *	LgShared, the rest				see each field			LgShared->lock
  *	LgRecord, in record.c			the worker, functions	LgRecord->lock
@@ -107,6 +108,12 @@ typedef struct LgSlot
 												 * ns; PG_INT64_MAX = blocks
 												 * none */
 	int64		idle_since;		/* monotonic ns; PG_INT64_MAX = not idle */
+
+	/*
+	 * The waitStart of its wait, while its request lets others pass; else 0.
+	 * Written by the worker, without a lock.
+	 */
+	pg_atomic_uint64 yielding;
 } LgSlot;
 
 /* How late a signal may be to count as within each of the bounds (ms). */
@@ -151,6 +158,8 @@ typedef struct LgScanStats
 	pg_atomic_uint64 max_lock_scan_time;
 	pg_atomic_uint64 max_partition_lock_time;
 	pg_atomic_uint64 blocked_time;
+	pg_atomic_uint64 yields;	/* requests taken out of the way */
+	pg_atomic_uint64 let_pass;	/* waiters that have passed one */
 } LgScanStats;
 
 typedef struct LgShared
@@ -236,6 +245,7 @@ extern void lg_shared_init(void *memory, LWLock *lock, bool init);
 extern LgSlot *lg_slot(int procno);
 extern int	lg_occupant(int procno, int pid);
 extern uint32 lg_granted_waits(int procno, int pid, uint32 otherwise);
+extern bool lg_is_yielding(int procno, TimestampTz wait_start);
 extern bool lg_wake_worker(void);
 extern void lg_end_doze(void);
 extern void lg_leave_reason(int procno, const LgReason *reason);

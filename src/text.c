@@ -273,6 +273,7 @@ lg_action_name(LgActionKind action)
 {
 	static const char *const names[] = {
 		[LG_DO_LOG] = "log",
+		[LG_DO_YIELD] = "yield",
 		[LG_DO_CANCEL] = "cancel",
 		[LG_DO_TERMINATE] = "terminate",
 		[LG_DO_ROLLBACK] = "rollback"
@@ -441,7 +442,10 @@ static const LimitText limit_texts[LG_NUM_LIMITS] = {
 	"Do the work in smaller transactions."},
 	[LG_PREEMPT_TIMEOUT] = {"ms",
 		"blocked a session of higher priority that had waited {measured}",
-	"Try again when that session has done its work."}
+	"Try again when that session has done its work."},
+	[LG_QUEUE_YIELD_TIMEOUT] = {"ms",
+		"waits for a lock and has held up {sessions} for {measured}",
+	NULL}						/* it is not told */
 };
 
 /*

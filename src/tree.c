@@ -74,6 +74,8 @@ append_wait(const LgView *view, const LgStep *step, const LgTreeStyle *style,
 	lg_duration_text(view->clock.now - waiter->since, duration, sizeof(duration));
 	appendStringInfo(out, " waits %s for %s on %s", duration,
 					 GetLockmodeName(tag->locktag_lockmethodid, waiter->mode), lock);
+	if (lg_is_yielding(waiter->procno, waiter->wait_start))
+		appendStringInfoString(out, ", letting others pass");
 	if (step->kind == LG_QUEUE)
 		appendStringInfoString(out, ", queued behind");
 }

@@ -42,6 +42,7 @@ typedef enum LgSetting
 	LG_MAX_LOCKS,
 	LG_MAX_XMIN_AGE,
 	LG_PREEMPT_TIMEOUT,
+	LG_QUEUE_YIELD_TIMEOUT,
 	LG_NUM_LIMITS,
 	LG_ACTION = LG_NUM_LIMITS,
 	LG_ESCALATION_DELAY,
@@ -58,6 +59,7 @@ typedef enum LgSetting
 typedef enum LgActionKind
 {
 	LG_DO_LOG,
+	LG_DO_YIELD,				/* others pass its lock request */
 	LG_DO_CANCEL,
 	LG_DO_TERMINATE,
 	LG_DO_ROLLBACK				/* of a prepared transaction */
@@ -125,9 +127,15 @@ typedef enum LgTimer
 	LG_ROOT_TIMER,				/* blocker_timeout */
 	LG_QUEUED_TIMER,			/* queued_blocker_timeout */
 	LG_INCIDENT_TIMER,			/* incident_threshold */
-	LG_COUNT_TIMER,				/* max_blocked_sessions: what comes of a signal */
+	LG_COUNT_TIMER,				/* max_blocked_sessions: what comes of a
+								 * signal */
+	LG_YIELD_TIMER,				/* queue_yield_timeout */
 	LG_NUM_TIMERS
 } LgTimer;
+
+/* Is a timer for queued blockers?  The others are for roots. */
+#define LG_IS_QUEUE_TIMER(timer) \
+	((timer) == LG_QUEUED_TIMER || (timer) == LG_YIELD_TIMER)
 
 /* How an incident ended. */
 typedef enum LgResolution

@@ -91,6 +91,7 @@ lg_unblock_create(const LgGraph *graph)
 
 	unblock->fate = palloc0_array(uint8, LG_TOTAL_PROCS);
 	unblock->asked = palloc0_array(bool, LG_TOTAL_PROCS);
+	unblock->passed = NULL;
 	unblock->alone = palloc_array(int, LG_TOTAL_PROCS);
 	unblock->freed = palloc_array(LgFreed, Max(graph->nlocks, 1) * LG_LOCKMODES);
 	return unblock;
@@ -148,6 +149,8 @@ unblock_lock(const LgGraph *graph, LgUnblock *unblock, int l)
 	{
 		const LgHolder *holder = &graph->holders[lock->holder + i];
 
+		if (unblock->passed != NULL && unblock->passed[lock->holder + i])
+			continue;
 		for (LOCKMASK modes = lock->waited; modes != 0; modes &= modes - 1)
 		{
 			int			mode = pg_rightmost_one_pos32(modes);

@@ -30,6 +30,8 @@ typedef struct LgUnblock
 	uint8	   *fate;			/* LgFate, by node */
 	bool	   *asked;			/* about this node, lg_freed_by() will be
 								 * asked */
+	bool	   *passed;			/* by index in holders: it has passed a lock
+								 * request that yields, and ends soon; or NULL */
 	int		   *alone;			/* by node: a waiter (index in waiters) that
 								 * no other blocks which does not end; -1 =
 								 * none */

@@ -282,6 +282,8 @@ emit_step(ReturnSetInfo *rsinfo, Row *row, LgView *view, int index, int *path)
 	put_text(row, waiter ? GetLockmodeName(graph->locks[waiter->lock].tag.locktag_lockmethodid,
 										   waiter->mode) : NULL);
 	put_time(row, waiter ? lg_clock_wall(&view->clock, waiter->since) : 0);
+	put_if(row, waiter != NULL,
+		   BoolGetDatum(waiter && lg_is_yielding(waiter->procno, waiter->wait_start)));
 	put_text(row, visible ? state : NULL);
 	put_text(row, visible && session->has_status ?
 			 pgstat_get_wait_event_type(session->wait_event) : NULL);
@@ -781,6 +783,8 @@ lockguard_stats(PG_FUNCTION_ARGS)
 	put_count(stats.cancels);
 	put_count(stats.terminations);
 	put_count(stats.rollbacks);
+	put_count(pg_atomic_read_u64(&scan->yields));
+	put_count(pg_atomic_read_u64(&scan->let_pass));
 	put_count(stats.logged);
 	put_count(stats.suppressed);
 	put_count(stats.self_resolved);

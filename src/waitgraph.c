@@ -1253,6 +1253,70 @@ lg_queued_wait(const LgGraph *graph, const LgNode *node)
 	return longest;
 }
 
+/* Is it a lock of a kind whose requests may step aside? */
+static bool
+may_step_aside(const LOCKTAG *tag)
+{
+	switch (tag->locktag_type)
+	{
+		case LOCKTAG_RELATION:
+		case LOCKTAG_OBJECT:
+		case LOCKTAG_ADVISORY:
+		case LOCKTAG_USERLOCK:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
+ * The request of a session itself, not of its parallel workers, that stops others
+ * behind it and may step aside; NULL if there is none, or if it has just begun.
+ */
+const LgWaiter *
+lg_request_in_the_way(const LgGraph *graph, const LgNode *node)
+{
+	for (int w = node->first_wait; w >= 0; w = graph->waiters[w].next_of_node)
+	{
+		const LgWaiter *request = &graph->waiters[w];
+		const LgLock *lock = &graph->locks[request->lock];
+
+		if (request->procno != request->node || request->wait_start == 0 ||
+			!may_step_aside(&lock->tag))
+			continue;
+		for (int i = w + 1; i < lock->waiter + lock->nwaiters; i++)
+			if (graph->waiters[i].node != request->node &&
+				(lock->conflicts[graph->waiters[i].mode] & LOCKBIT_ON(request->mode)) != 0)
+				return request;
+	}
+	return NULL;
+}
+
+/*
+ * Do others wait for a lock that this lock group holds?  One whose request lets
+ * others pass has time.
+ */
+bool
+lg_holds_what_others_want(const LgGraph *graph, const LgNode *node)
+{
+	for (int h = node->first_hold; h >= 0; h = graph->holders[h].next_of_node)
+	{
+		const LgHolder *hold = &graph->holders[h];
+		const LgLock *lock = &graph->locks[hold->lock];
+
+		for (int i = 0; i < lock->nwaiters && hold->blocks; i++)
+		{
+			const LgWaiter *waiter = &graph->waiters[lock->waiter + i];
+
+			if (waiter->node != hold->node &&
+				(lock->conflicts[waiter->mode] & hold->mask) != 0 &&
+				!lg_is_yielding(waiter->procno, waiter->wait_start))
+				return true;
+		}
+	}
+	return false;
+}
+
 /*
  * The entry of a process that holds that lock, in whatever mode; to compare
  * only.  NULL if it does not hold it.  "likely" is where it was before, or NULL: a
@@ -1270,8 +1334,9 @@ lg_find_held(int procno, int pid, const LOCKTAG *tag, const void *likely)
 		return NULL;
 
 	/*
-	 * Memory of the lock table is never unmapped.  An entry that is free holds
-	 * nothing; one that is of this lock and process is of this partition.
+	 * Memory of the lock table is never unmapped.  An entry that is free
+	 * holds nothing; one that is of this lock and process is of this
+	 * partition.
 	 */
 	if (before != NULL && before->tag.myProc == proc && before->holdMask != 0 &&
 		memcmp(&before->tag.myLock->tag, tag, sizeof(LOCKTAG)) == 0)

@@ -293,6 +293,8 @@ extern int64 lg_newly_waited(const LgGraph *graph, const LgWaiter *waiter,
 							 int64 now, int64 last_look, int64 not_before);
 extern int64 lg_blocks_since(const LgGraph *graph, const LgNode *node);
 extern const LgWaiter *lg_queued_wait(const LgGraph *graph, const LgNode *node);
+extern const LgWaiter *lg_request_in_the_way(const LgGraph *graph, const LgNode *node);
+extern bool lg_holds_what_others_want(const LgGraph *graph, const LgNode *node);
 extern bool lg_next_blocker(LgGraph *graph, const LgWaiter *waiter,
 							LgBlocker *blocker);
 extern int	lg_downstream(LgGraph *graph, int start);

@@ -55,6 +55,7 @@
 #include "types.h"
 #include "waitgraph.h"
 #include "worker.h"
+#include "yield.h"
 
 /* Long scans take at most one part in so many of the worker's time. */
 #define SCAN_SHARE	20
@@ -76,6 +77,7 @@ typedef struct LgWorker
 	LgFollow   *follow;
 	LgPrepared *prepared;
 	LgIncidents *incidents;
+	LgYields   *yields;
 	MemoryContext scan_context; /* emptied after each scan that used it */
 
 	uint32		settings_changes;	/* seen when view.smallest was computed */
@@ -210,6 +212,7 @@ smallest_blocker_limit(const LgWorker *worker)
 	least = smaller_set(least, smallest(worker, LG_BLOCKER_TIMEOUT));
 	least = smaller_set(least, smallest(worker, LG_QUEUED_BLOCKER_TIMEOUT));
 	least = smaller_set(least, smallest(worker, LG_PREEMPT_TIMEOUT));
+	least = smaller_set(least, smallest(worker, LG_QUEUE_YIELD_TIMEOUT));
 	if (worker->view.smallest[LG_MAX_BLOCKED_SESSIONS] > 0)
 		least = smaller_set(least, DeadlockTimeout * LG_NANOS_PER_MS);
 	return least;
@@ -638,6 +641,7 @@ run_scan(LgWorker *worker, bool whole)
 					  whole || settings_changed || stepped != view->clock.stepped);
 	worker->dozed = doze > 0;
 	wake = Min(wake, act_on_verdicts(worker));
+	lg_yields_scan(worker->yields, view, &worker->verdicts);
 
 	wake = Min(wake, worker->verdicts.next_due);
 	if (doze > 0)
@@ -681,6 +685,7 @@ worker_create(void)
 	worker->follow = lg_follow_create();
 	worker->prepared = lg_prepared_create();
 	worker->incidents = lg_incidents_create();
+	worker->yields = lg_yields_create(&worker->view);
 	worker->scan_context = AllocSetContextCreate(TopMemoryContext, "lockguard scan",
 												 ALLOCSET_DEFAULT_SIZES);
 	worker->view.context = worker->scan_context;
@@ -713,6 +718,31 @@ account_for_gap(int64 gap, int64 whole)
 					(double) gap / LG_NANOS_PER_SEC),
 			 errdetail("That time counts towards no limit.")));
 	return true;
+}
+
+/*
+ * As long as lock requests let others pass, step aside with them: for "ms" from
+ * "now" (monotonic ns), or until something is asked of the worker.  Returns how
+ * much of that time is left, in ms.
+ */
+static int64
+step_for(LgWorker *worker, int64 now, int64 ms)
+{
+	int64		until = now + ms * LG_NANOS_PER_MS;
+	bool		stepped = false;
+
+	for (;;)
+	{
+		int64		next = lg_yields_step(worker->yields, &worker->view);
+		int64		at = lg_now();
+
+		if (next == LG_NEVER || at >= until || MyLatch->is_set)
+			return !stepped && next == LG_NEVER ? ms :
+				Max(until - at, 0) / LG_NANOS_PER_MS;
+		stepped = true;
+		if (next > at)
+			pg_usleep((Min(next, until) - at) / 1000 + 1);
+	}
 }
 
 /*
@@ -759,7 +789,7 @@ sleep_until(LgWorker *worker, int64 wake)
 		ms = Min(ms, FREEZE / LG_NANOS_PER_MS);
 	}
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 ms, PG_WAIT_EXTENSION);
+					 step_for(worker, now, ms), PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	left = wake - lg_now();
 	if (exact && left > 0 && left < LG_NANOS_PER_MS)
@@ -814,7 +844,9 @@ lg_worker_main(Datum main_arg)
 			reload_configuration();
 
 		requested = pg_atomic_read_u64(&lg_shared->scans_requested);
-		if (lg_enabled)
+		if (!lg_enabled)
+			lg_yields_stop(worker->yields, &worker->view);
+		else
 			wake = run_scan(worker, requested != pg_atomic_read_u64(&lg_shared->scans_served));
 		if (requested != pg_atomic_read_u64(&lg_shared->scans_served))
 		{

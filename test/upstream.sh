@@ -7,6 +7,7 @@
 #   LOCKGUARD_BUILDS=dir       keeps the builds of PostgreSQL there, in a folder per version, and uses
 #                              them again
 #   LOCKGUARD_UPSTREAM="regression isolation recovery"   which suites
+#   LOCKGUARD_YIELD=1ms        lockguard.queue_yield_timeout for all sessions
 #   LOCKGUARD_CHROOTS=dir, LOCKGUARD_MIRROR=url          as for test/versions.sh
 #   LOCKGUARD_KEEP=1           keeps the temporary folder with all logs
 #
@@ -162,6 +163,8 @@ write_conf()
 		lockguard.prepared_transaction_timeout = '1h'
 		lockguard.prepared_transaction_action = 'rollback'
 	CONF
+	[ -z "${LOCKGUARD_YIELD:-}" ] ||
+		echo "lockguard.queue_yield_timeout = '$LOCKGUARD_YIELD'" >>"$tmp/lockguard.conf"
 }
 
 # run_suite FOLDER [make argument ...]: its "make check", on what is installed instead of a temporary

@@ -174,6 +174,24 @@ sub outage
 		  . " AND result = 'released')");
 	$waiters[0]->finish;
 
+	# Lock requests let others pass: two in one queue, one of which gives up.
+	$root = session('reads');
+	$root->query_ok($_) foreach 'BEGIN', 'SELECT count(*) FROM t';
+	my @requests = map { session("request $_", queue_yield_timeout => '100ms') } 1 .. 2;
+	foreach my $request (@requests)
+	{
+		$request->start('ALTER TABLE t ADD COLUMN c int; ALTER TABLE t DROP COLUMN c');
+		wait_for_lock($request);
+	}
+	$waiters[0]->query_ok('SELECT count(*) FROM t') foreach 1 .. 3;
+	look_at_everything();
+	$observer->query_ok('SELECT pg_cancel_backend(' . $requests[1]->pid . ')');
+	$requests[1]->finish;
+	is_recorded($requests[1], 'queue_yield_timeout', 'yield', 'self_resolved');
+	$root->query_ok('COMMIT');
+	$requests[0]->finish;
+	is_recorded($requests[0], 'queue_yield_timeout', 'yield', 'released');
+
 	# By hand; with a pause, an exemption, and what resets.
 	foreach my $function ('cancel_blockers', 'terminate_blockers')
 	{

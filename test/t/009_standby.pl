@@ -33,6 +33,18 @@ succeeds($w, 'the waiter');
 is_recorded($observer, $s, 'idle_blocker_timeout terminate released');
 $w->close;
 
+# A lock request lets others pass.
+my ($shared, $exclusive) = (session($standby, 'shared'), session($standby, 'exclusive', queue_yield_timeout => '100ms'));
+$shared->query_ok($_) foreach 'BEGIN', 'SELECT pg_advisory_xact_lock_shared(9)';
+$exclusive->start('SELECT pg_advisory_xact_lock(9)');
+begins_to_wait($observer, $exclusive);
+$observer->query_ok('SELECT pg_advisory_xact_lock_shared(9)') foreach 1 .. 3;
+ok($exclusive->{busy}, 'others have passed');
+$shared->query_ok('COMMIT');
+succeeds($exclusive);
+is_recorded($observer, $exclusive, 'queue_yield_timeout yield released');
+$_->close foreach $shared, $exclusive;
+
 # A snapshot that keeps the primary's vacuum from being replayed; the twin's
 # statements are short.
 my @snapshots = map { session($standby, $_, max_xmin_age => 100) } 'old snapshot', 'twin';

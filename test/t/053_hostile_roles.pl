@@ -54,7 +54,7 @@ sub log_in
 my %by = map { my $s = log_in($_); $s->finish; $_ => $s } qw(web mon sig maker dbo setter);
 
 # No setting at login, in either way.
-is(scalar @settings, 16, 'settings of sessions');
+is(scalar @settings, 17, 'settings of sessions');
 foreach my $setting (@settings)
 {
 	my ($name, $value) = @$setting;

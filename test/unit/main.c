@@ -110,6 +110,7 @@ main(int argc, char **argv)
 {
 	const Test *const suites[] = {
 		clientio_tests, session_tests, waitgraph_tests, blocktime_tests, unblock_tests,
+		stepaside_tests,
 		limit_tests, judge_tests, proof_tests, history_tests
 	};
 	int			passed = 0;

@@ -29,17 +29,17 @@ typedef struct Now
 	bool		to_blame;		/* if it waits itself */
 	bool		in_cycle;
 	LOCKMASK	held[MAX_LOCKS];
-} Now;
+}			Now;
 
 /* What has come together since something was first waited for. */
 typedef struct Part
 {
 	bool		waited;			/* it has been, and is held ever since */
 	int64		time[LG_NUM_TIMERS];
-	int64		unseen[LG_NUM_TIMERS];	/* of that, in its own wait until that is
-										 * seen */
+	int64		unseen[LG_NUM_TIMERS];	/* of that, in its own wait until that
+										 * is seen */
 	int64		in_cycle[LG_NUM_TIMERS];	/* by the end of a deadlock */
-} Part;
+}			Part;
 
 /* One part for each lock, and one for what a queued blocker waits for. */
 #define QUEUED		MAX_LOCKS
@@ -57,24 +57,26 @@ typedef struct Sum
 
 	/* At least: */
 	int64		least[LG_NUM_TIMERS];
-	int64		counted[LG_NUM_TIMERS]; /* last look that had to count; 0 = none */
-	bool		changed[LG_NUM_TIMERS]; /* since then, so that it may begin anew */
+	int64		counted[LG_NUM_TIMERS]; /* last look that had to count; 0 =
+										 * none */
+	bool		changed[LG_NUM_TIMERS]; /* since then, so that it may begin
+										 * anew */
 	bool		interrupted[LG_NUM_TIMERS]; /* since the last look */
-} Sum;
+}			Sum;
 
 static int	n;
 static int	nlocks;
 static LOCK *const *locks;
 static int64 at;
 static int64 last_look;
-static Now	now[MAX_NODES];
-static Sum	sums[MAX_NODES];
+static Now now[MAX_NODES];
+static Sum sums[MAX_NODES];
 static Model model;
 
 /* The present wait of each, and since when it has been one for the other. */
 static bool waits_now[MAX_NODES];
 static TimestampTz wait_start[MAX_NODES];
-static bool pair[MAX_NODES][MAX_NODES];	/* blocker, waiter */
+static bool pair[MAX_NODES][MAX_NODES]; /* blocker, waiter */
 static bool pair_to_blame[MAX_NODES][MAX_NODES];
 static bool seen[MAX_NODES][MAX_NODES]; /* at the last look, and ever since */
 
@@ -91,6 +93,8 @@ limit_of(int procno, LgTimer timer)
 			return values->value[LG_BLOCKER_TIMEOUT] * MS;
 		case LG_QUEUED_TIMER:
 			return values->value[LG_QUEUED_BLOCKER_TIMEOUT] * MS;
+		case LG_YIELD_TIMER:
+			return values->value[LG_QUEUE_YIELD_TIMEOUT] * MS;
 		case LG_COUNT_TIMER:
 			return Max(DeadlockTimeout, values->value[LG_ESCALATION_DELAY]) * MS;
 		default:
@@ -99,7 +103,7 @@ limit_of(int procno, LgTimer timer)
 }
 
 static void
-begins_anew(Sum *sum, LgTimer timer)
+begins_anew(Sum * sum, LgTimer timer)
 {
 	for (int p = 0; p < NUM_PARTS; p++)
 		sum->part[p].time[timer] = sum->part[p].unseen[timer] = sum->part[p].in_cycle[timer] = 0;
@@ -108,19 +112,19 @@ begins_anew(Sum *sum, LgTimer timer)
 
 /* A lock is not waited for any more, or has been released. */
 static void
-forget(Sum *sum, int lock)
+forget(Sum * sum, int lock)
 {
 	memset(&sum->part[lock], 0, sizeof(Part));
 	for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
-		if (timer != LG_QUEUED_TIMER)
+		if (!LG_IS_QUEUE_TIMER(timer))
 			sum->changed[timer] = true;
 }
 
 static void
-add(Sum *sum, LgTimer timer, int64 passed, bool unseen)
+add(Sum * sum, LgTimer timer, int64 passed, bool unseen)
 {
 	for (int p = 0; p < NUM_PARTS; p++)
-		if (timer == LG_QUEUED_TIMER ? p == QUEUED : sum->part[p].waited)
+		if (LG_IS_QUEUE_TIMER(timer) ? p == QUEUED : sum->part[p].waited)
 		{
 			sum->part[p].time[timer] += passed;
 			if (unseen)
@@ -132,13 +136,13 @@ add(Sum *sum, LgTimer timer, int64 passed, bool unseen)
 static bool
 is_waited_for(int i, LgTimer timer)
 {
-	return timer == LG_QUEUED_TIMER ? now[i].to_blame : now[i].blocks;
+	return LG_IS_QUEUE_TIMER(timer) ? now[i].to_blame : now[i].blocks;
 }
 
 static bool
 goes_on(int i, LgTimer timer)
 {
-	return timer == LG_QUEUED_TIMER ? now[i].waits : !now[i].waits;
+	return LG_IS_QUEUE_TIMER(timer) ? now[i].waits : !now[i].waits;
 }
 
 /* Nothing has changed since the last event: count the time up to now. */
@@ -166,13 +170,13 @@ before_event(void)
 				continue;
 
 			/* A wait of its own that no look sees cannot be known of. */
-			if (goes_on(i, timer) || (timer != LG_QUEUED_TIMER && !sum->wait_seen))
+			if (goes_on(i, timer) || (!LG_IS_QUEUE_TIMER(timer) && !sum->wait_seen))
 				add(sum, timer, passed, !goes_on(i, timer));
 		}
 }
 
 static void
-read_session(int i, Now *new)
+read_session(int i, Now * new)
 {
 	PGPROC	   *proc = proc_of(i);
 	BackendState state = status_of(i)->st_state;
@@ -195,7 +199,7 @@ read_session(int i, Now *new)
  * which locks a wait goes on.
  */
 static void
-note_changes(int i, const Now *new, const bool *goes_on)
+note_changes(int i, const Now * new, const bool *goes_on)
 {
 	Now		   *old = &now[i];
 	Sum		   *sum = &sums[i];
@@ -239,7 +243,7 @@ note_changes(int i, const Now *new, const bool *goes_on)
 	/* Its own wait, from which a root's timer is not counted exactly. */
 	if (old->waits != new->waits || new->waits)
 		for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
-			if (timer != LG_QUEUED_TIMER)
+			if (!LG_IS_QUEUE_TIMER(timer))
 				sum->changed[timer] = sum->interrupted[timer] = true;
 
 	if (new->in_cycle)
@@ -273,7 +277,9 @@ after_event(void)
 		if (!goes_on)
 		{
 			begins_anew(&sums[waiter], LG_QUEUED_TIMER);
+			begins_anew(&sums[waiter], LG_YIELD_TIMER);
 			sums[waiter].interrupted[LG_QUEUED_TIMER] = true;
+			sums[waiter].interrupted[LG_YIELD_TIMER] = true;
 		}
 		waits_now[waiter] = proc_of(waiter)->waitLock != NULL;
 		wait_start[waiter] = wait_start_of(waiter);
@@ -313,7 +319,7 @@ note_least(int i, LgTimer timer)
 		return;
 	for (int waiter = 0; waiter < n; waiter++)
 		seen_before |= seen[i][waiter] &&
-			(timer != LG_QUEUED_TIMER || pair_to_blame[i][waiter]);
+			(!LG_IS_QUEUE_TIMER(timer) || pair_to_blame[i][waiter]);
 
 	/* Such a lock may have been released and taken again. */
 	for (int l = 0; l < nlocks; l++)
@@ -339,7 +345,7 @@ void
 order_changed(void)
 {
 	for (int i = 0; i < n; i++)
-		sums[i].interrupted[LG_QUEUED_TIMER] = true;
+		sums[i].interrupted[LG_QUEUED_TIMER] = sums[i].interrupted[LG_YIELD_TIMER] = true;
 }
 
 /* There has been a look at this moment, at all waits. */
@@ -394,7 +400,7 @@ most_time(int procno, LgTimer timer)
 	int64		most = 0;
 
 	for (int p = 0; p < NUM_PARTS; p++)
-		if (timer == LG_QUEUED_TIMER ? p == QUEUED : sums[procno].part[p].waited)
+		if (LG_IS_QUEUE_TIMER(timer) ? p == QUEUED : sums[procno].part[p].waited)
 			most = Max(most, sums[procno].part[p].time[timer]);
 	return most;
 }

@@ -82,6 +82,7 @@ extern void holds(int procno, LOCK *lock, LOCKMODE mode);
 extern void waits(int procno, LOCK *lock, LOCKMODE mode);
 extern void waits_ahead_of(int procno, int other, LOCKMODE mode);
 extern void moves_ahead(int procno);
+extern void moves_to_the_end(LOCK *lock, PROCLOCK *proclock);
 extern bool acquires(int procno, LOCK *lock, LOCKMODE mode);
 extern void gives_up(int procno);
 extern void releases(int procno, LOCK *lock, LOCKMODE mode);

@@ -153,16 +153,17 @@ LWLockRelease(LWLock *lock)
 #define queue_append(lock, proc)	dclist_push_tail(&(lock)->waitProcs, &(proc)->LG_WAIT_LINK)
 #define queue_insert(lock, proc, next) \
 	dclist_insert_before(&(lock)->waitProcs, &(next)->LG_WAIT_LINK, &(proc)->LG_WAIT_LINK)
-#define queue_remove(lock, proc)	dclist_delete_from(&(lock)->waitProcs, &(proc)->LG_WAIT_LINK)
 #else
 #define list_init(list)			SHMQueueInit(list)
 #define list_append(list, node) SHMQueueInsertBefore(list, node)
 #define list_remove(node)		SHMQueueDelete(node)
 #define queue_init(lock)		SHMQueueInit(&(lock)->waitProcs.links)
 #define queue_append(lock, proc) \
-	SHMQueueInsertBefore(&(lock)->waitProcs.links, &(proc)->LG_WAIT_LINK)
-#define queue_insert(lock, proc, next) SHMQueueInsertBefore(&(next)->LG_WAIT_LINK, &(proc)->LG_WAIT_LINK)
-#define queue_remove(lock, proc)	SHMQueueDelete(&(proc)->LG_WAIT_LINK)
+	((lock)->waitProcs.size++, \
+	 SHMQueueInsertBefore(&(lock)->waitProcs.links, &(proc)->LG_WAIT_LINK))
+#define queue_insert(lock, proc, next) \
+	((lock)->waitProcs.size++, \
+	 SHMQueueInsertBefore(&(next)->LG_WAIT_LINK, &(proc)->LG_WAIT_LINK))
 
 void
 SHMQueueInit(SHM_QUEUE * queue)
@@ -177,6 +178,12 @@ SHMQueueInsertBefore(SHM_QUEUE * queue, SHM_QUEUE * elem)
 	elem->prev = queue->prev;
 	queue->prev->next = elem;
 	queue->prev = elem;
+}
+
+void
+SHMQueueInsertAfter(SHM_QUEUE * queue, SHM_QUEUE * elem)
+{
+	SHMQueueInsertBefore(queue->next, elem);
 }
 
 void
@@ -288,6 +295,22 @@ set_wait_start(int procno, TimestampTz start)
 	pg_atomic_write_u64(&proc_of(procno)->waitStart, start);
 }
 
+/* One request more or less. */
+static void
+count_request(LOCK *lock, LOCKMODE mode, int more)
+{
+	lock->nRequested += more;
+	lock->requested[mode] += more;
+}
+
+/* As RemoveFromWaitQueue() and GrantLock() do. */
+static void
+clear_wait_mask(LOCK *lock, LOCKMODE mode)
+{
+	if (lock->granted[mode] == lock->requested[mode])
+		lock->waitMask &= LOCKBIT_OFF(mode);
+}
+
 /*
  * What follows is done to the lock table whether a server would do it or not.
  */
@@ -299,6 +322,7 @@ holds(int procno, LOCK *lock, LOCKMODE mode)
 	if (proclock->holdMask & LOCKBIT_ON(mode))
 		return;
 	proclock->holdMask |= LOCKBIT_ON(mode);
+	count_request(lock, mode, 1);
 	lock->nGranted++;
 	if (lock->granted[mode]++ == 0)
 		lock->grantMask |= LOCKBIT_ON(mode);
@@ -312,6 +336,7 @@ let_go(int procno, LOCK *lock, LOCKMODE mode)
 	if (proclock == NULL || (proclock->holdMask & LOCKBIT_ON(mode)) == 0)
 		return;
 	proclock->holdMask &= ~LOCKBIT_ON(mode);
+	count_request(lock, mode, -1);
 	lock->nGranted--;
 	if (--lock->granted[mode] == 0)
 		lock->grantMask &= ~LOCKBIT_ON(mode);
@@ -329,6 +354,8 @@ begin_to_wait(int procno, LOCK *lock, LOCKMODE mode)
 	proc->waitLock = lock;
 	proc->waitLockMode = mode;
 	proc->waitStatus = PROC_WAIT_STATUS_WAITING;
+	count_request(lock, mode, 1);
+	lock->waitMask |= LOCKBIT_ON(mode);
 	set_wait_start(procno, wall_now());
 }
 
@@ -339,7 +366,9 @@ end_wait(int procno, ProcWaitStatus outcome)
 	LOCK	   *lock = proc->waitLock;
 	PROCLOCK   *proclock = proc->waitProcLock;
 
-	queue_remove(lock, proc);
+	lg_dequeue(lock, proc);
+	count_request(lock, proc->waitLockMode, -1);
+	clear_wait_mask(lock, proc->waitLockMode);
 	proc->waitLock = NULL;
 	proc->waitProcLock = NULL;
 	proc->waitStatus = outcome;
@@ -374,8 +403,16 @@ moves_ahead(int procno)
 
 	if (first == proc)
 		return;
-	queue_remove(proc->waitLock, proc);
+	lg_dequeue(proc->waitLock, proc);
 	queue_insert(proc->waitLock, proc, first);
+}
+
+/* An entry of a lock, as if it had been removed and made anew in the same place. */
+void
+moves_to_the_end(LOCK *lock, PROCLOCK *proclock)
+{
+	list_remove(&proclock->lockLink);
+	list_append(&lock->procLocks, &proclock->lockLink);
 }
 
 /*
@@ -463,6 +500,21 @@ wake_up(LOCK *lock)
 		else
 			ahead |= LOCKBIT_ON(mode);
 	}
+}
+
+/* As the server's, but by what is held, not by what is counted. */
+void
+ProcLockWakeup(LockMethod table, LOCK *lock)
+{
+	if (taken[0] != LockHashPartitionLock(LockTagHashCode(&lock->tag)))
+		impossible("wakes up without the partition lock");
+	wake_up(lock);
+}
+
+bool
+LockCheckConflicts(LockMethod table, LOCKMODE mode, LOCK *lock, PROCLOCK *proclock)
+{
+	return conflicts_with_holders(lock, lg_proc_number(proclock->tag.myProc), mode);
 }
 
 /* Its wait ends in an error; those behind it may get the lock. */

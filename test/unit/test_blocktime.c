@@ -388,8 +388,8 @@ released(void)
 
 	/*
 	 * Back to a savepoint, and to the same table: its entry in the lock table
-	 * is another one here.  (A server may use the same memory for it, and then
-	 * it cannot be told.)
+	 * is another one here.  (A server may use the same memory for it, and
+	 * then it cannot be told.)
 	 */
 	scene(3);
 	blocked_500ms(table);
@@ -767,6 +767,30 @@ queued_blocker_gap(void)
 	}
 }
 
+/* A request that has let others pass begins anew, and nothing from before counts. */
+static void
+request_that_yields(void)
+{
+	scene(3);
+	limit_blocker(1, 1000);
+	set(1, LG_QUEUE_YIELD_TIMEOUT, 1000);
+	reads(0, table);
+	waits_to_alter(1, table);
+	waits_to_read(2, table);
+	look_after(400);
+	CHECK_INT(shows(1, LG_YIELD_TIMER), 400);
+	lg_restart_yield_time(&view.times[1], clock_ns);
+	look_after(100);
+	CHECK_INT(shows(1, LG_YIELD_TIMER), 100);
+
+	/* Between two looks. */
+	pass(60);
+	lg_restart_yield_time(&view.times[1], clock_ns);
+	look_after(40);
+	CHECK_INT(shows(1, LG_YIELD_TIMER), 40);
+	CHECK_INT(shows(1, LG_QUEUED_TIMER), 600);
+}
+
 /* Each wait of its own begins anew. */
 static void
 queued_blocker_again(void)
@@ -1017,7 +1041,7 @@ check_times(int nprocs)
 			int64		least = least_time(i, (LgTimer) timer);
 
 			/* What it was as a root is not shown while it waits, nor used. */
-			if (node == NULL || node->waiting != (timer == LG_QUEUED_TIMER))
+			if (node == NULL || node->waiting != LG_IS_QUEUE_TIMER(timer))
 				continue;
 			if (CHECK(counted <= most) && CHECK(counted >= least))
 				continue;
@@ -1035,6 +1059,7 @@ random_limits(int procno)
 	set(procno, LG_IDLE_BLOCKER_TIMEOUT, times[random_below(lengthof(times))]);
 	set(procno, LG_BLOCKER_TIMEOUT, times[random_below(lengthof(times))]);
 	set(procno, LG_QUEUED_BLOCKER_TIMEOUT, times[random_below(lengthof(times))]);
+	set(procno, LG_QUEUE_YIELD_TIMEOUT, times[random_below(lengthof(times))]);
 }
 
 static void
@@ -1095,6 +1120,7 @@ const Test	blocktime_tests[] = {
 	{"blocktime: a lock of the session", session_lock},
 	{"blocktime: released and taken again", released},
 	{"blocktime: an advisory lock of an idle session", idle_with_advisory_lock},
+	{"blocktime: a lock request that yields", request_that_yields},
 	{"blocktime: another process", another_process},
 	{"blocktime: its own waits", own_waits},
 	{"blocktime: the wait of a parallel worker", wait_of_worker},

@@ -968,6 +968,7 @@ static void
 statistics(void)
 {
 	static LgAction action;
+	int			kinds = LG_DO_ROLLBACK + 1;
 
 	forget_history(10);
 	for (int result = LG_PENDING; result <= LG_FAILED; result++)
@@ -982,12 +983,12 @@ statistics(void)
 	CHECK_INT(lg_shared->stats.cancels, 1);
 	CHECK_INT(lg_shared->stats.terminations, 1);
 	CHECK_INT(lg_shared->stats.rollbacks, 1);
-	CHECK_INT(lg_shared->stats.self_resolved, 4);
-	CHECK_INT(lg_shared->stats.unresponsive, 4);
-	CHECK_INT(lg_shared->stats.suppressed, 4);
-	CHECK_INT(lg_shared->stats.logged, 4);
+	CHECK_INT(lg_shared->stats.self_resolved, kinds);
+	CHECK_INT(lg_shared->stats.unresponsive, kinds);
+	CHECK_INT(lg_shared->stats.suppressed, kinds);
+	CHECK_INT(lg_shared->stats.logged, kinds);
 	CHECK_INT(lg_shared->stats.actions[LG_PREPARED_TRANSACTION_TIMEOUT + 1][LG_DO_LOG],
-			  9 * 4 + 1);
+			  9 * kinds + 1);
 	CHECK_INT(lg_shared->stats.actions[LG_PREPARED_TRANSACTION_TIMEOUT + 1][LG_DO_ROLLBACK], 1);
 	CHECK_INT(lg_shared->stats.actions[LG_NO_LIMIT + 1][LG_DO_CANCEL], 0);
 }

@@ -1062,6 +1062,7 @@ random_settings(int procno)
 {
 	static const int times[] = {0, 0, 0, 1, 50, 200, INT_MAX};
 	static const int counts[] = {0, 0, 1, 2, 3, INT_MAX};
+	static const LgActionKind actions[] = {LG_DO_LOG, LG_DO_CANCEL, LG_DO_TERMINATE};
 	static const LgSetting timeouts[] = {
 		LG_IDLE_BLOCKER_TIMEOUT, LG_BLOCKER_TIMEOUT, LG_QUEUED_BLOCKER_TIMEOUT,
 		LG_LOCK_WAIT_TIMEOUT, LG_PREEMPT_TIMEOUT
@@ -1070,7 +1071,7 @@ random_settings(int procno)
 	for (int i = 0; i < (int) lengthof(timeouts); i++)
 		set(procno, timeouts[i], times[random_below(lengthof(times))]);
 	set(procno, LG_MAX_BLOCKED_SESSIONS, counts[random_below(lengthof(counts))]);
-	set(procno, LG_ACTION, one_in(3) ? random_below(3) : LG_DO_TERMINATE);
+	set(procno, LG_ACTION, one_in(3) ? actions[random_below(3)] : LG_DO_TERMINATE);
 	set(procno, LG_PRIORITY, random_below(3));
 	set(procno, LG_EXEMPT, one_in(6));
 }

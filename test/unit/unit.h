@@ -40,6 +40,7 @@ extern const Test session_tests[];
 extern const Test waitgraph_tests[];
 extern const Test blocktime_tests[];
 extern const Test unblock_tests[];
+extern const Test stepaside_tests[];
 extern const Test limit_tests[];
 extern const Test judge_tests[];
 extern const Test proof_tests[];
