@@ -16,6 +16,7 @@ my %subjects = (
 	judge => \&judge,
 	exact => \&exact,
 	busy => \&busy,
+	yield => \&yield,
 	throughput => \&throughput,
 	idle => \&idle,
 	memory => \&memory,
@@ -558,6 +559,208 @@ sub busy
 
 # From lines of: workload, repetition, server, transactions per second, ns for which the worker had
 # a core meanwhile.
+# Start pgbench: 20 clients read single rows.  Returns what finish_pgbench() takes.
+sub start_pgbench
+{
+	my ($folder, $seconds, @options) = @_;
+	my $script = "$folder/yield.sql";
+	my $log = "$folder/yield_log";
+
+	unlink glob "$log.*";
+	if (!-e $script)
+	{
+		open my $sql, '>', $script or die "$script: $!";
+		print $sql "\\set aid random(1, 1000000)\nSELECT abalance FROM pgbench_accounts WHERE aid = :aid;\n";
+		close $sql;
+	}
+	open my $pipe, '-|', 'pgbench', '-n', '-M', 'prepared', '-f', $script, '-c', 20, '-j', 2, '-T', $seconds,
+	  '-p', $server->port, '--log', "--log-prefix=$log", @options, 'postgres'
+	  or die "pgbench: $!";
+	return { pipe => $pipe, log => $log };
+}
+
+# The latencies (ms) of all transactions that began between two times, and how many
+# were done between them.
+sub finish_pgbench
+{
+	my ($pgbench, $from, $to) = @_;
+	my $pipe = $pgbench->{pipe};
+	my @latencies;
+	my $done = 0;
+
+	1 while <$pipe>;
+	close $pipe or die 'pgbench failed';
+	foreach my $file (glob "$pgbench->{log}.*")
+	{
+		open my $log, '<', $file or die "$file: $!";
+		while (<$log>)
+		{
+			my (undef, undef, $us, undef, $s, $fraction) = split ' ';
+			my $end = $s + $fraction / 1e6;
+
+			$done++ if $end >= $from && $end < $to;
+			push @latencies, $us / 1000 if $end - $us / 1e6 >= $from && $end - $us / 1e6 < $to;
+		}
+		close $log;
+	}
+	return ($done, @latencies);
+}
+
+# A migration's session, and the ways for its ALTER TABLE to wait.
+sub start_alter
+{
+	my ($way) = @_;
+	my $alter = session('ALTER');
+
+	$alter->query_ok("SET lockguard.queue_yield_timeout = '100ms'") if $way eq 'yields';
+	$alter->query_ok("SET lock_timeout = '100ms'") if $way eq 'retries';
+	$alter->start('ALTER TABLE pgbench_accounts ALTER filler SET DEFAULT NULL') if $way ne 'none';
+	return $alter;
+}
+
+# One slow reader for so many seconds, and an ALTER TABLE behind it.  Returns when the
+# ALTER was done after the reader (ms), how many transactions were done while it
+# waited, and their latencies.
+sub slow_reader
+{
+	my ($folder, $way, $seconds, @options) = @_;
+	my $pgbench = start_pgbench($folder, $seconds + 3, @options);
+	my $reader = session('reader');
+	my ($alter, $from, $to, $done_at);
+
+	sleep(1);
+	$reader->query_ok($_) foreach 'BEGIN', 'SELECT FROM pgbench_accounts LIMIT 1';
+	$from = time();
+	$alter = start_alter($way);
+	$to = $from + $seconds;
+	while ($way eq 'retries' && time() < $to)
+	{
+		$alter->finish;
+		sleep(1) if time() + 1 < $to;
+		$alter->start('ALTER TABLE pgbench_accounts ALTER filler SET DEFAULT NULL');
+	}
+	sleep($to - time()) if time() < $to;
+	$reader->query_ok('COMMIT');
+	$to = time();
+	while ($way ne 'none')
+	{
+		last unless $alter->finish->{error};
+		sleep(1);
+		$alter->start('ALTER TABLE pgbench_accounts ALTER filler SET DEFAULT NULL');
+	}
+	$done_at = 1000 * (time() - $to);
+	$_->close foreach $reader, $alter;
+	return ($done_at, finish_pgbench($pgbench, $from, $to));
+}
+
+sub yield
+{
+	my ($rounds, $folder) = @_;
+	my %name = (
+		none => 'without an ALTER',
+		plain => 'with one, as PostgreSQL is',
+		retries => "with lock_timeout = '100ms', again each second",
+		yields => "with queue_yield_timeout = '100ms'");
+	my (%p50, %p99, %worst, %done_at, %tps);
+
+	foreach (1 .. $rounds)
+	{
+		foreach my $way (qw(none plain retries yields))
+		{
+			my ($done_at, undef, @latencies) = slow_reader($folder, $way, 15, '-R', 3000);
+
+			push @{ $p50{$way} }, quantile(0.5, @latencies);
+			push @{ $p99{$way} }, quantile(0.99, @latencies);
+			push @{ $worst{$way} }, quantile(1, @latencies);
+			push @{ $done_at{$way} }, $done_at;
+		}
+		foreach my $way (qw(none yields))
+		{
+			my (undef, $done) = slow_reader($folder, $way, 5);
+
+			push @{ $tps{$way} }, $done / 5;
+		}
+	}
+	foreach my $way (qw(none plain retries yields))
+	{
+		my $ours = $way eq 'yields';
+		my $more = median(@{ $p99{$way} }) - median(@{ $p99{none} });
+
+		row("20 clients read rows, 3,000/s, behind a slow reader and an ALTER TABLE, $name{$way}: p50",
+			spread(\&ms, @{ $p50{$way} }), '', '', '', 1);
+		row('  p99', spread(\&ms, @{ $p99{$way} }), '', $way eq 'none' ? '' : ms($more) . ' more',
+			$ours ? '5 ms more' : '', $more <= 5);
+		row('  worst', spread(\&ms, @{ $worst{$way} }), '', '', $ours ? '150 ms' : '',
+			median(@{ $worst{$way} }) <= 150);
+		row('  the ALTER is done after the reader', spread(\&ms, @{ $done_at{$way} }), '', '',
+			$ours ? '50 ms' : '', median(@{ $done_at{$way} }) <= 50)
+		  if $way ne 'none';
+	}
+	row('the same without a limit on the rate, transactions/s',
+		spread(\&number, @{ $tps{yields} }), 'without an ALTER: ' . spread(\&number, @{ $tps{none} }),
+		number(median(@{ $tps{yields} }) / median(@{ $tps{none} })), '0.65',
+		median(@{ $tps{yields} }) / median(@{ $tps{none} }) >= 0.65);
+	row('  longest hold of a partition lock', ms($observer->value('SELECT max_partition_lock_time FROM lockguard.stats')),
+		'', '', '', 1);
+	busy_table($folder, $rounds);
+	slow_readers($folder);
+	return;
+}
+
+# Short readers that overlap without end.
+sub busy_table
+{
+	my ($folder, $rounds) = @_;
+	my @waited;
+
+	foreach (1 .. $rounds)
+	{
+		my $pgbench = start_pgbench($folder, 4);
+		my ($start, $alter);
+
+		sleep(1);
+		$start = time();
+		$alter = start_alter('yields');
+		$alter->finish;
+		push @waited, 1000 * (time() - $start);
+		$alter->close;
+		finish_pgbench($pgbench, 0, 0);
+	}
+	row('an ALTER TABLE on a table that is read without end', spread(\&ms, @waited), '', '', '1,100 ms',
+		median(@waited) <= 1100);
+	return;
+}
+
+# Five readers of 2 s each, the next one always there before the last one ends.
+sub slow_readers
+{
+	my ($folder) = @_;
+	my $pgbench = start_pgbench($folder, 12, '-R', 1000);
+	my @readers = map { session("reader $_") } 1 .. 5;
+	my ($alter, $from, @latencies, $held_up);
+
+	$readers[0]->query_ok($_) foreach 'BEGIN', 'SELECT FROM pgbench_accounts LIMIT 1';
+	$from = time();
+	$alter = start_alter('yields');
+	foreach my $i (1 .. $#readers)
+	{
+		sleep(1.5);
+		$readers[$i]->start('BEGIN; SELECT FROM pgbench_accounts LIMIT 1');
+		sleep(0.5);
+		$readers[$i]->finish;
+		$readers[ $i - 1 ]->query_ok('COMMIT');
+	}
+	sleep(2);
+	$readers[-1]->query_ok('COMMIT');
+	$alter->finish;
+	(undef, @latencies) = finish_pgbench($pgbench, $from, time());
+	$held_up = grep { $_ > 50 } @latencies;
+	row('five slow readers, one after the other: worst of the others', ms(quantile(1, @latencies)), '', '', '150 ms',
+		quantile(1, @latencies) <= 150);
+	row('  held up for over 50 ms', "$held_up of " . scalar(@latencies), '', '', '', 1);
+	return;
+}
+
 sub throughput
 {
 	my ($file, $seconds) = @_;

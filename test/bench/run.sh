@@ -4,7 +4,7 @@
 #   test/bench/run.sh                             PostgreSQL 15, 15 to 20 minutes
 #   test/bench/run.sh quick                       4 minutes, with fewer repetitions
 #   test/bench/run.sh quick jam                   only one subject, or several of them:
-#                                                 quiet, jam, judge, exact, throughput, memory
+#                                                 quiet, jam, judge, exact, yield, throughput, memory
 #   PG_CONFIG=/path/pg_config test/bench/run.sh   another PostgreSQL
 #
 # No test: a figure that misses its aim says so in the last column, and the command still succeeds.
@@ -13,19 +13,19 @@
 . "$(dirname "$0")/../common.sh"
 
 windows=10 rounds=200 jam_seconds=4 trials=100 busy_trials=100
-pairs=12 run_seconds=2 idle_seconds=60 open_seconds=15 scans=10000
+pairs=12 run_seconds=2 idle_seconds=60 open_seconds=15 scans=10000 yield_rounds=3
 extent=full
 if [ "${1:-}" = quick ]; then
 	windows=3 rounds=50 jam_seconds=1 trials=10 busy_trials=5
-	pairs=1 run_seconds=2 idle_seconds=10 open_seconds=5 scans=2000
+	pairs=1 run_seconds=2 idle_seconds=10 open_seconds=5 scans=2000 yield_rounds=1
 	extent=quick
 	shift
 fi
-subjects=${*:-quiet jam judge exact throughput memory}
+subjects=${*:-quiet jam judge exact yield throughput memory}
 for subject in $subjects; do
 	case $subject in
-	quiet | jam | judge | exact | throughput | memory) ;;
-	*) die "usage: $0 [quick] [quiet] [jam] [judge] [exact] [throughput] [memory]" ;;
+	quiet | jam | judge | exact | yield | throughput | memory) ;;
+	*) die "usage: $0 [quick] [quiet] [jam] [judge] [exact] [yield] [throughput] [memory]" ;;
 	esac
 done
 
@@ -190,6 +190,15 @@ measure_exact()
 	stop exact
 }
 
+# The waits of pgbench's clients, and of an ALTER TABLE, behind a slow reader.
+measure_yield()
+{
+	say "an ALTER TABLE that lets others pass"
+	server yield 5446 "max_connections = 100"
+	bench yield 5446 $yield_rounds "$tmp"
+	stop yield
+}
+
 measure_throughput()
 {
 	local idle
@@ -230,7 +239,7 @@ cat <<TABLE
 # Each figure is a median (minimum to maximum over the repetitions), unless it says otherwise.
 
 TABLE
-for subject in quiet jam judge exact busy throughput idle memory; do
+for subject in quiet jam judge exact busy yield throughput idle memory; do
 	cat "$tmp/$subject.rows" 2>/dev/null
 done >"$tmp/rows"
 bench table "$tmp/rows"
