@@ -57,8 +57,14 @@
 #include "worker.h"
 #include "yield.h"
 
-/* Long scans take at most one part in so many of the worker's time. */
-#define SCAN_SHARE	20
+/*
+ * Scans of more waiters than MANY_WAITERS that use a processor for over 1 ms take
+ * at most one part in so many of the worker's time.  (For how long the worker
+ * waits for a processor meanwhile does not count: that others are busy is no
+ * reason to look less often.)
+ */
+#define SCAN_SHARE		20
+#define MANY_WAITERS	100
 
 /* The longest doze. */
 #define MAX_DOZE	LG_NANOS_PER_SEC
@@ -602,6 +608,17 @@ account_for_scan(LgWorker *worker)
 	keep_maximum(&stats->max_scan_time, scan_time);
 }
 
+/* How long this process has used a processor, in ns; 0 if that cannot be told. */
+static int64
+read_cpu_time(void)
+{
+	struct timespec ts;
+
+	if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts) != 0)
+		return 0;
+	return (int64) ts.tv_sec * LG_NANOS_PER_SEC + ts.tv_nsec;
+}
+
 /*
  * One scan: look, follow incidents, judge, act, account.  With "whole", every
  * waiter is looked at, however short it has waited.  Returns when the next scan
@@ -615,6 +632,8 @@ run_scan(LgWorker *worker, bool whole)
 	bool		settings_changed;
 	Pace		pace;
 	int64		doze;
+	bool		many = view->nfound > MANY_WAITERS;
+	int64		cpu_time = many ? read_cpu_time() : 0;
 	int64		cost;
 	int64		wake;
 
@@ -653,24 +672,13 @@ run_scan(LgWorker *worker, bool whole)
 	wake = Min(wake, worker->ages_new);
 
 	/* A scan of very many sessions is not made more often than it can afford. */
-	cost = lg_now() - view->clock.now;
+	cost = many ? read_cpu_time() - cpu_time : 0;
 	if (cost > LG_NANOS_PER_MS)
 		wake = Max(wake, Min(view->clock.now + SCAN_SHARE * cost, worker->verdicts.next_due));
 	worker->exact = wake == worker->verdicts.next_due;
 
 	account_for_scan(worker);
 	return wake;
-}
-
-/* How long this process has used a processor, in ns; 0 if that cannot be told. */
-static int64
-read_cpu_time(void)
-{
-	struct timespec ts;
-
-	if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts) != 0)
-		return 0;
-	return (int64) ts.tv_sec * LG_NANOS_PER_SEC + ts.tv_nsec;
 }
 
 /* All memory that the worker needs, once and for all. */

@@ -183,7 +183,7 @@ measure_judge()
 measure_exact()
 {
 	say "from limit to release"
-	server exact 5442 "max_connections = 600" "deadlock_timeout = 10s"
+	server exact 5442 "max_connections = 600" "deadlock_timeout = 10s" "lockguard.max_actions_per_minute = 10000"
 	bench exact 5442 $trials
 	say "from limit to release, 500 waiters and pgbench on both cores"
 	bench busy 5442 $busy_trials
