@@ -742,11 +742,13 @@ step_for(LgWorker *worker, int64 now, int64 ms)
 	for (;;)
 	{
 		int64		next = lg_yields_step(worker->yields, &worker->view);
-		int64		at = lg_now();
+		int64		at;
 
+		if (next == LG_NEVER && !stepped)
+			return ms;
+		at = lg_now();
 		if (next == LG_NEVER || at >= until || MyLatch->is_set)
-			return !stepped && next == LG_NEVER ? ms :
-				Max(until - at, 0) / LG_NANOS_PER_MS;
+			return Max(until - at, 0) / LG_NANOS_PER_MS;
 		stepped = true;
 		if (next > at)
 			pg_usleep((Min(next, until) - at) / 1000 + 1);

@@ -306,6 +306,8 @@ lg_yields_scan(LgYields *yields, LgView *view, LgVerdicts *verdicts)
 	int64		now = view->clock.now;
 	bool		braked = lg_standing_brake(now) != LG_NO_BRAKE;
 
+	if (yields->n == 0 && view->smallest[LG_QUEUE_YIELD_TIMEOUT] == 0)
+		return;
 	for (int i = yields->n - 1; i >= 0; i--)
 	{
 		LgYield    *yield = yields->yields[i];
@@ -442,7 +444,7 @@ take_results(LgYields *yields, LgView *view, int n, int passed, int64 start)
 int64
 lg_yields_step(LgYields *yields, LgView *view)
 {
-	int64		now = lg_now();
+	int64		now = yields->n == 0 ? 0 : lg_now();
 	bool		any = false;
 	bool		changed = false;
 
