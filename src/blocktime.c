@@ -477,6 +477,7 @@ count_queued(LgGraph *graph, LgNode *node, LgBlockTime *time, int64 now)
 	int64		left_deadlock = track->pid == node->pid ? track->cycle_left : 0;
 	int64		since;
 	int64		from;
+	bool		another;		/* wait, or out of a deadlock */
 
 	/* Too young to have been walked? */
 	if (wait == NULL)
@@ -485,17 +486,16 @@ count_queued(LgGraph *graph, LgNode *node, LgBlockTime *time, int64 now)
 		left_deadlock = 0;
 
 	since = Max(Max(node->blame_since, wait->since), left_deadlock);
-	if (since > time->queued_to)
+	another = Max(wait->since, left_deadlock) > time->queued_to;
+	if (!another && since > time->queued_to)
 		lg_load_node(graph, node);
 	for (int timer = 0; timer < LG_NUM_TIMERS; timer++)
 	{
-		bool		anew = Max(wait->since, left_deadlock) > time->queued_to;
-
 		if (!LG_IS_QUEUE_TIMER(timer))
 			continue;
-		if (!anew && since > time->queued_to)
-			anew = since - time->queued_to >= longest_gap((LgTimer) timer, &node->known->values);
-		if (anew)
+		if (another ||
+			(since > time->queued_to &&
+			 since - time->queued_to >= longest_gap((LgTimer) timer, &node->known->values)))
 		{
 			time->time[timer] = 0;
 			time->began[timer] = since;

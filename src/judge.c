@@ -1059,11 +1059,19 @@ lg_judge_yield(LgView *view, int procno, LgVerdicts *verdicts, LgVerdict *verdic
 	LgNode	   *node = &graph->nodes[procno];
 	LgSubject	subject;
 	int			value;
-	int64		measured;
+	int64		measured = 0;
 	int64		at;
 
-	if (!node->waiting || lg_request_in_the_way(graph, node) == NULL)
+	/* Of a long queue, few have to be read: see may_be_over_limit(). */
+	if (!lg_is_queued_blocker(graph, node))
 		return false;
+	at = view->clock.now + view->smallest[LG_QUEUE_YIELD_TIMEOUT] * LG_NANOS_PER_MS -
+		lg_block_time(graph, view->times, node, LG_YIELD_TIMER);
+	if (at > view->clock.now)
+	{
+		note_due(verdicts, at);
+		return false;
+	}
 	subject = subject_of_node(view, node);
 	value = node->known->values.value[LG_QUEUE_YIELD_TIMEOUT];
 	if (value == 0)

@@ -30,9 +30,9 @@
  * of a cycle has to be there before the last of its waits begins, or is made by a
  * process that is yet to check.  A step makes no waiter wait for another that is
  * still in the queue, for their order is as before.  The only new edges lead from
- * the requests that were passed to those that passed.  Whoever passes waited for
- * this lock alone, and now waits for nothing: no cycle goes through it.  If it
- * waits later, it runs a check of its own, and finds the edges.
+ * the requests that were passed to those that passed.  A process that passes
+ * waited for this lock alone, and now waits for nothing: no cycle goes through it.
+ * If it waits later, it runs a check of its own, and finds the edges.
  *
  * But for checks, a lock group is one process (see the README of the lock
  * manager): a parallel worker may pass while its leader, or another worker, waits
@@ -55,6 +55,7 @@
 #include "debug.h"
 #include "shared.h"
 #include "stepaside.h"
+#include "waitgraph.h"
 
 /* The partition lock of the lock that is asked for. */
 static inline LWLock *
@@ -68,13 +69,6 @@ static inline LOCKMASK
 conflicts_with(const LgAside *aside)
 {
 	return GetLockTagsMethodTable(&aside->tag)->conflictTab[aside->mode];
-}
-
-/* The leader of a process's lock group, or itself. */
-static inline PGPROC *
-leader_of(PGPROC *proc)
-{
-	return proc->lockGroupLeader != NULL ? proc->lockGroupLeader : proc;
 }
 
 /*
@@ -109,18 +103,18 @@ lg_aside_is_over(const LgAside *aside)
 bool
 lg_aside_holds(const LgAside *aside)
 {
-	PGPROC	   *proc = &ProcGlobal->allProcs[aside->procno];
 	LWLock	   *partition = partition_lock(aside);
-	bool		holds = false;
+	const PROCLOCK *entry;
+	bool		holds;
+	int64		locked;
 
 	LWLockAcquire(partition, LW_SHARED);
-	if (lg_proc_pid(proc) == aside->pid)
-		for (PROCLOCK *proclock = lg_first_held(proc, LockHashPartition(LockTagHashCode(&aside->tag)));
-			 proclock != NULL && !holds;
-			 proclock = lg_next_held(proc, LockHashPartition(LockTagHashCode(&aside->tag)), proclock))
-			holds = memcmp(&proclock->tag.myLock->tag, &aside->tag, sizeof(LOCKTAG)) == 0 &&
-				(proclock->holdMask & LOCKBIT_ON(aside->mode)) != 0;
+	locked = lg_now();
+	entry = lg_find_held(aside->procno, aside->pid, &aside->tag, NULL);
+	holds = entry != NULL && (entry->holdMask & LOCKBIT_ON(aside->mode)) != 0;
+	locked = lg_now() - locked;
 	LWLockRelease(partition);
+	lg_note_partition_lock_time(locked);
 	return holds;
 }
 
@@ -147,7 +141,7 @@ is_against(const LgAside *aside, const PROCLOCK *proclock)
 	if (proc->waitProcLock == proclock)
 		modes |= LOCKBIT_ON(proc->waitLockMode);
 	return (modes & conflicts_with(aside)) != 0 &&
-		leader_of(proc) != leader_of(&ProcGlobal->allProcs[aside->procno]);
+		lg_leader_number(proc) != lg_leader_number(&ProcGlobal->allProcs[aside->procno]);
 }
 
 /* Does it hold the lock in a conflicting mode?  The caller as for is_against(). */
@@ -169,12 +163,12 @@ lg_aside_begin(LgAside *aside, int *wanted)
 	PGPROC	   *proc = &ProcGlobal->allProcs[aside->procno];
 	LWLock	   *partition = partition_lock(aside);
 	bool		waits;
-	int64		start;
+	int64		locked;
 
 	*wanted = 0;
 	aside->nentries = 0;
 	LWLockAcquire(partition, LW_SHARED);
-	start = lg_now();
+	locked = lg_now();
 	waits = waits_still(aside);
 	for (PROCLOCK *entry = waits ? lg_next_proclock(aside->lock, proc->waitProcLock) : NULL;
 		 entry != NULL; entry = lg_next_proclock(aside->lock, entry))
@@ -183,8 +177,9 @@ lg_aside_begin(LgAside *aside, int *wanted)
 			aside->entries[aside->nentries].proclock = entry;
 			aside->entries[aside->nentries++].counts = holds_against(aside, entry);
 		}
-	lg_note_partition_lock_time(lg_now() - start);
+	locked = lg_now() - locked;
 	LWLockRelease(partition);
+	lg_note_partition_lock_time(locked);
 	return waits && *wanted <= aside->max_entries;
 }
 
@@ -244,10 +239,10 @@ lg_find_obstacles(const LgAside *aside, bool *obstacles)
 	PROCLOCK   *own;
 	PROCLOCK   *entry;
 	bool		waits;
-	int64		start;
+	int64		locked;
 
 	LWLockAcquire(partition, LW_SHARED);
-	start = lg_now();
+	locked = lg_now();
 	waits = waits_still(aside);
 	own = ProcGlobal->allProcs[aside->procno].waitProcLock;
 	for (entry = waits ? lg_first_proclock(aside->lock) : NULL;
@@ -262,8 +257,9 @@ lg_find_obstacles(const LgAside *aside, bool *obstacles)
 			obstacles[lg_proc_number(entry->tag.myProc)] = true;
 		entry = lg_next_proclock(aside->lock, entry);
 	}
-	lg_note_partition_lock_time(lg_now() - start);
+	locked = lg_now() - locked;
 	LWLockRelease(partition);
+	lg_note_partition_lock_time(locked);
 	return waits;
 }
 
@@ -354,7 +350,7 @@ is_safe(const LOCK *lock, const LockMethod table, const LgStepRoom *room, int le
 	for (int i = 0; i < length; i++)
 	{
 		PGPROC	   *proc = room->queue[i];
-		int			leader = lg_proc_number(leader_of(proc));
+		int			leader = lg_leader_number(proc);
 
 		if (proc->lockGroupLeader != NULL && !room->steps[lg_proc_number(proc)] &&
 			room->waiting[leader] > 1 && (!all_pass || room->goes_on[leader]))
@@ -375,7 +371,7 @@ held_by_group(const LgAside *aside)
 	if (own->lockGroupLeader != NULL)
 		for (PROCLOCK *entry = lg_first_proclock(aside->lock); entry != NULL;
 			 entry = lg_next_proclock(aside->lock, entry))
-			if (leader_of(entry->tag.myProc) == leader_of(own))
+			if (lg_leader_number(entry->tag.myProc) == lg_leader_number(own))
 				held |= entry->holdMask;
 	return held;
 }
@@ -394,7 +390,7 @@ holds_what_is_wanted(const LgAside *aside, const LockMethod table)
 		return false;
 	for (PGPROC *proc = lg_first_waiter(aside->lock); proc != NULL;
 		 proc = lg_next_waiter(aside->lock, proc))
-		if (leader_of(proc) != leader_of(own) &&
+		if (lg_leader_number(proc) != lg_leader_number(own) &&
 			(table->conflictTab[proc->waitLockMode] & held) != 0 &&
 			!lg_is_yielding(lg_proc_number(proc),
 							(TimestampTz) pg_atomic_read_u64(&proc->waitStart)))
@@ -454,7 +450,7 @@ let_pass(LOCK *lock, const LockMethod table, const LgStepRoom *room, int length)
 	for (int i = 0; i < length; i++)
 		if (room->steps[lg_proc_number(room->queue[i])])
 			lg_dequeue(lock, room->queue[i]);
-	LG_DEBUG_POINT("taken_out");
+	LG_DEBUG_POINT("taken_out");	/* in tests: to wait, never to fail */
 	ProcLockWakeup(table, lock);
 	let_pass_each_other(lock, table, room, length);
 
@@ -532,10 +528,10 @@ lg_step_aside(LgAside **asides, int n, const LgStepRoom *room)
 	int			length = 0;
 	int			passed = 0;
 	bool		steps;
-	int64		start;
+	int64		locked;
 
 	LWLockAcquire(partition, LW_EXCLUSIVE);
-	start = lg_now();
+	locked = lg_now();
 	for (int i = 0; i < n; i++)
 	{
 		asides[i]->result = may_step(asides[i], table);
@@ -571,7 +567,8 @@ lg_step_aside(LgAside **asides, int n, const LgStepRoom *room)
 		if (asides[i]->result == LG_STEP_DONE && !steps)
 			asides[i]->result = LG_STEP_NOT_YET;
 	}
-	lg_note_partition_lock_time(lg_now() - start);
+	locked = lg_now() - locked;
 	LWLockRelease(partition);
+	lg_note_partition_lock_time(locked);
 	return passed;
 }

@@ -15,8 +15,7 @@
 /* What has come of a step for one request. */
 typedef enum LgStepResult
 {
-	LG_STEP_NOT_YET,			/* nobody is behind it, or it must not step
-								 * now */
+	LG_STEP_NOT_YET,			/* none is behind it, or it must not step now */
 	LG_STEP_DONE,				/* it was taken out and put back */
 	LG_STEP_STANDS,				/* those that it waited for are gone */
 	LG_STEP_WANTED,				/* others want what it holds */

@@ -445,7 +445,7 @@ blocking_since(LgView *view, const LgNode *node, int limit)
 		return 0;
 	if (timer < 0)
 		timer = LG_INCIDENT_TIMER;
-	if (node->waiting)
+	if (node->waiting && !LG_IS_QUEUE_TIMER(timer))
 		timer = LG_QUEUED_TIMER;
 	if (node->blame_since == LG_NEVER || node->in_cycle)
 		return lg_clock_wall(&view->clock, node->blocking_since);

@@ -81,8 +81,7 @@ typedef struct LgYield
 struct LgYields
 {
 	int			n;
-	int			max;
-	LgYield   **yields;
+	LgYield   **yields;			/* one per PGPROC at most */
 	int		   *of_proc;		/* index in yields, by procno; -1 = none */
 	LgAside   **batch;			/* the requests of one lock */
 	LgYield   **batch_yields;
@@ -104,19 +103,18 @@ lg_yields_create(LgView *view)
 	int64		first;
 	int64		next;
 
-	yields->max = LG_TOTAL_PROCS;
-	yields->yields = palloc0_array(LgYield *, yields->max);
+	yields->yields = palloc0_array(LgYield *, LG_TOTAL_PROCS);
 	yields->of_proc = palloc_array(int, LG_TOTAL_PROCS);
 	memset(yields->of_proc, -1, LG_TOTAL_PROCS * sizeof(int));
-	yields->batch = palloc_array(LgAside *, yields->max);
-	yields->batch_yields = palloc_array(LgYield *, yields->max);
+	yields->batch = palloc_array(LgAside *, LG_TOTAL_PROCS);
+	yields->batch_yields = palloc_array(LgYield *, LG_TOTAL_PROCS);
 	yields->done = palloc0_array(bool, LG_TOTAL_PROCS);
 	yields->room.queue = palloc_array(PGPROC *, LG_TOTAL_PROCS);
 	yields->room.steps = palloc0_array(bool, LG_TOTAL_PROCS);
 	yields->room.waiting = palloc0_array(int, LG_TOTAL_PROCS);
 	yields->room.goes_on = palloc0_array(bool, LG_TOTAL_PROCS);
 	yields->context = CurrentMemoryContext;
-	view->asides = palloc_array(LgAside *, yields->max);
+	view->asides = palloc_array(LgAside *, LG_TOTAL_PROCS);
 
 	for (int procno = 0; procno < MaxBackends; procno++)
 		pg_atomic_write_u64(&lg_shared->slots[procno].yielding, 0);

@@ -231,7 +231,7 @@ foreach my $how ('lock_timeout', 'cancel', 'terminate')
 	$migration->query_ok($_) foreach 'BEGIN', 'ALTER TABLE t ADD COLUMN f int';
 	$migration->start('ALTER TABLE u ADD COLUMN f int');
 	begins_to_wait($observer, $migration);
-	succeeds(waits_with('waits', 'SELECT count(*) FROM u'), 'nobody wants t: a reader of u');
+	succeeds(waits_with('waits', 'SELECT count(*) FROM u'), 'no session wants t: a reader of u');
 	begins_to_yield($migration);
 
 	my $wants = waits_with('wants t', 'SELECT count(*) FROM t');
@@ -239,7 +239,7 @@ foreach my $how ('lock_timeout', 'cancel', 'terminate')
 	my $held_up = does_not_pass('SELECT count(*) FROM u', 'no reader of u passes');
 	$observer->query_ok('SELECT pg_cancel_backend(' . $wants->pid . ')');
 	$wants->finish;
-	succeeds($held_up, 'nobody wants t any more: a reader of u');
+	succeeds($held_up, 'no session wants t any more: a reader of u');
 	$slow->query_ok('COMMIT');
 	succeeds($migration);
 	$migration->query_ok('ROLLBACK');
@@ -440,7 +440,7 @@ SKIP:
 	stop_worker_at($observer, 'taken_out');
 	session($node, 'waits')->start('SELECT count(*) FROM t');
 
-	# Whoever needs that partition of the lock table waits as well.
+	# A session that needs that partition of the lock table waits as well.
 	wait_until(
 		sub {
 			return 1 if $probe->{busy} && !$probe->read_some(65536, 1);

@@ -104,7 +104,7 @@ readers_pass(void)
 	CHECK_INT(asides[1].result, LG_STEP_STANDS);
 	CHECK(is_waiting(5));
 
-	/* The second time those who are there by then count. */
+	/* The second time those count that are there by then. */
 	CHECK(yields(1));
 	CHECK_INT(asides[1].nentries, 4);
 	CHECK_INT(step(1, 1), 1);
@@ -186,7 +186,7 @@ same_places(void)
 	CHECK_INT(asides[1].result, LG_STEP_STANDS);
 }
 
-/* Those who stood ahead still do, and those who stay behind stay in their order. */
+/* Those that stood ahead still do, and those that stay behind keep their order. */
 static void
 keeps_its_place(void)
 {
@@ -241,7 +241,7 @@ passes_another(void)
 	CHECK_INT(place(2), 1);
 }
 
-/* Whoever wants what the session holds must not wait for longer. */
+/* A session that wants what the request's holds must not wait for longer. */
 static void
 holds_what_others_want(void)
 {
@@ -490,7 +490,7 @@ random_queues(void)
 				CHECK_INT(passed, 0);
 			check_model(n);
 
-			/* Whoever has passed waits for nothing, nor does its lock group. */
+			/* What has passed waits for nothing, nor does its lock group. */
 			for (int j = 0; j < n; j++)
 			{
 				CHECK(!steps_room[j]);
