@@ -5,10 +5,15 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "postgres.h"
+
+#include <signal.h>
+
 #include "scene.h"
 
 #include "unit.h"
 
+#include "../../src/proof.h"
 #include "../../src/stepaside.h"
 
 #define MAX_PROCS	12
@@ -327,6 +332,40 @@ another_wait(void)
 }
 
 /*
+ * Those that have passed a request end soon: to remove the one that it waits for
+ * is not in vain because of them, neither when that is judged nor when it is
+ * proved again.
+ */
+static void
+holders_that_have_passed(void)
+{
+	static LgAside *published[] = {&asides[1]};
+
+	for (int yielding = 0; yielding < 2; yielding++)
+	{
+		TimestampTz acted_at;
+
+		scene(5);
+		set(0, LG_IDLE_BLOCKER_TIMEOUT, 1000);
+		reads(0, table);
+		sits_idle(0);
+		waits_to_alter(1, table);
+		waits_to_read(2, table);
+		CHECK(yields(1));
+		CHECK_INT(step(1, 1), 1);
+		view.asides = published;
+		view.nasides = yielding;
+		for (int i = 0; i < 12; i++)
+			judge_after(100);
+		CHECK_INT(verdict_on(0)->brake, yielding ? LG_NO_BRAKE : LG_BRAKE_IN_VAIN);
+		if (!yielding)
+			continue;
+		reads(3, table);
+		CHECK_INT(lg_prove_and_signal(verdict_on(0), SIGTERM, NULL, &acted_at), LG_NO_BRAKE);
+	}
+}
+
+/*
  * Random queues, and what should come of a step by the definition.
  */
 
@@ -513,6 +552,7 @@ const Test	stepaside_tests[] = {
 	{"step aside: others want what the session holds", holds_what_others_want},
 	{"step aside: lock groups", lock_groups},
 	{"step aside: another wait", another_wait},
+	{"step aside: holders that have passed", holders_that_have_passed},
 	{"step aside: random queues", random_queues},
 	{NULL, NULL}
 };
