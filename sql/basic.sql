@@ -105,14 +105,16 @@ SELECT lockguard.pause('200000 years');
 SELECT lockguard.resume();
 SELECT lockguard.resume();
 
-SELECT lockguard.cancel_blockers(NULL), lockguard.terminate_blockers(NULL);
+SELECT lockguard.cancel_blockers(NULL), lockguard.rollback_blockers(NULL), lockguard.terminate_blockers(NULL);
 SELECT lockguard.cancel_blockers(0);
 SELECT lockguard.cancel_blockers(-1);
 SELECT lockguard.cancel_blockers(2147483647);
+SELECT lockguard.rollback_blockers(0);
 SELECT lockguard.terminate_blockers(0);
 SELECT lockguard.terminate_blockers(2147483647);
 SET client_min_messages = error;
 SELECT lockguard.cancel_blockers(pg_backend_pid());
+SELECT lockguard.rollback_blockers(pg_backend_pid());
 SELECT lockguard.terminate_blockers(pg_backend_pid());
 SELECT lockguard.terminate_blockers(worker_pid) FROM lockguard.stats;
 RESET client_min_messages;

@@ -27,7 +27,7 @@ BEGIN
             END LOOP;
         END LOOP;
         FOREACH f IN ARRAY '{substr,strpos,lower,unnest,aclexplode,current_database,format,coalesce,tree,scan,pause,resume,report,exempt,
-                             cancel_blockers,terminate_blockers,_sessions,_base_value,now,clock_timestamp}'::text[] LOOP
+                             cancel_blockers,rollback_blockers,terminate_blockers,_sessions,_base_value,now,clock_timestamp}'::text[] LOOP
             EXECUTE format('CREATE FUNCTION hostile.%I(%s) RETURNS text LANGUAGE plpgsql AS '
                            '''BEGIN RAISE EXCEPTION ''''hijacked: function %1$s''''; END''', f, l);
             EXECUTE format('CREATE FUNCTION hostile.%I(%s, int4) RETURNS text LANGUAGE plpgsql AS '
@@ -139,6 +139,7 @@ SELECT count(*) AS backends FROM pg_stat_activity
 WHERE backend_type <> 'autovacuum worker' \gset
 SET client_min_messages = error;
 SELECT bool_and(lockguard.cancel_blockers(pid) = '{}') AS cancels_none,
+       bool_and(lockguard.rollback_blockers(pid) = '{}') AS rolls_back_none,
        bool_and(lockguard.terminate_blockers(pid) = '{}') AS terminates_none,
        bool_and(lockguard.exempt(pid, '1us') = (backend_type = 'client backend')) AS exempts_clients
 FROM (SELECT pid, backend_type FROM pg_stat_activity WHERE backend_type <> 'autovacuum worker'

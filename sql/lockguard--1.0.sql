@@ -260,6 +260,11 @@ AS 'MODULE_PATHNAME', 'lockguard_cancel_blockers'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION lockguard.cancel_blockers(int) IS 'cancel the root blockers that a session waits for; returns the pids signalled';
 
+CREATE FUNCTION lockguard.rollback_blockers(pid int) RETURNS int[]
+AS 'MODULE_PATHNAME', 'lockguard_rollback_blockers'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard.rollback_blockers(int) IS 'roll back the idle transactions, and cancel the statements, of the root blockers that a session waits for, keeping their connections; returns the pids signalled';
+
 CREATE FUNCTION lockguard.terminate_blockers(pid int) RETURNS int[]
 AS 'MODULE_PATHNAME', 'lockguard_terminate_blockers'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
@@ -277,6 +282,7 @@ COMMENT ON FUNCTION lockguard.reset_history() IS 'remove all recorded actions an
 
 REVOKE ALL ON FUNCTION lockguard.scan(), lockguard.exempt(int, interval),
     lockguard.pause(interval), lockguard.resume(), lockguard.cancel_blockers(int),
-    lockguard.terminate_blockers(int), lockguard.reset_stats(),
+    lockguard.rollback_blockers(int), lockguard.terminate_blockers(int),
+    lockguard.reset_stats(),
     lockguard.reset_history() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION lockguard.scan() TO pg_monitor;

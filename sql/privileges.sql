@@ -75,6 +75,7 @@ SELECT lockguard.exempt(pg_backend_pid(), '1h');
 SELECT lockguard.pause('1h');
 SELECT lockguard.resume();
 SELECT lockguard.cancel_blockers(1);
+SELECT lockguard.rollback_blockers(1);
 SELECT lockguard.terminate_blockers(1);
 SELECT lockguard.reset_stats();
 SELECT lockguard.reset_history();

@@ -34,6 +34,8 @@ lg_brake_result(LgBrake brake)
 			return LG_EXEMPTED;
 		case LG_BRAKE_ACTION_LOG:
 		case LG_BRAKE_ACTION_CANCEL:
+		case LG_BRAKE_ACTION_ROLLBACK:
+		case LG_BRAKE_OUT_OF_REACH:
 		case LG_BRAKE_PREPARED_ACTION_LOG:
 		case LG_BRAKE_IN_VAIN:
 		case LG_BRAKE_DRY_RUN:
@@ -102,8 +104,7 @@ cap_allows(int64 now, int limit)
 {
 	static bool warned[2] = {false};
 	LgShared   *shared = lg_shared;
-	bool		blocks = limit == LG_NO_LIMIT ||
-		(limit < LG_NUM_LIMITS && lg_limits[limit].proof == LG_PROVE_BLOCKS);
+	bool		blocks = lg_limit_is_about_blocking(limit);
 	int			cap = lg_max_actions_per_minute - (blocks ? 0 : lg_max_actions_per_minute / 4);
 	int64		before = shared->signals_sent - cap;
 

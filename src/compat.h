@@ -47,6 +47,13 @@
 #define lg_proc_lxid(proc)		((proc)->lxid)
 #endif
 
+/* By what number SendProcSignal() finds it. */
+#if PG_VERSION_NUM >= 170000
+#define lg_signal_number(proc)	lg_proc_number(proc)
+#else
+#define lg_signal_number(proc)	((proc)->backendId)
+#endif
+
 /* The first part of its virtual transaction ids. */
 #if PG_VERSION_NUM >= 170000
 #define lg_vxid_number(proc)	((proc)->vxid.procNumber)

@@ -7,8 +7,6 @@
  */
 #include "postgres.h"
 
-#include <signal.h>
-
 #include "miscadmin.h"
 #include "replication/syncrep.h"
 #include "storage/lwlock.h"
@@ -267,7 +265,8 @@ lg_write_log(const LgLogTexts *texts, const LgAction *action)
 		case LG_PENDING:
 			did = action->action == LG_DO_CANCEL ? "cancelled the statement of" :
 				action->action == LG_DO_YIELD ? "lets others pass the lock request of" :
-				action->action == LG_DO_ROLLBACK ? "rolls back" : "terminated";
+				action->action == LG_DO_TERMINATE ? "terminated" :
+				action->pid == 0 ? "rolls back" : "rolls back the transaction of";
 			break;
 		case LG_FAILED:
 			did = "could not signal";
@@ -378,8 +377,7 @@ signal_victim(LgView *view, const LgVerdict *verdict, const LgRequest *request,
 	if (verdict->still.idle && !lg_state_is_idle(session) &&
 		lg_client_has_moved(&view->tracks[session->procno], session))
 		return lg_not_proved(verdict);
-	return lg_prove_and_signal(verdict, verdict->action == LG_DO_CANCEL ? SIGINT : SIGTERM,
-							   &reason, acted_at);
+	return lg_prove_and_signal(verdict, verdict->action, &reason, acted_at);
 }
 
 /* Count a signal that was sent at that time (monotonic ns) in the statistics. */

@@ -8,8 +8,6 @@
  */
 #include "postgres.h"
 
-#include <signal.h>
-
 #include "storage/proc.h"
 #include "utils/timestamp.h"
 
@@ -22,14 +20,19 @@
 #include "look.h"
 #include "proof.h"
 #include "record.h"
+#include "rollback.h"
 #include "session.h"
 #include "settings.h"
+#include "text.h"
 #include "types.h"
 #include "waitgraph.h"
 
 /* A signalled session that is still there after this long. */
 #define UNRESPONSIVE_AFTER	(10 * LG_NANOS_PER_SEC)
 #define REPEAT_AFTER		(60 * LG_NANOS_PER_SEC)
+
+/* An idle session that has been asked to roll back does so within this. */
+#define ANSWERS_WITHIN		LG_NANOS_PER_SEC
 
 /* Add a signal to those whose outcome is followed; returns its entry. */
 LgOpen *
@@ -92,7 +95,7 @@ lg_follow_adopt(LgView *view, LgFollow *list)
 			known = list->open[i].action_id == id;
 		if (!known && lg_fetch_action(id, &action) &&
 			(action.result == LG_PENDING || action.result == LG_UNRESPONSIVE) &&
-			action.action != LG_DO_ROLLBACK && action.action != LG_DO_YIELD)
+			action.pid != 0 && action.action != LG_DO_YIELD)
 			lg_follow_add(view, list, &action.open)->adopted = true;
 	}
 	list->next_action_id = next;
@@ -213,8 +216,7 @@ still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
 	if (LocalTransactionIdIsValid(open->lxid) && now.lxid != open->lxid)
 	{
 		bool		another = LocalTransactionIdIsValid(now.lxid);
-		bool		blocks = open->limit == LG_NO_LIMIT ||
-			lg_limits[open->limit].proof == LG_PROVE_BLOCKS;
+		bool		blocks = lg_limit_is_about_blocking(open->limit);
 
 		if (open->limit == LG_MAX_LOCKS)
 		{
@@ -288,9 +290,17 @@ still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
 	return true;
 }
 
+/* What comes after a remedy that has not helped. */
+static LgActionKind
+next_remedy(const LgOpen *open, const LgVerdict *verdict)
+{
+	return open->action == LG_DO_CANCEL && lg_rollback_reaches(&verdict->session) ?
+		LG_DO_ROLLBACK : LG_DO_TERMINATE;
+}
+
 /*
- * Terminate a session that a cancel has not helped with.  Returns true if the
- * signal was sent, and is followed from now on.
+ * Take the next remedy, as one has not helped.  Returns true if the signal was
+ * sent, and is followed from now on.
  */
 static bool
 escalate(LgView *view, LgFollow *list, const LgOpen *open, LgVerdict *verdict)
@@ -299,7 +309,7 @@ escalate(LgView *view, LgFollow *list, const LgOpen *open, LgVerdict *verdict)
 
 	if (verdict->brake == LG_NO_BRAKE)
 	{
-		verdict->action = LG_DO_TERMINATE;
+		verdict->action = next_remedy(open, verdict);
 		verdict->escalation = true;
 		verdict->still.idle = verdict->still.unreachable = false;
 	}
@@ -310,10 +320,39 @@ escalate(LgView *view, LgFollow *list, const LgOpen *open, LgVerdict *verdict)
 	return true;
 }
 
+/*
+ * Has a session that was asked to roll back begun to?  If not, the request is
+ * withdrawn, so that it will not.
+ */
+static bool
+has_obeyed(const LgOpen *open)
+{
+	return !lg_withdraw_rollback(open->procno, open->lxid) &&
+		lg_rollback_state(open->procno, open->pid, open->lxid) >= LG_ROLLBACK_BEGUN;
+}
+
+/*
+ * Has a session that was asked to roll back not begun to?  Once it has, that is
+ * remembered: in its slot, the next request takes the place of this one.
+ */
+static bool
+is_unanswered(LgOpen *open)
+{
+	if (open->action != LG_DO_ROLLBACK || open->obeyed)
+		return false;
+	if (lg_awaits_rollback(open))
+		return true;
+	open->obeyed = true;
+	lg_record_obeyed(open->action_id);
+	return false;
+}
+
 /* Record and log that a session has not reacted to a signal for too long. */
 static void
 becomes_unresponsive(LgOpen *open, int64 now)
 {
+	bool		repeats = open->action != LG_DO_ROLLBACK || is_unanswered(open);
+
 	open->unresponsive = true;
 	open->repeated_at = now;
 	lg_record_result(open->action_id, LG_UNRESPONSIVE, -1);
@@ -321,9 +360,15 @@ becomes_unresponsive(LgOpen *open, int64 now)
 			(open->action == LG_DO_CANCEL ?
 			 errmsg("lockguard: process %d is still over its limit 10 s after its statement was cancelled",
 					open->pid) :
+			 open->action == LG_DO_TERMINATE ?
 			 errmsg("lockguard: process %d has not reacted to being terminated for 10 s",
+					open->pid) :
+			 repeats ?
+			 errmsg("lockguard: process %d has not rolled its transaction back for 10 s",
+					open->pid) :
+			 errmsg("lockguard: process %d is still over its limit 10 s after its transaction was rolled back",
 					open->pid),
-			 errdetail("The signal is repeated once a minute.")));
+			 repeats ? errdetail("The signal is repeated once a minute.") : 0));
 }
 
 /* Send the signal of an unresponsive session once more. */
@@ -335,8 +380,76 @@ repeat_signal(LgOpen *open, LgVerdict *verdict, int64 now)
 	open->repeated_at = now;
 	verdict->escalation = true;
 	lg_cap_count(now);
-	(void) lg_prove_and_signal(verdict, open->action == LG_DO_CANCEL ? SIGINT : SIGTERM,
-							   NULL, &at);
+	(void) lg_prove_and_signal(verdict, open->action, NULL, &at);
+}
+
+/*
+ * Is a session that was asked to roll back no longer in that idle period?  (If it
+ * does not report its state, that cannot be told.)
+ */
+static bool
+has_gone_on(const LgOpen *open)
+{
+	LgSession	now;
+
+	lg_read_session(open->procno, &now);
+	return now.pid == open->pid && open->state_start != 0 &&
+		now.state_start != open->state_start;
+}
+
+/* Why a session has not rolled back, though it was asked to. */
+static LgBrake
+why_not_obeyed(LgView *view, const LgOpen *open, bool withdrawn)
+{
+	LgBrake		brake = withdrawn ? lg_standing_brake(view->clock.now) : LG_NO_BRAKE;
+	LgSession	now;
+
+	if (brake != LG_NO_BRAKE)
+		return brake;
+	lg_read_session(open->procno, &now);
+	if (withdrawn && now.pid == open->pid && lg_is_exempt(&now))
+		return LG_BRAKE_EXEMPT;
+	return now.pid == open->pid && now.state_start == open->state_start &&
+		now.lxid == open->lxid ? LG_BRAKE_RELEASED : LG_BRAKE_CHANGED;
+}
+
+/*
+ * A signal has had its effect, or, with a reason, nothing has come of it and it is
+ * not needed any more: record that.
+ */
+static void
+close_signal(LgView *view, const LgOpen *open, LgBrake why)
+{
+	LgTrack    *track = &view->tracks[open->procno];
+	int64		now = view->clock.now;
+	int64		age = now - open->acted_at;
+
+	if (why == LG_NO_BRAKE)
+		lg_record_result(open->action_id, LG_RELEASED, Max(age, 0) / 1000);
+	else
+	{
+		lg_record_reason(open->action_id, lg_brake_text(why, LG_KIND_CLIENT));
+		lg_record_result(open->action_id, lg_brake_result(why), -1);
+	}
+	if (track->open_action == open->action_id ||
+		track->open_action == -open->action_id)
+		track->open_action = 0;
+	track->released_at = now;
+	if (why == LG_NO_BRAKE && view->times[open->procno].occupant == open->pid &&
+		lg_timer_of(open->limit) >= 0)
+		lg_restart_block_time(&view->times[open->procno], now);
+}
+
+/*
+ * May the next remedy follow a signal, of a session that is over its limit, by its
+ * own "action" setting?
+ */
+static bool
+can_escalate(const LgOpen *open, const LgVerdict *verdict, const LgValues *values)
+{
+	return open->action != LG_DO_TERMINATE && open->limit != LG_NO_LIMIT &&
+		lg_limits[open->limit].remedies == LG_MILDEST_FIRST &&
+		next_remedy(open, verdict) <= (LgActionKind) values->value[LG_ACTION];
 }
 
 /*
@@ -351,6 +464,9 @@ follow_up_one(LgView *view, LgFollow *list, LgOpen *open, int64 *next_due)
 	LgValues	values;
 	bool		over;
 	bool		is_open;
+	bool		unanswered = is_unanswered(open);
+	bool		withdrawn = unanswered &&
+		lg_rollback_state(open->procno, open->pid, open->lxid) == LG_NOT_ASKED;
 	bool		escalates = false;
 	int64		now = view->clock.now;
 	int64		age = now - open->acted_at;
@@ -367,34 +483,44 @@ follow_up_one(LgView *view, LgFollow *list, LgOpen *open, int64 *next_due)
 	if (open->limit == LG_MAX_BLOCKED_SESSIONS && !over &&
 		now - Max(open->over_at, open->acted_at) >= delay)
 		is_open = false;
+
+	/*
+	 * A request comes to nothing if the session has gone on meanwhile, or if
+	 * another process has withdrawn it; then it may be made anew.  One that
+	 * does not answer and is over no limit by now was not where it can.  (A
+	 * new worker does not know yet which limit it is over.)
+	 */
+	if (unanswered &&
+		(!is_open || withdrawn || has_gone_on(open) ||
+		 (!over && age >= ANSWERS_WITHIN && !open->adopted)))
+	{
+		unanswered = !has_obeyed(open);
+		if (unanswered)
+			is_open = false;
+	}
 	if (!is_open)
 	{
-		lg_record_result(open->action_id, LG_RELEASED, Max(age, 0) / 1000);
-		if (track->open_action == open->action_id ||
-			track->open_action == -open->action_id)
-			track->open_action = 0;
-		track->released_at = now;
-		if (view->times[open->procno].occupant == open->pid && lg_timer_of(open->limit) >= 0)
-			lg_restart_block_time(&view->times[open->procno], now);
+		close_signal(view, open, unanswered ? why_not_obeyed(view, open, withdrawn) : LG_NO_BRAKE);
 		return false;
 	}
+	if (unanswered)
+		delay = ANSWERS_WITHIN;
 
-	if (open->action == LG_DO_CANCEL && over &&
-		open->limit != LG_NO_LIMIT && !lg_limits[open->limit].cancel_only &&
-		values.value[LG_ACTION] == LG_DO_TERMINATE)
+	if (over && can_escalate(open, &verdict, &values))
 	{
 		escalates = age < delay;
 		if (escalates)
 			*next_due = Min(*next_due, open->acted_at + delay);
-		else if (escalate(view, list, open, &verdict))
+		else if (!(unanswered && has_obeyed(open)) &&
+				 escalate(view, list, open, &verdict))
 			return false;
 	}
 
 	/*
-	 * A cancel that nothing can follow has had its time: other limits, and
+	 * A signal that nothing can follow has had its time: other limits, and
 	 * others of the tree, need not wait for it.
 	 */
-	if (open->action == LG_DO_CANCEL && !escalates && age >= delay &&
+	if (open->action != LG_DO_TERMINATE && !escalates && age >= delay &&
 		track->open_action == open->action_id)
 		track->open_action = -open->action_id;
 
@@ -404,6 +530,7 @@ follow_up_one(LgView *view, LgFollow *list, LgOpen *open, int64 *next_due)
 		track->open_action = -open->action_id;
 	}
 	else if (open->unresponsive && over && now - open->repeated_at >= REPEAT_AFTER &&
+			 (open->action != LG_DO_ROLLBACK || unanswered) &&
 			 verdict.brake == LG_NO_BRAKE &&
 			 lg_server_brake(now, open->limit) == LG_NO_BRAKE)
 		repeat_signal(open, &verdict, now);

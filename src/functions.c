@@ -26,6 +26,7 @@
 #include "look.h"
 #include "proof.h"
 #include "record.h"
+#include "rollback.h"
 #include "session.h"
 #include "settings.h"
 #include "shared.h"
@@ -139,6 +140,7 @@ lockguard_exempt(PG_FUNCTION_ARGS)
 	}
 	slot->exempt_until = duration == 0 ? 0 : lg_now() + duration;
 	LWLockRelease(lg_shared->lock);
+	lg_withdraw_rollbacks(slot, 1);
 	lg_wait_for_signals(slot, 1, LG_NEVER);
 	PG_RETURN_BOOL(true);
 }
@@ -158,6 +160,7 @@ lockguard_pause(PG_FUNCTION_ARGS)
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
 	lg_shared->paused_until = lg_now() + duration;
 	LWLockRelease(lg_shared->lock);
+	lg_withdraw_rollbacks(lg_shared->slots, MaxBackends);
 	lg_wait_for_signals(lg_shared->slots, MaxBackends, LG_NEVER);
 	ereport(LOG_SERVER_ONLY,
 			(errmsg("lockguard: paused for %lld s by user \"%s\"",
@@ -311,9 +314,13 @@ warn_not_signalled(const LgSession *session, const LgAction *action)
 			 errdetail("It had already stopped blocking.") :
 			 action->result == LG_FAILED ?
 			 errdetail("The signal could not be sent.") :
+			 action->result == LG_LOGGED ?
+			 errdetail("Neither a cancel nor a rollback can reach it.") :
 			 visible ?
 			 errdetail("It is protected: %s.", action->reason) :
 			 errdetail("It is protected."),
+			 action->result == LG_LOGGED ?
+			 errhint("lockguard.terminate_blockers() ends its connection.") :
 			 action->result != LG_PROTECTED ? 0 :
 			 visible ? errhint("%s", way_out(session, action->gid)) :
 			 errhint("A member of pg_read_all_stats can see what it is and does.")));
@@ -357,7 +364,14 @@ decide_by_hand(LgView *view, const LgSession *waiter, LgActionKind what,
 		/* The caller's explicit word reaches exempt sessions, too. */
 		if (verdict->brake == LG_BRAKE_EXEMPT)
 			verdict->brake = LG_NO_BRAKE;
-		else if (verdict->brake != LG_NO_BRAKE)
+		if (verdict->brake == LG_NO_BRAKE && what == LG_DO_ROLLBACK)
+		{
+			if (lg_cancel_reaches(&verdict->session))
+				verdict->action = LG_DO_CANCEL;
+			else if (!lg_rollback_reaches(&verdict->session))
+				verdict->brake = LG_BRAKE_OUT_OF_REACH;
+		}
+		if (verdict->brake != LG_NO_BRAKE)
 			verdict->action = LG_DO_LOG;
 	}
 	return n;
@@ -445,6 +459,15 @@ Datum
 lockguard_cancel_blockers(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_DATUM(signal_blockers(PG_GETARG_INT32(0), LG_DO_CANCEL));
+}
+
+PG_FUNCTION_INFO_V1(lockguard_rollback_blockers);
+
+/* Cancel those that are at work, too; never end a connection. */
+Datum
+lockguard_rollback_blockers(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_DATUM(signal_blockers(PG_GETARG_INT32(0), LG_DO_ROLLBACK));
 }
 
 PG_FUNCTION_INFO_V1(lockguard_terminate_blockers);

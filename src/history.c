@@ -48,7 +48,7 @@
 #define HISTORY_DAMAGED HISTORY_FILE ".damaged"
 
 #define FILE_MAGIC		0x4c4b4744	/* "LKGD" */
-#define FILE_VERSION	1
+#define FILE_VERSION	2
 #define RECORD_MARK		0x4b434f4c	/* "LOCK" */
 
 /* How long after a change the file is written. */
@@ -203,7 +203,7 @@ load_action(const char *data)
 	TERMINATE(action.client_addr);
 	if (action.action_id <= 0 || action.action_id >= PG_INT64_MAX / 2 ||
 		(unsigned) action.result > LG_FAILED ||
-		(unsigned) action.action > LG_DO_ROLLBACK ||
+		(unsigned) action.action > LG_DO_TERMINATE ||
 		(unsigned) action.limit_source > LG_SOURCE_SESSION ||
 		action.limit < LG_NO_LIMIT ||
 		(action.limit >= LG_NUM_LIMITS &&
@@ -224,7 +224,7 @@ load_action(const char *data)
 	/* Signalled sessions ended with the server. */
 	memset(&action.open, 0, sizeof(action.open));
 	if (action.result == LG_PENDING || action.result == LG_UNRESPONSIVE)
-		action.result = action.action == LG_DO_ROLLBACK ? LG_FAILED :
+		action.result = action.gid[0] != '\0' ? LG_FAILED :
 			action.action == LG_DO_YIELD ? LG_SELF_RESOLVED : LG_RELEASED;
 	lg_restore_action(&action);
 	return true;

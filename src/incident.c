@@ -29,6 +29,7 @@
 #include "limit.h"
 #include "look.h"
 #include "record.h"
+#include "rollback.h"
 #include "session.h"
 #include "settings.h"
 #include "shared.h"
@@ -644,7 +645,7 @@ last_signal(int64 incident_id, TimestampTz since, LgAction *action)
 		if (!lg_fetch_action(next, action) || action->acted_at < since)
 			return false;
 		if (action->incident_id == incident_id && action->action != LG_DO_YIELD &&
-			(action->result == LG_PENDING || action->result == LG_RELEASED ||
+			((action->result == LG_PENDING && !lg_awaits_rollback(&action->open)) || action->result == LG_RELEASED ||
 			 action->result == LG_ESCALATED || action->result == LG_UNRESPONSIVE))
 			return true;
 	}
@@ -691,14 +692,13 @@ resolve(LgIncidents *incidents, LgView *view, LgIncident *incident, int procno)
 
 		/*
 		 * The end of a session is lockguard's doing if it terminated it, or
-		 * cancelled it not long ago.  Of a signal to another in the tree,
-		 * only if that has just been, and was about the blocking.
+		 * cancelled it or rolled it back not long ago.  Of a signal to
+		 * another in the tree, only if that has just been, and was about the
+		 * blocking.
 		 */
-		if (to_root ? ago < CANCEL_WORKS_WITHIN || action.action != LG_DO_CANCEL :
-			ago < ENDED_IT_WITHIN &&
-			(action.limit == LG_NO_LIMIT ||
-			 (action.limit < LG_NUM_LIMITS &&
-			  lg_limits[action.limit].proof == LG_PROVE_BLOCKS)))
+		if (to_root ? ago < CANCEL_WORKS_WITHIN || action.action == LG_DO_TERMINATE ||
+			incident->kind == LG_KIND_PREPARED :
+			ago < ENDED_IT_WITHIN && lg_limit_is_about_blocking(action.limit))
 			switch (action.action)
 			{
 				case LG_DO_CANCEL:

@@ -89,6 +89,23 @@ link_counted(LgView *view, LgVerdict *verdict)
 	}
 }
 
+/* The mildest remedy that can reach a session that is over a limit. */
+static LgActionKind
+mildest_remedy(const LgSession *session, int limit)
+{
+	switch (lg_limits[limit].remedies)
+	{
+		case LG_CANCEL_ONLY:
+			return LG_DO_CANCEL;
+		case LG_END_CONNECTION:
+			return LG_DO_TERMINATE;
+		case LG_MILDEST_FIRST:
+			break;
+	}
+	return !lg_limits[limit].idle && lg_cancel_reaches(session) ? LG_DO_CANCEL :
+		lg_rollback_reaches(session) ? LG_DO_ROLLBACK : LG_DO_TERMINATE;
+}
+
 /* Decide what to do with a session that is over a limit. */
 static void
 decide_action(LgVerdict *verdict, const LgSession *session, const LgValues *values,
@@ -103,18 +120,13 @@ decide_action(LgVerdict *verdict, const LgSession *session, const LgValues *valu
 	verdict->source = values->source[limit];
 	verdict->proof = lg_limits[limit].proof;
 	verdict->blocked_sessions = LG_NOT_COUNTED;
-	verdict->still.idle = lg_limits[limit].terminate;
-
-	if (!lg_limits[limit].terminate &&
-		(lg_limits[limit].cancel_only || lg_cancel_reaches(session)))
-		verdict->action = LG_DO_CANCEL;
-	else
-		verdict->action = LG_DO_TERMINATE;
-
-	verdict->still.unreachable = verdict->action == LG_DO_TERMINATE;
+	verdict->still.idle = lg_limits[limit].idle;
+	verdict->action = mildest_remedy(session, limit);
+	verdict->still.unreachable = verdict->action > LG_DO_CANCEL;
 	verdict->brake = lg_session_brake(session, values);
 	if (verdict->brake == LG_NO_BRAKE && verdict->action > most)
-		verdict->brake = most == LG_DO_LOG ? LG_BRAKE_ACTION_LOG : LG_BRAKE_ACTION_CANCEL;
+		verdict->brake = most == LG_DO_LOG ? LG_BRAKE_ACTION_LOG :
+			most == LG_DO_CANCEL ? LG_BRAKE_ACTION_CANCEL : LG_BRAKE_ACTION_ROLLBACK;
 	if (verdict->brake != LG_NO_BRAKE)
 		verdict->action = LG_DO_LOG;
 }
@@ -1203,13 +1215,6 @@ lg_judge_session(LgView *view, int procno, LgVerdicts *verdicts)
 	}
 }
 
-/* Only these terminate at once. */
-static inline bool
-asks_for_idleness(int limit)
-{
-	return lg_limits[limit].terminate;
-}
-
 /*
  * The limit that a session will pass next, and when (monotonic ns; LG_NEVER
  * with LG_NO_LIMIT if none can be told).
@@ -1230,7 +1235,7 @@ lg_next_limit(LgView *view, const LgSubject *subject, int *limit)
 		at = lg_limits[l].passed_at(view, subject, subject->values->value[l],
 									&measured);
 		if (at < next &&
-			!(asks_for_idleness(l) && lg_works_for_others(subject->track, subject->session)))
+			!(lg_limits[l].idle && lg_works_for_others(subject->track, subject->session)))
 		{
 			next = at;
 			*limit = l;

@@ -303,19 +303,19 @@ queue_yield_timeout(LgView *view, const LgSubject *subject, int value, int64 *me
 }
 
 const LgLimit lg_limits[LG_NUM_LIMITS] = {
-	[LG_IDLE_BLOCKER_TIMEOUT] = {idle_blocker_timeout, LG_PROVE_BLOCKS, true, false},
-	[LG_BLOCKER_TIMEOUT] = {blocker_timeout, LG_PROVE_BLOCKS, false, false},
-	[LG_QUEUED_BLOCKER_TIMEOUT] = {queued_blocker_timeout, LG_PROVE_BLOCKS, false, false},
-	[LG_MAX_BLOCKED_SESSIONS] = {max_blocked_sessions, LG_PROVE_BLOCKS, false, false},
-	[LG_LOCK_WAIT_TIMEOUT] = {lock_wait_timeout, LG_PROVE_WAITS, false, true},
-	[LG_TRANSACTION_TIMEOUT] = {transaction_timeout, LG_PROVE_TRANSACTION, false, false},
-	[LG_IDLE_IN_TRANSACTION_TIMEOUT] = {idle_in_transaction_timeout, LG_PROVE_STATE, true, false},
-	[LG_STATEMENT_TIMEOUT] = {statement_timeout, LG_PROVE_STATEMENT, false, false},
-	[LG_IDLE_SESSION_TIMEOUT] = {idle_session_timeout, LG_PROVE_STATE, true, false},
-	[LG_MAX_LOCKS] = {max_locks, LG_PROVE_TRANSACTION, false, false},
-	[LG_MAX_XMIN_AGE] = {max_xmin_age, LG_PROVE_TRANSACTION, false, false},
-	[LG_PREEMPT_TIMEOUT] = {preempt_timeout, LG_PROVE_BLOCKS, false, false},
-	[LG_QUEUE_YIELD_TIMEOUT] = {queue_yield_timeout, LG_PROVE_BLOCKS, false, false}
+	[LG_IDLE_BLOCKER_TIMEOUT] = {idle_blocker_timeout, LG_PROVE_BLOCKS, true, LG_MILDEST_FIRST},
+	[LG_BLOCKER_TIMEOUT] = {blocker_timeout, LG_PROVE_BLOCKS, false, LG_MILDEST_FIRST},
+	[LG_QUEUED_BLOCKER_TIMEOUT] = {queued_blocker_timeout, LG_PROVE_BLOCKS, false, LG_MILDEST_FIRST},
+	[LG_MAX_BLOCKED_SESSIONS] = {max_blocked_sessions, LG_PROVE_BLOCKS, false, LG_MILDEST_FIRST},
+	[LG_LOCK_WAIT_TIMEOUT] = {lock_wait_timeout, LG_PROVE_WAITS, false, LG_CANCEL_ONLY},
+	[LG_TRANSACTION_TIMEOUT] = {transaction_timeout, LG_PROVE_TRANSACTION, false, LG_MILDEST_FIRST},
+	[LG_IDLE_IN_TRANSACTION_TIMEOUT] = {idle_in_transaction_timeout, LG_PROVE_STATE, true, LG_END_CONNECTION},
+	[LG_STATEMENT_TIMEOUT] = {statement_timeout, LG_PROVE_STATEMENT, false, LG_MILDEST_FIRST},
+	[LG_IDLE_SESSION_TIMEOUT] = {idle_session_timeout, LG_PROVE_STATE, true, LG_END_CONNECTION},
+	[LG_MAX_LOCKS] = {max_locks, LG_PROVE_TRANSACTION, false, LG_MILDEST_FIRST},
+	[LG_MAX_XMIN_AGE] = {max_xmin_age, LG_PROVE_TRANSACTION, false, LG_MILDEST_FIRST},
+	[LG_PREEMPT_TIMEOUT] = {preempt_timeout, LG_PROVE_BLOCKS, false, LG_MILDEST_FIRST},
+	[LG_QUEUE_YIELD_TIMEOUT] = {queue_yield_timeout, LG_PROVE_BLOCKS, false, LG_MILDEST_FIRST}
 };
 
 /* Limits that have nothing to do with waits for locks. */
@@ -325,4 +325,12 @@ lg_limit_is_age(int limit)
 	return lg_limits[limit].proof == LG_PROVE_TRANSACTION ||
 		lg_limits[limit].proof == LG_PROVE_STATEMENT ||
 		lg_limits[limit].proof == LG_PROVE_STATE;
+}
+
+/* Limits on those that others wait for; a signal asked for by hand is like one. */
+bool
+lg_limit_is_about_blocking(int limit)
+{
+	return limit == LG_NO_LIMIT ||
+		(limit < LG_NUM_LIMITS && lg_limits[limit].proof == LG_PROVE_BLOCKS);
 }

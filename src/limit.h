@@ -22,6 +22,14 @@ typedef enum LgProof
 	LG_PROVE_STATE				/* still in that state */
 } LgProof;
 
+/* What may be done about a session that is over a limit. */
+typedef enum LgRemedies
+{
+	LG_CANCEL_ONLY,
+	LG_MILDEST_FIRST,			/* cancel, roll back, terminate */
+	LG_END_CONNECTION			/* it is the connection that is idle */
+} LgRemedies;
+
 typedef struct LgLimit
 {
 	/*
@@ -31,13 +39,14 @@ typedef struct LgLimit
 	int64		(*passed_at) (LgView *view, const LgSubject *subject,
 							  int value, int64 *measured);
 	LgProof		proof;
-	bool		terminate;		/* at once: cancel would not help */
-	bool		cancel_only;
+	bool		idle;			/* only an idle session passes it */
+	LgRemedies	remedies;
 } LgLimit;
 
 extern const LgLimit lg_limits[LG_NUM_LIMITS];
 
 extern int64 lg_counts_after(LgView *view, const LgStep *step);
 extern bool lg_limit_is_age(int limit);
+extern bool lg_limit_is_about_blocking(int limit);
 
 #endif							/* LOCKGUARD_LIMIT_H */

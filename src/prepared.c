@@ -90,7 +90,7 @@ lg_prepared_create(void)
 	/* Nothing is known of what a worker before this one has begun. */
 	lg_action_range(&first, &next);
 	for (int64 id = first; id < next; id++)
-		if (lg_fetch_action(id, action) && action->action == LG_DO_ROLLBACK &&
+		if (lg_fetch_action(id, action) && action->pid == 0 &&
 			action->result == LG_PENDING)
 			lg_record_result(id, LG_FAILED, -1);
 	pfree(action);

@@ -36,6 +36,7 @@
 #include "judge.h"
 #include "limit.h"
 #include "proof.h"
+#include "rollback.h"
 #include "session.h"
 #include "shared.h"
 #include "stepaside.h"
@@ -194,6 +195,11 @@ is_same(const LgVerdict *verdict, const LgSession *now)
 		return now->state == then->state && now->stmt_start == then->stmt_start &&
 			(now->state != STATE_DISABLED ||
 			 now->wait_event != WAIT_EVENT_CLIENT_READ);
+
+	/* The session compares this with its own state once more. */
+	if (verdict->action == LG_DO_ROLLBACK &&
+		(now->lxid != then->lxid || !lg_rollback_reaches(now)))
+		return false;
 	if (verdict->by_hand || verdict->escalation)
 		return true;
 	if (verdict->still.idle)
@@ -230,10 +236,15 @@ waits_still(PGPROC *proc, LOCK *lock, const LOCKTAG *tag)
 		memcmp(&lock->tag, tag, sizeof(LOCKTAG)) == 0;
 }
 
-/* Send a signal as pg_terminate_backend() does; false if the system refuses. */
+/*
+ * Send the signal for that as pg_cancel_backend() and pg_terminate_backend() do;
+ * false if the system refuses.
+ */
 static bool
-send_signal(int pid, int sig)
+send_signal(int pid, LgActionKind action)
 {
+	int			sig = action == LG_DO_CANCEL ? SIGINT : SIGTERM;
+
 	if (LG_DEBUG_FAILS("kill"))
 		return false;
 #ifdef HAVE_SETSID
@@ -323,8 +334,8 @@ still_holds(const LgVerdict *verdict)
  * see lg_prove_and_signal().
  */
 static LgBrake
-signal_unless_changed(const LgVerdict *verdict, bool waits, int sig, LgReason *reason,
-					  TimestampTz *acted_at)
+signal_unless_changed(const LgVerdict *verdict, bool waits, LgActionKind kind,
+					  LgReason *reason, TimestampTz *acted_at)
 {
 	LgSlot	   *slot = lg_slot(verdict->session.procno);
 	LgBrake		brake;
@@ -350,13 +361,22 @@ signal_unless_changed(const LgVerdict *verdict, bool waits, int sig, LgReason *r
 		if (reason != NULL)
 		{
 			reason->lxid = now.lxid;
+			reason->state_start = now.state_start;
+			reason->statements = slot->statements;
 			lg_leave_reason(verdict->session.procno, reason);
 		}
 		*acted_at = GetCurrentTimestamp();
-		brake = send_signal(verdict->session.pid, sig) ? LG_NO_BRAKE : LG_BRAKE_FAILED;
+		if (kind == LG_DO_ROLLBACK)
+			brake = lg_ask_rollback(verdict->session.procno, now.lxid) ?
+				LG_NO_BRAKE : LG_BRAKE_CHANGED;
+		else
+		{
+			(void) lg_withdraw_rollback(verdict->session.procno, now.lxid);
+			brake = send_signal(verdict->session.pid, kind) ? LG_NO_BRAKE : LG_BRAKE_FAILED;
+		}
 
 		/* A signal that another sends later must not be explained by this. */
-		if (brake == LG_BRAKE_FAILED && reason != NULL)
+		if (brake != LG_NO_BRAKE && reason != NULL)
 			lg_put_reason(verdict->session.procno, &before);
 	}
 	pg_atomic_fetch_sub_u32(&slot->signalling, 1);
@@ -365,7 +385,8 @@ signal_unless_changed(const LgVerdict *verdict, bool waits, int sig, LgReason *r
 
 /*
  * Prove the verdict and, only then, leave the reason with the victim and send
- * the signal.  Returns LG_NO_BRAKE if it was sent, else why not.  *acted_at is
+ * the signal for that kind of action; for a rollback, ask for it, see rollback.c.
+ * Returns LG_NO_BRAKE if it was sent, else why not.  *acted_at is
  * the time just before the signal.  "reason" may be NULL, if it has been left
  * with a signal that is repeated.
  *
@@ -380,7 +401,7 @@ signal_unless_changed(const LgVerdict *verdict, bool waits, int sig, LgReason *r
  * the process there.
  */
 LgBrake
-lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
+lg_prove_and_signal(const LgVerdict *verdict, LgActionKind kind, LgReason *reason,
 					TimestampTz *acted_at)
 {
 	PGPROC	   *victim = &ProcGlobal->allProcs[verdict->session.procno];
@@ -425,13 +446,15 @@ lg_prove_and_signal(const LgVerdict *verdict, int sig, LgReason *reason,
 
 	brake = still_holds(verdict);
 	if (brake == LG_NO_BRAKE)
-		brake = signal_unless_changed(verdict, waits, sig, reason, acted_at);
+		brake = signal_unless_changed(verdict, waits, kind, reason, acted_at);
 
 	if (!by_lock && !waits)
 		LWLockRelease(ProcArrayLock);
 	else
 		unlock_partitions(partitions, locked);
 	LWLockRelease(lg_shared->lock);
+	if (brake == LG_NO_BRAKE && kind == LG_DO_ROLLBACK)
+		lg_wake_for_rollback(&verdict->session);
 	return brake;
 }
 

@@ -238,6 +238,21 @@ lg_record_reason(int64 action_id, const char *reason)
 	lg_record_changed();
 }
 
+/*
+ * Say in a row that the session has begun to roll back: in its slot this shows only
+ * until it is asked again.  Takes the lock.
+ */
+void
+lg_record_obeyed(int64 action_id)
+{
+	LgAction   *action = action_row(action_id);
+
+	LWLockAcquire(record->lock, LW_EXCLUSIVE);
+	if (action_id >= record->first_action_id && action->action_id == action_id)
+		action->open.obeyed = true;
+	LWLockRelease(record->lock);
+}
+
 /* Copy a row; false if it is no longer kept.  Takes the lock, shared. */
 bool
 lg_fetch_action(int64 action_id, LgAction *action)

@@ -35,6 +35,7 @@ typedef struct LgOpen
 	int64		over_at;		/* last seen over its limit, monotonic ns */
 	bool		unresponsive;
 	bool		adopted;		/* not seen before it was signalled */
+	bool		obeyed;			/* has begun to roll back, as it was asked to */
 } LgOpen;
 
 /* A row of lockguard.actions. */
@@ -178,6 +179,7 @@ extern int64 lg_record_action(LgAction *action);
 extern void lg_record_result(int64 action_id, LgResult result, int64 released_after);
 extern void lg_record_yield(int64 action_id, int64 let_pass, int64 incident_id);
 extern void lg_record_reason(int64 action_id, const char *reason);
+extern void lg_record_obeyed(int64 action_id);
 extern bool lg_fetch_action(int64 action_id, LgAction *action);
 extern void lg_action_range(int64 *first, int64 *next);
 

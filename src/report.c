@@ -463,7 +463,8 @@ append_summary(StringInfo out, const LgIncident *incident)
 			appendStringInfoString(out, " Its session ended.");
 			break;
 		case LG_BY_ROLLBACK:
-			appendStringInfoString(out, " It was rolled back.");
+			appendStringInfoString(out, incident->kind == LG_KIND_PREPARED ? " It was rolled back." :
+								   " A transaction was rolled back to end it.");
 			break;
 		case LG_BY_REPLACEMENT:
 			appendStringInfo(out, " Then it began to wait itself, for another root%s.",

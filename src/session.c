@@ -447,6 +447,22 @@ lg_cancel_reaches(const LgSession *session)
 }
 
 /*
+ * Can it be asked to roll its transaction back?  Only while it is idle in one.  (Of a
+ * session that does not report its state, this is a guess: it may be in the
+ * middle of a statement that waits for its client.  It knows that itself, and
+ * does nothing then.)  After an error without a savepoint, no transaction is left.
+ */
+bool
+lg_rollback_reaches(const LgSession *session)
+{
+	return session->kind == LG_KIND_CLIENT && LocalTransactionIdIsValid(session->lxid) &&
+		(session->state == STATE_IDLEINTRANSACTION ||
+		 session->state == STATE_IDLEINTRANSACTION_ABORTED ||
+		 (session->state == STATE_DISABLED &&
+		  session->wait_event == WAIT_EVENT_CLIENT_READ));
+}
+
+/*
  * What has gone between a session and its client up to now; false if that
  * cannot be told.
  */

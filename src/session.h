@@ -144,6 +144,7 @@ extern bool lg_runs_login_trigger(const LgSession *session);
 extern bool lg_in_transit(const LgSession *session);
 extern bool lg_waits_for_client(const LgSession *session);
 extern bool lg_cancel_reaches(const LgSession *session);
+extern bool lg_rollback_reaches(const LgSession *session);
 extern int64 lg_idle_since(LgTrack *track, const LgSession *session,
 						   const LgClock *clock, int64 limit);
 extern bool lg_client_has_moved(const LgTrack *track, const LgSession *session);

@@ -59,6 +59,7 @@ static bool logged_in = false;
 static const struct config_enum_entry action_options[] = {
 	{"log", LG_DO_LOG, false},
 	{"cancel", LG_DO_CANCEL, false},
+	{"rollback", LG_DO_ROLLBACK, false},
 	{"terminate", LG_DO_TERMINATE, false},
 	{NULL, 0, false}
 };
@@ -177,10 +178,10 @@ static const struct
 
 {
 	[LG_IDLE_BLOCKER_TIMEOUT] = {"idle_blocker_timeout", "ms",
-		"Terminate a root blocker that has been idle and blocking for this long.",
+		"Roll back, or else terminate, a root blocker that has been idle and blocking for this long.",
 	INT_MAX, NULL, assign_idle_blocker_timeout},
 	[LG_BLOCKER_TIMEOUT] = {"blocker_timeout", "ms",
-		"Cancel, then terminate, a root blocker that has been blocking for this long.",
+		"Cancel or roll back, or else terminate, a root blocker that has been blocking for this long.",
 	INT_MAX, NULL, assign_blocker_timeout},
 	[LG_QUEUED_BLOCKER_TIMEOUT] = {"queued_blocker_timeout", "ms",
 		"Cancel, then terminate, a session that has waited for a relation lock, with others waiting behind it, for this long.",
@@ -192,7 +193,7 @@ static const struct
 		"Cancel a statement that has waited for a lock this long.",
 	INT_MAX, NULL, assign_lock_wait_timeout},
 	[LG_TRANSACTION_TIMEOUT] = {"transaction_timeout", "ms",
-		"Cancel, then terminate, a session whose transaction is this old.",
+		"Cancel or roll back, or else terminate, a session whose transaction is this old.",
 	INT_MAX, NULL, assign_transaction_timeout},
 	[LG_IDLE_IN_TRANSACTION_TIMEOUT] = {"idle_in_transaction_timeout", "ms",
 		"Terminate a session that has been idle in transaction this long.",
@@ -204,10 +205,10 @@ static const struct
 		"Terminate a session that has been idle outside a transaction this long.",
 	INT_MAX, NULL, assign_idle_session_timeout},
 	[LG_MAX_LOCKS] = {"max_locks", NULL,
-		"Cancel, then terminate, a session that holds more entries of the shared lock table than this.",
+		"Cancel or roll back, or else terminate, a session that holds more entries of the shared lock table than this.",
 	INT_MAX, NULL, assign_max_locks},
 	[LG_MAX_XMIN_AGE] = {"max_xmin_age", NULL,
-		"Cancel, then terminate, a session that holds vacuum back by more transactions than this.",
+		"Cancel or roll back, or else terminate, a session that holds vacuum back by more transactions than this.",
 	INT_MAX, NULL, assign_max_xmin_age},
 	[LG_PREEMPT_TIMEOUT] = {"preempt_timeout", "ms",
 		"Remove blockers of lower priority once a session has waited for them this long.",
@@ -219,7 +220,7 @@ static const struct
 		"The most that lockguard may do to a session.",
 	0, action_options, assign_action},
 	[LG_ESCALATION_DELAY] = {"escalation_delay", "ms",
-		"Time from a cancel that did not help to the termination.",
+		"Time from a cancel or rollback that did not help to what is done next.",
 	INT_MAX, NULL, assign_escalation_delay},
 	[LG_PRIORITY] = {"priority", NULL,
 		"Whose blockers preempt_timeout may remove.",
@@ -338,6 +339,12 @@ own_slot(void)
 		slot->client.family = 0;
 		slot->statement_start = 0;
 		slot->committing = slot->dropping = InvalidLocalTransactionId;
+
+		/*
+		 * Up to 16, a process that has this PGPROC later can have the same
+		 * local transaction ids.
+		 */
+		pg_atomic_write_u64(&slot->rollback, 0);
 		slot->session_start = MyStartTimestamp;
 		pg_write_barrier();
 		slot->pid = MyProcPid;

@@ -81,6 +81,7 @@ lg_shared_init(void *memory, LWLock *lock, bool init)
 		pg_atomic_init_u32(&slot->signalling, 0);
 		pg_atomic_init_u64(&slot->yielding, 0);
 		pg_atomic_init_u32(&slot->reason_changes, 0);
+		pg_atomic_init_u64(&slot->rollback, 0);
 		for (int id = 0; id < LG_NUM_SETTINGS; id++)
 			pg_atomic_init_u64(&slot->value[id], 0);
 	}
@@ -150,8 +151,8 @@ lg_end_doze(void)
 
 /*
  * Put the reason for a signal where its target will find it, just before the
- * signal is sent.  A termination that is still to be noticed is told before a
- * cancel that comes after it, so its reason stays.  The caller holds
+ * signal is sent.  A termination that is still to be noticed is told before
+ * anything that comes after it, so its reason stays.  The caller holds
  * LgShared->lock, exclusive.
  */
 void
@@ -159,7 +160,7 @@ lg_leave_reason(int procno, const LgReason *reason)
 {
 	LgSlot	   *slot = lg_slot(procno);
 
-	if (reason->action == LG_DO_CANCEL && slot->reason.action == LG_DO_TERMINATE &&
+	if (reason->action != LG_DO_TERMINATE && slot->reason.action == LG_DO_TERMINATE &&
 		slot->reason.pid == reason->pid &&
 		slot->reason.session_start == reason->session_start)
 		return;
@@ -176,6 +177,29 @@ lg_put_reason(int procno, const LgReason *reason)
 	slot->reason = *reason;
 	pg_write_barrier();
 	pg_atomic_fetch_add_u32(&slot->reason_changes, 1);
+}
+
+/* The reason left for this process, if any.  Takes no lock. */
+bool
+lg_read_reason(LgReason *reason)
+{
+	LgSlot	   *slot = MyProc ? lg_slot(lg_proc_number(MyProc)) : NULL;
+
+	if (slot == NULL)
+		return false;
+	for (int tries = 0; tries < 100; tries++)
+	{
+		uint32		before = pg_atomic_read_u32(&slot->reason_changes);
+
+		pg_read_barrier();
+		*reason = slot->reason;
+		pg_read_barrier();
+		if ((before & 1) == 0 && pg_atomic_read_u32(&slot->reason_changes) == before)
+			return reason->pid == MyProcPid &&
+				reason->session_start == MyStartTimestamp;
+		pg_usleep(10);
+	}
+	return false;
 }
 
 /*

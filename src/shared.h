@@ -7,6 +7,8 @@
  *	what							written by				protected by
  *	LgSlot, identity and settings	its session				atomics and barriers
  *	LgSlot, reason and exempt_*		a process that acts		LgShared->lock
+ *	LgSlot, rollback				it, then the session	atomic; asked under
+ *															LgShared->lock
  *	LgSlot, measured_*				the worker				LgShared->lock
  *	LgSlot, yielding				the worker				atomic
  *	LgShared, up to last_scan		see each field			atomics
@@ -54,7 +56,22 @@ typedef struct LgReason
 	int64		measured;		/* ms, or a count: see the limit */
 	int			requested_by_pid;	/* by hand */
 	int			other_pid;		/* preempted for this session */
+
+	/* Of a rollback: the idle period in which it may be done. */
+	TimestampTz state_start;	/* 0 = track_activities is off */
+	uint32		statements;		/* LgSlot.statements, then */
 } LgReason;
+
+/*
+ * How far a rollback has come that a session has been asked for; see rollback.c.
+ */
+typedef enum LgRollbackState
+{
+	LG_NOT_ASKED,				/* or the request was withdrawn */
+	LG_ROLLBACK_ASKED,
+	LG_ROLLBACK_BEGUN,
+	LG_ROLLBACK_DONE
+} LgRollbackState;
 
 /*
  * One per ordinary PGPROC, with the same index.
@@ -84,6 +101,7 @@ typedef struct LgSlot
 	NameData	usename;
 	LgSocket	client;			/* how it is connected */
 	TimestampTz statement_start;	/* only while track_activities is off */
+	volatile uint32 statements; /* that have begun then */
 	volatile LocalTransactionId committing; /* past the point of no return */
 	volatile LocalTransactionId dropping;	/* a database or tablespace */
 	volatile uint32 granted_waits;	/* transactions that have ended, and whose
@@ -93,6 +111,15 @@ typedef struct LgSlot
 									 * wait */
 	pg_atomic_uint32 reason_changes;
 	LgReason	reason;
+
+	/*
+	 * local transaction id << 2 | LgRollbackState: the transaction that the
+	 * session is asked to roll back, for the reason above, or has rolled
+	 * back.  From ASKED on, the session changes it, or a process that
+	 * withdraws the request: by an atomic exchange, so that only one of them
+	 * does.
+	 */
+	pg_atomic_uint64 rollback;
 	int			exempt_pid;		/* exempt() */
 	TimestampTz exempt_session_start;
 	int64		exempt_until;	/* monotonic ns */
@@ -140,7 +167,7 @@ typedef struct LgStats
 	int64		max_lateness;	/* ns */
 
 	/* Actions by limit + 1 (0 = by hand) and kind; not signalled = LG_DO_LOG. */
-	int64		actions[LG_PREPARED_TRANSACTION_TIMEOUT + 2][LG_DO_ROLLBACK + 1];
+	int64		actions[LG_PREPARED_TRANSACTION_TIMEOUT + 2][LG_DO_TERMINATE + 1];
 	TimestampTz stats_reset;
 } LgStats;
 
@@ -250,6 +277,7 @@ extern bool lg_wake_worker(void);
 extern void lg_end_doze(void);
 extern void lg_leave_reason(int procno, const LgReason *reason);
 extern void lg_put_reason(int procno, const LgReason *reason);
+extern bool lg_read_reason(LgReason *reason);
 extern void lg_note_partition_lock_time(int64 ns);
 extern void *lg_alloc_per_proc(Size size);
 

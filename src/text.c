@@ -275,8 +275,8 @@ lg_action_name(LgActionKind action)
 		[LG_DO_LOG] = "log",
 		[LG_DO_YIELD] = "yield",
 		[LG_DO_CANCEL] = "cancel",
-		[LG_DO_TERMINATE] = "terminate",
-		[LG_DO_ROLLBACK] = "rollback"
+		[LG_DO_ROLLBACK] = "rollback",
+		[LG_DO_TERMINATE] = "terminate"
 	};
 
 	return names[action];
@@ -516,6 +516,8 @@ lg_brake_text(LgBrake brake, LgKind kind)
 		[LG_BRAKE_DROPPING] = "it drops a database or a tablespace, which cannot be undone",
 		[LG_BRAKE_ACTION_LOG] = "lockguard.action is log",
 		[LG_BRAKE_ACTION_CANCEL] = "lockguard.action is cancel, which cannot reach this session",
+		[LG_BRAKE_ACTION_ROLLBACK] = "lockguard.action is rollback, which cannot reach this session",
+		[LG_BRAKE_OUT_OF_REACH] = "neither a cancel nor a rollback can reach this session",
 		[LG_BRAKE_PREPARED_ACTION_LOG] = "lockguard.prepared_transaction_action is log",
 		[LG_BRAKE_IN_VAIN] = "removing it would not unblock any session",
 		[LG_BRAKE_DRY_RUN] = "lockguard.dry_run is on",

@@ -56,13 +56,14 @@ typedef enum LgSetting
 /* A limit of the server, not of a session; has no row in lg_limits. */
 #define LG_PREPARED_TRANSACTION_TIMEOUT LG_NUM_SETTINGS
 
+/* From mild to hard. */
 typedef enum LgActionKind
 {
 	LG_DO_LOG,
 	LG_DO_YIELD,				/* others pass its lock request */
 	LG_DO_CANCEL,
-	LG_DO_TERMINATE,
-	LG_DO_ROLLBACK				/* of a prepared transaction */
+	LG_DO_ROLLBACK,				/* of an idle or a prepared transaction */
+	LG_DO_TERMINATE
 } LgActionKind;
 
 typedef enum LgPriority
@@ -145,7 +146,7 @@ typedef enum LgResolution
 	LG_BY_CANCEL,
 	LG_BY_TERMINATION,
 	LG_BY_SESSION_END,
-	LG_BY_ROLLBACK,				/* of a prepared transaction */
+	LG_BY_ROLLBACK,
 	LG_BY_REPLACEMENT,			/* it waits for another root now */
 	LG_BY_RESTART				/* of the server */
 } LgResolution;
@@ -161,6 +162,8 @@ typedef enum LgBrake
 	LG_BRAKE_DROPPING,			/* a database or a tablespace */
 	LG_BRAKE_ACTION_LOG,
 	LG_BRAKE_ACTION_CANCEL,		/* which would not reach it */
+	LG_BRAKE_ACTION_ROLLBACK,	/* neither would that */
+	LG_BRAKE_OUT_OF_REACH,		/* of a rollback asked for by hand */
 	LG_BRAKE_PREPARED_ACTION_LOG,
 	LG_BRAKE_DRY_RUN,
 	LG_BRAKE_PAUSED,

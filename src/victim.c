@@ -1,15 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * victim.c
- *		What runs in every session: its error message says why it was signalled,
- *		and it says when it has begun to commit.
+ *		What runs in every session: its error message says why it was signalled
+ *		or rolled back, and it says when it has begun to commit.
  *
  * The message, its severity and its SQLSTATE stay PostgreSQL's own.  DETAIL and
  * HINT are added by emit_log_hook, which sees an error before the client does.
  * (PostgreSQL calls it only for errors that are also written to the server log.
- * So with log_min_messages = log, fatal or panic cancelled statements, and with
- * panic terminated sessions, are not told why; since 19, with the level that is
- * set for client backends.)
+ * So with log_min_messages = log, fatal or panic cancelled statements, and those
+ * refused after a rollback, but for COMMIT, and with panic terminated sessions, are
+ * not told why; since 19, with the level that is set for client backends.)
  *
  *-------------------------------------------------------------------------
  */
@@ -28,6 +28,8 @@
 #include "utils/elog.h"
 
 #include "compat.h"
+#include "limit.h"
+#include "rollback.h"
 #include "settings.h"
 #include "shared.h"
 #include "text.h"
@@ -41,29 +43,6 @@ static ExecutorEnd_hook_type next_executor_end = NULL;
 static ProcessUtility_hook_type next_process_utility = NULL;
 
 static void watch_statements(void);
-
-/* The reason left for this process, if any.  Takes no lock. */
-static bool
-read_reason(LgReason *reason)
-{
-	LgSlot	   *slot = MyProc ? lg_slot(lg_proc_number(MyProc)) : NULL;
-
-	if (slot == NULL)
-		return false;
-	for (int tries = 0; tries < 100; tries++)
-	{
-		uint32		before = pg_atomic_read_u32(&slot->reason_changes);
-
-		pg_read_barrier();
-		*reason = slot->reason;
-		pg_read_barrier();
-		if ((before & 1) == 0 && pg_atomic_read_u32(&slot->reason_changes) == before)
-			return reason->pid == MyProcPid &&
-				reason->session_start == MyStartTimestamp;
-		pg_usleep(10);
-	}
-	return false;
-}
 
 /*
  * A name as the client can be told it.  One that could not be converted to the
@@ -103,11 +82,13 @@ add_to_error(ErrorData *edata, char *detail, const char *hint)
 	edata->hint = before(pstrdup(hint), edata->hint);
 }
 
-/* Add DETAIL and HINT to an error that lockguard has caused. */
-static void
-explain(ErrorData *edata, const LgReason *reason)
+/*
+ * Why a session was signalled, in words: "this session ...".  Allocates in the
+ * current context.
+ */
+static char *
+story_of(const LgReason *reason)
 {
-	char	   *detail;
 	char		story[256];
 	char		value[32];
 	char		source[2 * NAMEDATALEN + 64];
@@ -115,28 +96,88 @@ explain(ErrorData *edata, const LgReason *reason)
 	lg_tell(reason->limit, reason->blocked_sessions, reason->measured,
 			reason->state, story, sizeof(story));
 	if (reason->limit == LG_NO_LIMIT)
-	{
-		detail = psprintf("lockguard: this session %s; process %d asked for this.",
-						  story, reason->requested_by_pid);
-		add_to_error(edata, detail,
-					 "Commit or roll back sooner when others wait for the same rows or tables.");
-		return;
-	}
+		return psprintf("this session %s; process %d asked for this.",
+						story, reason->requested_by_pid);
 
 	lg_format_value(reason->limit, reason->value, value, sizeof(value));
+	if (reason->other_pid != 0)
+		return psprintf("this session %s; lockguard.%s of process %d is %s.",
+						story, lg_setting_name(reason->limit),
+						reason->other_pid, value);
 	lg_describe_source(reason->source,
 					   name_for_client(MyProcPort ? MyProcPort->user_name : NULL),
 					   name_for_client(MyProcPort ? MyProcPort->database_name : NULL),
 					   source, sizeof(source));
-	if (reason->other_pid != 0)
-		detail = psprintf("lockguard: this session %s; lockguard.%s of process %d is %s.",
-						  story, lg_setting_name(reason->limit),
-						  reason->other_pid, value);
-	else
-		detail = psprintf("lockguard: this session %s; lockguard.%s is %s (%s).",
-						  story, lg_setting_name(reason->limit),
-						  value, source);
-	add_to_error(edata, detail, lg_limit_hint(reason->limit));
+	return psprintf("this session %s; lockguard.%s is %s (%s).",
+					story, lg_setting_name(reason->limit), value, source);
+}
+
+/* What the client can do so that it does not happen again. */
+static const char *
+hint_for(const LgReason *reason)
+{
+	return reason->limit == LG_NO_LIMIT ?
+		"Commit or roll back sooner when others wait for the same rows or tables." :
+		lg_limit_hint(reason->limit);
+}
+
+/* The DETAIL of an error that comes of a transaction that was rolled back. */
+static char *
+rollback_detail(const LgReason *reason)
+{
+	return psprintf("lockguard: the transaction was rolled back: %s", story_of(reason));
+}
+
+/*
+ * Do these errors tell a client in a failed block that its command is refused?
+ * Besides the plain one, there are those about a savepoint or a portal that is gone
+ * with the transaction, and about text in an encoding that it had set.
+ */
+static bool
+is_refusal(int sqlerrcode)
+{
+	return sqlerrcode == ERRCODE_IN_FAILED_SQL_TRANSACTION ||
+		sqlerrcode == ERRCODE_S_E_INVALID_SPECIFICATION ||
+		sqlerrcode == ERRCODE_INVALID_CURSOR_NAME ||
+		sqlerrcode == ERRCODE_CHARACTER_NOT_IN_REPERTOIRE;
+}
+
+/* Add DETAIL and HINT to an error that lockguard has caused. */
+static void
+explain(ErrorData *edata, const LgReason *reason)
+{
+	add_to_error(edata, psprintf("lockguard: %s", story_of(reason)), hint_for(reason));
+}
+
+/* The same for a command that is refused after a rollback. */
+static void
+explain_refusal(ErrorData *edata, const LgReason *reason)
+{
+	add_to_error(edata, rollback_detail(reason),
+				 psprintf("Issue ROLLBACK and run the transaction again.  %s",
+						  hint_for(reason)));
+}
+
+/*
+ * Raise an error for a COMMIT of a transaction that was rolled back.  As after any
+ * COMMIT that fails, the client is outside a transaction then.  (Left to
+ * PostgreSQL, it would succeed, with ROLLBACK as its answer, which most drivers
+ * take for a commit.)
+ */
+static void
+refuse_commit(const LgReason *reason)
+{
+	LgReason	copy = *reason;
+
+	UserAbortTransactionBlock(false);
+	ereport(ERROR,
+			(errcode(ERRCODE_TRANSACTION_ROLLBACK),
+			 lg_limit_is_about_blocking(copy.limit) ?
+			 errmsg("transaction was rolled back because it blocked other sessions") :
+			 errmsg("transaction was rolled back because it was over lockguard.%s",
+					lg_setting_name(copy.limit)),
+			 errdetail_internal("%s", rollback_detail(&copy)),
+			 errhint("Run the transaction again.  %s", hint_for(&copy))));
 }
 
 /*
@@ -148,6 +189,7 @@ static void
 emit_log(ErrorData *edata)
 {
 	LgReason	reason;
+	const LgReason *rolled_back;
 
 	/* One that is reported again has been explained already. */
 	if (edata->elevel >= ERROR && edata->message_id != NULL && !IsParallelWorker() &&
@@ -158,7 +200,7 @@ emit_log(ErrorData *edata)
 			strcmp(edata->message_id,
 				   "terminating connection due to administrator command") == 0)
 		{
-			if (read_reason(&reason) && reason.action == LG_DO_TERMINATE)
+			if (lg_read_reason(&reason) && reason.action == LG_DO_TERMINATE)
 				explain(edata, &reason);
 		}
 		else if (edata->elevel <= FATAL &&	/* FATAL in a login event trigger */
@@ -166,12 +208,15 @@ emit_log(ErrorData *edata)
 				 strcmp(edata->message_id,
 						"canceling statement due to user request") == 0)
 		{
-			if (read_reason(&reason) && reason.action == LG_DO_CANCEL &&
+			if (lg_read_reason(&reason) && reason.action == LG_DO_CANCEL &&
 				reason.lxid == lg_proc_lxid(MyProc) &&
 				(reason.stmt_start == 0 ||
 				 reason.stmt_start == GetCurrentStatementStartTimestamp()))
 				explain(edata, &reason);
 		}
+		else if (edata->elevel == ERROR && is_refusal(edata->sqlerrcode) &&
+				 (rolled_back = lg_rolled_back_for()) != NULL)
+			explain_refusal(edata, rolled_back);
 	}
 	if (next_emit_log)
 		next_emit_log(edata);
@@ -294,7 +339,10 @@ note_statement(void)
 	LgSlot	   *slot;
 
 	if (unlikely(!pgstat_track_activities) && (slot = my_slot()) != NULL)
+	{
 		slot->statement_start = GetCurrentStatementStartTimestamp();
+		slot->statements++;
+	}
 }
 
 /* The first query of a statement, which ends when all others have; or NULL. */
@@ -384,6 +432,15 @@ cannot_be_undone(Node *statement)
 	}
 }
 
+/* COMMIT, in each of its forms that end a transaction block. */
+static inline bool
+is_commit(Node *statement)
+{
+	return IsA(statement, TransactionStmt) &&
+		(((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT ||
+		 ((TransactionStmt *) statement)->kind == TRANS_STMT_PREPARE);
+}
+
 static void
 process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params,
@@ -391,10 +448,13 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 				QueryCompletion *completion)
 {
 	LgSlot	   *slot;
+	const LgReason *rolled_back;
 
 	if (unlikely(pg_atomic_read_u32(&lg_shared->dozing) != 0))
 		lg_end_doze();
 	note_statement();
+	if (is_commit(pstmt->utilityStmt) && (rolled_back = lg_rolled_back_for()) != NULL)
+		refuse_commit(rolled_back);
 
 	/* Anywhere else they fail, and what is done after that can be undone. */
 	if (context == PROCESS_UTILITY_TOPLEVEL && !IsTransactionBlock() && !IsSubTransaction() &&
@@ -424,4 +484,5 @@ lg_victim_install(void)
 	next_process_utility = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
 	RegisterXactCallback(transaction_event, NULL);
+	lg_rollback_install();
 }

@@ -730,7 +730,7 @@ lockguard_action_counts(PG_FUNCTION_ARGS)
 
 	init_row(&row);
 	for (int limit = LG_NO_LIMIT; limit <= LG_PREPARED_TRANSACTION_TIMEOUT; limit++)
-		for (int action = LG_DO_LOG; action <= LG_DO_ROLLBACK; action++)
+		for (int action = LG_DO_LOG; action <= LG_DO_TERMINATE; action++)
 		{
 			if (stats.actions[limit + 1][action] == 0)
 				continue;

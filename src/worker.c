@@ -47,6 +47,7 @@
 #include "prepared.h"
 #include "proof.h"
 #include "record.h"
+#include "rollback.h"
 #include "session.h"
 #include "settings.h"
 #include "shared.h"
@@ -186,6 +187,8 @@ reload_configuration(void)
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
 	lg_settings_publish_server();
+	if (!lg_enabled || lg_dry_run)
+		lg_withdraw_rollbacks(lg_shared->slots, MaxBackends);
 	if (rolled_back && pg_atomic_read_u32(&lg_shared->rolls_back) == 0)
 		(void) lg_wait_for_signals(lg_shared->slots, MaxBackends, WAIT_FOR_ROLLBACK);
 	log_limits();
@@ -854,6 +857,10 @@ lg_worker_main(Datum main_arg)
 			reload_configuration();
 
 		requested = pg_atomic_read_u64(&lg_shared->scans_requested);
+#ifdef LOCKGUARD_DEBUG
+		if (LG_DEBUG_FAILS("silence"))
+			lg_debug_wake_some();
+#endif
 		if (!lg_enabled)
 			lg_yields_stop(worker->yields, &worker->view);
 		else

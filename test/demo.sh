@@ -207,7 +207,8 @@ say "The same again: the 19 writers are blocked. This time the demo only waits."
 await_crowd writer
 say "By itself: $finished, after $took."
 echo
-say "When the batch's client comes back, it is told why its session is gone:"
+say "The batch's session is still connected. When its client comes back, it is told why its" \
+	"transaction is gone:"
 echo
 tell batch "COMMIT;"
 show_error batch

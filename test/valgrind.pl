@@ -89,24 +89,36 @@ sub outage
 	  'GRANT ALL ON t TO somebody', 'ALTER ROLE somebody SET lockguard.transaction_timeout = \'1h\'',
 	  'ALTER DATABASE postgres SET lockguard.max_locks = 10000';
 
-	# An idle root, and a queue for its row: it is terminated, and told why.
+	# An idle root, and a queue for its row: it is rolled back, and told why.
 	$root = session('idle', idle_blocker_timeout => '2s');
 	$root->query_ok($_) foreach 'BEGIN', 'UPDATE t SET v = 1 WHERE id = 1';
 	@waiters = map { session("waiter $_", user => $_ == 2 ? 'somebody' : 'postgres') } 1 .. 3;
 	$_->start('UPDATE t SET v = v + 1 WHERE id = 1') foreach @waiters;
 	wait_for_lock(@waiters);
 	look_at_everything();
+	is_recorded($root, 'idle_blocker_timeout', 'rollback', 'released');
+	foreach my $sql ('SELECT 1', 'ROLLBACK TO s', 'COMMIT')
+	{
+		$root->query($sql);
+		$root->error->{D} =~ /lockguard: / or die 'the victim is not told why';
+	}
+	$_->finish foreach @waiters;
+
+	# The same outside a transaction: it is terminated, and told why.
+	$root->query_ok('SELECT pg_advisory_lock(1)');
+	$waiters[0]->start('SELECT pg_advisory_xact_lock(1)');
 	is_recorded($root, 'idle_blocker_timeout', 'terminate', 'released');
 	$root->wait_closed;
 	$root->error->{D} =~ /lockguard: / or die 'the victim is not told why';
-	$_->finish foreach @waiters;
+	$waiters[0]->finish;
 
-	# An active root whose cancel does not help: escalated.
+	# An active root whose cancel does not help, nor does it to roll back: escalated, twice.
 	$root = session('active', blocker_timeout => '1s', escalation_delay => '1s');
-	$root->query_ok($_) foreach 'BEGIN', 'UPDATE t SET v = 1 WHERE id = 2', 'SAVEPOINT s';
+	$root->query_ok($_) foreach 'BEGIN', 'SELECT pg_advisory_lock(2)', 'SAVEPOINT s';
 	$root->start('SELECT pg_sleep(600)');
-	$waiters[0]->start('UPDATE t SET v = v + 1 WHERE id = 2');
+	$waiters[0]->start('SELECT pg_advisory_xact_lock(2)');
 	is_recorded($root, 'blocker_timeout', 'cancel', 'escalated');
+	is_recorded($root, 'blocker_timeout', 'rollback', 'escalated');
 	is_recorded($root, 'blocker_timeout', 'terminate', 'released');
 	$waiters[0]->finish;
 
@@ -124,7 +136,7 @@ sub outage
 	$hand->query_ok("SET lockguard.queued_blocker_timeout = 0");
 	$hand->query_ok("SET lockguard.$_") foreach "priority = 'high'", "preempt_timeout = '1s'";
 	$hand->query_ok('ALTER TABLE t ADD c int');
-	is_recorded($root, 'preempt_timeout', 'terminate', 'released');
+	is_recorded($root, 'preempt_timeout', 'rollback', 'released');
 
 	# Limits on a session's own affairs, and one that is only recorded.
 	$root = session('waits too long', lock_wait_timeout => '1s');
@@ -151,13 +163,13 @@ sub outage
 	$root->query_ok('SELECT 1');
 	$observer->query_ok('SELECT lockguard.scan()');
 	$observer->query_ok('SELECT pg_current_xact_id()') foreach 1 .. 10;
-	is_recorded($root, 'max_xmin_age', 'terminate', 'released');
+	is_recorded($root, 'max_xmin_age', 'rollback', 'released');
 
 	# More behind one than it may have.
 	$root = session('crowd', max_blocked_sessions => 2);
 	$root->query_ok($_) foreach 'BEGIN', 'UPDATE t SET v = 1 WHERE id = 3';
 	$_->start('UPDATE t SET v = v + 1 WHERE id = 3') foreach @waiters;
-	is_recorded($root, 'max_blocked_sessions', 'terminate', 'released');
+	is_recorded($root, 'max_blocked_sessions', 'rollback', 'released');
 	$_->finish foreach @waiters;
 
 	# A prepared transaction is rolled back.
@@ -193,18 +205,18 @@ sub outage
 	is_recorded($requests[0], 'queue_yield_timeout', 'yield', 'released');
 
 	# By hand; with a pause, an exemption, and what resets.
-	foreach my $function ('cancel_blockers', 'terminate_blockers')
+	foreach my $function ('cancel_blockers', 'rollback_blockers', 'terminate_blockers')
 	{
 		$root = session($function);
 		$root->query_ok($_) foreach 'BEGIN', 'UPDATE t SET v = 1 WHERE id = 5';
-		$root->start('SELECT pg_sleep(600)');
+		$root->start('SELECT pg_sleep(600)') if $function ne 'rollback_blockers';
 		$waiters[0]->start('UPDATE t SET v = v + 1 WHERE id = 5');
 		wait_for_lock($waiters[0]);
 		$observer->query_ok("SELECT lockguard.exempt(" . $root->pid . ", '1 min')");
 		$observer->query_ok("SELECT lockguard.pause('1 min')");
 		$observer->query_ok("SELECT lockguard.$function(" . $waiters[0]->pid . ')');
 		$observer->query_ok('SELECT lockguard.resume()');
-		is_recorded($root, 'by hand', ($function =~ /(cancel|terminate)/)[0], 'released');
+		is_recorded($root, 'by hand', ($function =~ /^([a-z]+)_/)[0], 'released');
 		$waiters[0]->finish;
 	}
 	look_at_everything();

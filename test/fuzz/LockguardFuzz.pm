@@ -110,6 +110,7 @@ sub run
 	  $self->{gids} || 0, $self->{standby_waits} || 0;
 	note sprintf '%d waits given up, %d of those removed and %d of those spared looked at for whether that would help, compared %d times, %d samples after which waits may be unseen',
 	  map { $self->{$_} || 0 } qw(gave_up vain_checked spared_checked help_compared blind);
+	note sprintf '%d times was it seen that a transaction could be rolled back', $self->{could_be_rolled_back} || 0;
 	note 'not judged: ' . _figures($self->{not_judged_why});
 	note 'complaints: ' . _figures($self->{complaints});
 	$self->{total} = 0;

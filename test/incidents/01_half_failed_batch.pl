@@ -1,7 +1,8 @@
 # Half-failed migration batch: a statement of the batch fails, the client
 # leaves the transaction open, and every write to its rows waits for it.
 #
-# Outcome: the session that is idle in its failed transaction is terminated.
+# Outcome: the session that is idle in its failed transaction has it rolled back, and
+# keeps its connection.
 # Negative twin: the error has released all locks.
 
 use strict;
@@ -38,7 +39,7 @@ scan($observer);
 is_actions($observer, [], 'without a limit nothing is done');
 
 configure($observer, idle_blocker_timeout => '500ms');
-is_terminated($s1, 'idle_blocker_timeout');
+is_rolled_back($observer, $s1, 'idle_blocker_timeout');
 succeeds($_) foreach @writers;
 is($observer->value('SELECT v FROM t WHERE id = 1'),
 	19, 'every write is there, and nothing of the batch');
@@ -52,7 +53,7 @@ is_actions(
 			limit_name => 'idle_blocker_timeout',
 			limit_value => '500ms',
 			limit_source => 'configuration',
-			action => 'terminate',
+			action => 'rollback',
 			result => 'released',
 			blocked => \@writers
 		}
@@ -63,7 +64,7 @@ my $client = LockguardTest::Session->new($node, 'S1');
 $client->query_ok($_)
   foreach 'BEGIN', 'UPDATE t SET v = 1 WHERE id = 1';
 $_->start('UPDATE t SET v = v + 1 WHERE id = 1') foreach @writers;
-is_terminated($client, 'idle_blocker_timeout');
+is_rolled_back($observer, $client, 'idle_blocker_timeout');
 succeeds($_) foreach @writers;
 is($observer->value('SELECT v FROM t WHERE id = 1'),
 	38, 'every write is there');
@@ -74,7 +75,7 @@ is_actions(
 			pid => $client,
 			state => 'idle in transaction',
 			limit_name => 'idle_blocker_timeout',
-			action => 'terminate',
+			action => 'rollback',
 			result => 'released'
 		}
 	]);

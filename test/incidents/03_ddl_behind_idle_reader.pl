@@ -1,7 +1,7 @@
 # DDL convoy behind an idle reader: a forgotten transaction has read the
 # table, ALTER TABLE waits for it, and all others for ALTER TABLE.
 #
-# Outcome: the idle reader is terminated, and the migration succeeds.
+# Outcome: the idle reader's transaction is rolled back, and the migration succeeds.
 # Negative twin: reads the same table, but no session wants to change it.
 
 use strict;
@@ -34,7 +34,7 @@ scan($observer);
 is_actions($observer, [], 'without lockguard nothing is done');
 
 configure($observer, enabled => 'on');
-is_terminated($s1, 'idle_blocker_timeout');
+is_rolled_back($observer, $s1, 'idle_blocker_timeout');
 succeeds($s2, 'ALTER TABLE');
 succeeds($s3, 'SELECT');
 succeeds($s4, 'UPDATE');
@@ -47,7 +47,7 @@ is_actions(
 			limit_name => 'idle_blocker_timeout',
 			limit_value => '500ms',
 			limit_source => 'database',
-			action => 'terminate',
+			action => 'rollback',
 			result => 'released',
 			blocked => [ $s2, $s3, $s4 ]
 		}

@@ -1,7 +1,8 @@
 # Hot standby: the replay of an ALTER TABLE waits for an idle reader, and every
 # other reader for the replay.
 #
-# Outcome: the idle reader is terminated on the standby, and replay continues.
+# Outcome: the idle reader's transaction is rolled back on the standby, and replay
+# continues.
 # Negative twin: the startup process itself blocks.
 
 use strict;
@@ -40,7 +41,7 @@ scan($observer);
 is_actions($observer, [], 'without a limit nothing is done');
 
 configure($observer, idle_blocker_timeout => '500ms');
-is_terminated($r1, 'idle_blocker_timeout');
+is_rolled_back($observer, $r1, 'idle_blocker_timeout');
 succeeds($r2, 'SELECT of the new column');
 is_actions(
 	$observer,
@@ -51,7 +52,7 @@ is_actions(
 			limit_name => 'idle_blocker_timeout',
 			limit_value => '500ms',
 			limit_source => 'configuration',
-			action => 'terminate',
+			action => 'rollback',
 			result => 'released',
 			blocked => [ $startup, $r2 ]
 		}

@@ -1,7 +1,8 @@
 # Row queue behind an idle writer: one waits for the writer, all others for
 # the first of the queue, who looks like the one to blame.
 #
-# Outcome: the idle writer is terminated, and the first of the queue is not.
+# Outcome: the idle writer's transaction is rolled back, and the first of the queue
+# is left alone.
 # Negative twin: others only read the row.
 
 use strict;
@@ -35,7 +36,7 @@ scan($observer);
 is_actions($observer, [], 'without lockguard nothing is done');
 
 configure($observer, enabled => 'on');
-is_terminated($s1, 'idle_blocker_timeout');
+is_rolled_back($observer, $s1, 'idle_blocker_timeout');
 succeeds($_) foreach @writers;
 is($observer->value('SELECT v FROM t WHERE id = 7'),
 	4, 'every write is there but that of S1');
@@ -48,7 +49,7 @@ is_actions(
 			limit_name => 'idle_blocker_timeout',
 			limit_value => '500ms',
 			limit_source => 'session',
-			action => 'terminate',
+			action => 'rollback',
 			result => 'released',
 			blocked => \@writers
 		}

@@ -1,7 +1,7 @@
 # Foreign keys: an idle transaction has inserted a child, and the DELETE of
 # its parent waits.
 #
-# Outcome: the idle writer of the child is terminated.
+# Outcome: the transaction of the idle writer of the child is rolled back.
 # Negative twin: the parent is updated, not deleted.
 
 use strict;
@@ -35,7 +35,7 @@ is_blocked_by($observer, $s3, $s1);
 is_root_of($observer, $s1, $s3);
 
 configure($observer, idle_blocker_timeout => '500ms');
-is_terminated($s1, 'idle_blocker_timeout');
+is_rolled_back($observer, $s1, 'idle_blocker_timeout');
 succeeds($s3, 'DELETE of the parent');
 is($observer->value('SELECT count(*) FROM child'),
 	0, 'the parent took its children along');
@@ -48,7 +48,7 @@ is_actions(
 			limit_name => 'idle_blocker_timeout',
 			limit_value => '500ms',
 			limit_source => 'configuration',
-			action => 'terminate',
+			action => 'rollback',
 			result => 'released',
 			blocked => [$s3]
 		}

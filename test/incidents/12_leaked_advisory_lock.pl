@@ -1,7 +1,8 @@
 # Leaked advisory lock: a session lock outlives the transaction that took it,
 # as behind a pooler in transaction mode.
 #
-# Outcome: the session that has leaked the lock is terminated.
+# Outcome: the session that has leaked the lock is terminated: it is in no transaction
+# that could be rolled back.
 # Negative twin: its successor holds the lock for itself alone.
 
 use strict;

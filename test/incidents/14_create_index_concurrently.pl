@@ -2,7 +2,7 @@
 # CREATE INDEX CONCURRENTLY, which must not be the victim: it would leave an
 # invalid index.
 #
-# Outcome: the idle transaction is terminated, and the index becomes valid.
+# Outcome: the idle transaction is rolled back, and the index becomes valid.
 # Negative twin: an idle transaction without a snapshot, of another table.
 
 use strict;
@@ -34,7 +34,7 @@ scan($observer);
 is_actions($observer, [], 'without a limit nothing is done');
 
 configure($observer, idle_blocker_timeout => '500ms');
-is_terminated($s1, 'idle_blocker_timeout');
+is_rolled_back($observer, $s1, 'idle_blocker_timeout');
 succeeds($s2, 'CREATE INDEX CONCURRENTLY');
 succeeds($s3, 'VACUUM');
 is( $observer->value(
@@ -50,7 +50,7 @@ is_actions(
 			limit_name => 'idle_blocker_timeout',
 			limit_value => '500ms',
 			limit_source => 'configuration',
-			action => 'terminate',
+			action => 'rollback',
 			result => 'released',
 			blocked => [ $s2, $s3 ]
 		}

@@ -1,7 +1,7 @@
 # Catalogs locked: every login hangs, and so does every look at
 # pg_stat_activity.
 #
-# Outcome: the idle session that has locked the catalogs is terminated, and logins succeed again.
+# Outcome: the idle transaction that has locked the catalogs is rolled back, and logins succeed again.
 # Negative twin: as idle, with a lock that only keeps others from changing the catalogs.
 
 use strict;
@@ -35,9 +35,9 @@ scan($observer);
 is_actions($observer, [], 'without a limit nothing is done');
 
 configure_file($node, idle_blocker_timeout => '500ms');
-is_terminated($s1, 'idle_blocker_timeout');
 succeeds($s2, 'SELECT from pg_stat_activity');
 succeeds($login, 'login');
+is_rolled_back(undef, $s1, 'idle_blocker_timeout');
 is_alive($login, 'I');
 is_actions(
 	$observer,
@@ -47,7 +47,7 @@ is_actions(
 			limit_name => 'idle_blocker_timeout',
 			limit_value => '500ms',
 			limit_source => 'configuration',
-			action => 'terminate',
+			action => 'rollback',
 			result => 'released',
 			blocked => \@waiters
 		}

@@ -21,7 +21,7 @@ our @EXPORT = qw(
   lockguard_node create_t
   configure configure_file
   is_blocked_by is_root_of is_waiting
-  is_terminated is_cancelled succeeds is_alive
+  is_terminated is_cancelled is_rolled_back succeeds is_alive
   is_actions left_alone actions forget_actions scan wait_until start_pg_dump
   kernel_tells_traffic
 );
@@ -170,6 +170,23 @@ sub is_cancelled
 
 	$session->finish;
 	return _told_why($session, '57014', $setting, 'cancelled');
+}
+
+# The session's transaction is rolled back while it is idle, it is told why when it
+# wants to commit, and its connection stands.  Without an observer, others have
+# shown already that it has been.
+sub is_rolled_back
+{
+	my ($observer, $session, $setting) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	# One that has failed by itself has a transaction still, as far as savepoints go.
+	$observer->poll("SELECT state = 'idle in transaction (aborted)'"
+		  . " AND NOT EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND locktype = 'virtualxid')"
+		  . " FROM pg_stat_activity a WHERE pid = " . $session->pid) if $observer;
+	$session->query('COMMIT');
+	_told_why($session, '40000', $setting, 'rolled back');
+	return is($session->{status}, 'I', $session->name . ' keeps its connection');
 }
 
 sub _told_why

@@ -112,17 +112,17 @@ has lockguard_blocked_sessions '0'
 has lockguard_open_incidents '0'
 has lockguard_incidents_total '0'
 
-# One session terminated by a limit, and then one that nothing is done about.
+# One transaction rolled back by a limit, and then one that nothing is done about.
 fifo=$tmp/root.in
 as_user mkfifo "$fifo"
 sql_from "$fifo" >"$tmp/root.out" 2>&1 &
-terminated=$!
+rolled_back=$!
 exec 8>"$fifo"
 echo 'BEGIN; UPDATE t SET v = 1 WHERE id = 1;' >&8
 until [ "$(sql -c "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'")" = 1 ]; do sleep 0.05; done
 sql -c 'UPDATE t SET v = 2 WHERE id = 1'
 exec 8>&-
-wait $terminated 2>/dev/null
+wait $rolled_back 2>/dev/null
 sql -c 'BEGIN; UPDATE t SET v = 1 WHERE id = 2; SELECT pg_sleep(1000)' >/dev/null 2>&1 &
 root=$!
 until [ "$(sql -c "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")" = 1 ]; do sleep 0.05; done
@@ -133,7 +133,7 @@ checked $? "/metrics has the open incident"
 has lockguard_blocked_sessions '1'
 has lockguard_longest_wait_seconds '[0-9.e-]*[1-9][0-9.e-]*'
 has lockguard_incidents_total '2'
-grep -qE '^lockguard_actions_total\{.*action="terminate",limit="idle_blocker_timeout".*\} 1$' "$tmp/metrics"
+grep -qE '^lockguard_actions_total\{.*action="rollback",limit="idle_blocker_timeout".*\} 1$' "$tmp/metrics"
 checked $? "/metrics has the action, with its limit"
 has lockguard_scans_total '[1-9][0-9]*'
 has lockguard_scan_seconds_total '[0-9.e-]*[1-9][0-9.e-]*'

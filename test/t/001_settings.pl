@@ -39,10 +39,10 @@ foreach my $case (
 	$observer->query_ok("$alter SET lockguard.idle_blocker_timeout = '$value'")
 	  if $alter;
 	my ($app, $waiter) = blocked_pair($observer, "$source", ++$key, user => 'app');
-	is_terminated($app, 'idle_blocker_timeout');
+	is_rolled_back($observer, $app, 'idle_blocker_timeout');
 	like(
 		$app->error->{D},
-		qr/^lockguard: this session sat idle in transaction while blocking 1 session for \d+ ms; lockguard\.idle_blocker_timeout is $value \($words\)\.$/,
+		qr/^lockguard: the transaction was rolled back: this session sat idle in transaction while blocking 1 session for \d+ ms; lockguard\.idle_blocker_timeout is $value \($words\)\.$/,
 		"a value of the $source is in force, and named");
 	succeeds($waiter, 'the waiter');
 	is_actions($observer,
@@ -104,7 +104,7 @@ older_than($observer, 'state_change', '900ms', $s1, $s2, $w1, $w2);
 scan($observer);
 is_actions($observer, [], 'no limit is in force');
 configure_file($node, idle_blocker_timeout => '300ms');
-is_terminated($s1, 'idle_blocker_timeout');
+is_rolled_back($observer, $s1, 'idle_blocker_timeout');
 succeeds($w1, 'the waiter');
 is(limits($observer, $s2, 'idle_blocker_timeout'), '0 session', 'a value of the session stands above it');
 is_untouched($observer, $s2, 'T');
@@ -116,7 +116,7 @@ my ($s3, $w3) = blocked_pair($observer, 'S3', ++$key);
 is($observer->value('SELECT limit_name FROM lockguard.sessions WHERE pid = ' . $s3->pid),
 	'idle_blocker_timeout', 'the limit that it will pass next is shown');
 configure_file($node, idle_blocker_timeout => '400ms');
-is_terminated($s3, 'idle_blocker_timeout');
+is_rolled_back($observer, $s3, 'idle_blocker_timeout');
 configure_file($node, idle_blocker_timeout => '0');
 my ($s4, $w4) = blocked_pair($observer, 'S4', ++$key);
 older_than($observer, 'state_change', '1s', $s4, $w4);

@@ -19,6 +19,7 @@ my $observer = LockguardTest::Session->new($node, 'observer');
 sub handover
 {
 	my ($what, $setting, $begin, $lock, $after) = @_;
+	my $in_transaction = $begin eq 'BEGIN';
 	my @s = map { session($node, "$what S$_", $setting => '400ms') } 1 .. 4;
 
 	configure($observer, enabled => 'off');
@@ -41,7 +42,7 @@ sub handover
 		else
 		{
 			succeeds($s[$i], 'the statement') if $i > 0;
-			is_terminated($s[$i], $setting);
+			$in_transaction ? is_rolled_back($observer, $s[$i], $setting) : is_terminated($s[$i], $setting);
 		}
 	}
 	my @rows = is_actions($observer,
@@ -53,7 +54,7 @@ sub handover
 		my $gap = $rows[$i]{acted_at} - $rows[ $i - 1 ]{acted_at};
 		cmp_ok($gap, '>=', 0.4, "$what: S" . ($i + 1) . ' has a clock of its own');
 	}
-	$observer->query_ok('SELECT pg_terminate_backend(' . $_->pid . ')') foreach @s[ 1 .. 3 ];
+	$observer->query_ok('SELECT pg_terminate_backend(' . $_->pid . ')') foreach @s;
 	$s[3]->wait_closed;
 	return;
 }
@@ -123,9 +124,9 @@ sub judged_no_more
 
 	judged('idle_blocker_timeout');
 	judged_no_more('idle_blocker_timeout');
-	is_terminated($s1, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s1, 'idle_blocker_timeout');
 	succeeds($w1, 'the waiter');
-	is_recorded($observer, $s1, 'idle_blocker_timeout terminate released');
+	is_recorded($observer, $s1, 'idle_blocker_timeout rollback released');
 }
 
 sub self_resolved
@@ -260,7 +261,7 @@ sub self_resolved
 	$observer->query_ok('SELECT pg_cancel_backend(' . $w[0]->pid . ')');
 	$w[0]->finish;
 	judged_no_more('max_blocked_sessions');
-	is_terminated($s1, 'max_blocked_sessions');
+	is_rolled_back($observer, $s1, 'max_blocked_sessions');
 	succeeds($w1, 'the waiter');
 	$_->close(silent => 1) foreach $w1, @w;
 }

@@ -28,8 +28,8 @@ my $key = 0;
 	}
 	older_than($observer, 'state_change', '300ms', @roots, @waiters);
 	configure($observer, enabled => undef);
-	is_terminated($roots[$_], 'idle_blocker_timeout') foreach 2, 0;
-	is_recorded($observer, $roots[1], 'idle_blocker_timeout terminate suppressed');
+	is_rolled_back($observer, $roots[$_], 'idle_blocker_timeout') foreach 2, 0;
+	is_recorded($observer, $roots[1], 'idle_blocker_timeout rollback suppressed');
 	scan($observer);
 	is_actions($observer,
 		[
@@ -43,7 +43,7 @@ my $key = 0;
 
 	# When more is allowed, it goes, too.
 	configure($observer, max_actions_per_minute => 1000);
-	is_terminated($roots[1], 'idle_blocker_timeout');
+	is_rolled_back($observer, $roots[1], 'idle_blocker_timeout');
 	forget_actions($observer);
 	$observer->query_ok('SELECT pg_terminate_backend(' . $_->pid . ')') foreach @waiters;
 }
@@ -54,8 +54,8 @@ sub slurp_log
 	return PostgreSQL::Test::Utils::slurp_file($node->logfile, $offset);
 }
 
-# A session that does not react at all.  The outcome is checked at the end.
-my ($stopped, $stopped_waiter) = blocked_pair($observer, 'stopped', ++$key);
+# Sessions that do not react at all.  The outcome is checked at the end.
+my ($stopped, $stopped_waiter) = blocked_pair($observer, 'stopped', ++$key, in => 'session');
 my $unresponsive_from = -s $node->logfile;
 kill 'STOP', $stopped->pid;
 {
@@ -66,10 +66,13 @@ kill 'STOP', $stopped->pid;
 }
 # Put it back in force, as "over its limit" is what is followed.
 configure($observer, idle_blocker_timeout => '1min');
-END { kill 'CONT', $stopped->pid if $stopped; }
+# One that is asked to roll back, and whose connection may not be ended.
+my ($asked, $asked_waiter) = blocked_pair($observer, 'asked', ++$key, idle_blocker_timeout => '3s', action => 'rollback');
+kill 'STOP', $asked->pid;
+END { kill 'CONT', $_->pid foreach grep { $_ } $stopped, $asked; }
 
-# Cancel, then terminate: a cancel frees no row that was locked before a
-# savepoint.  The twin has none, and lives.
+# Cancel, then roll back: a cancel frees no row that was locked before a
+# savepoint.  The twin has none, and is left alone.
 {
 	my @s = map { session($node, $_, blocker_timeout => '300ms', escalation_delay => '500ms') }
 	  'savepoint', 'none';
@@ -85,20 +88,61 @@ END { kill 'CONT', $stopped->pid if $stopped; }
 	}
 	is_cancelled($_, 'blocker_timeout') foreach @s;
 	succeeds($w[1], 'the waiter of the twin');
-	is_terminated($s[0], 'blocker_timeout');
 	succeeds($w[0], 'the waiter');
-	is_recorded($observer, $s[0], 'blocker_timeout cancel escalated', 'blocker_timeout terminate released');
+	is_rolled_back(undef, $s[0], 'blocker_timeout');
+	is_recorded($observer, $s[0], 'blocker_timeout cancel escalated', 'blocker_timeout rollback released');
 	is_recorded($observer, $s[1], 'blocker_timeout cancel released');
 	cmp_ok(
 		$observer->value('SELECT extract(epoch FROM max(acted_at) - min(acted_at)) FROM lockguard.actions WHERE pid = ' . $s[0]->pid),
 		'>=', 0.5, 'the delay was kept to');
 	is_alive($s[1], 'E');
-	$_->close foreach $s[1], @w;
+	$_->close foreach @s, @w;
 	forget_actions($observer);
 }
 
-# It continues from a savepoint, and idles: the delay still counts.  So it
-# does for the twin, which begins a new transaction, but keeps the lock.
+# Cancel, then roll back, then terminate: a lock of the session outlives all but
+# its end.  Each step has the delay of its own.
+{
+	my ($s, $w) = blocked_pair($observer, 'all three', ++$key, in => 'session',
+		blocker_timeout => '300ms', escalation_delay => '500ms');
+
+	$s->query_ok($_) foreach 'BEGIN', 'SAVEPOINT a';
+	$s->start('SELECT pg_sleep(600)');
+	is_cancelled($s, 'blocker_timeout');
+	is_terminated($s, 'blocker_timeout');
+	succeeds($w, 'the waiter');
+	is_recorded($observer, $s, 'blocker_timeout cancel escalated', 'blocker_timeout rollback escalated',
+		'blocker_timeout terminate released');
+	cmp_ok(
+		$observer->value('SELECT extract(epoch FROM min(gap)) FROM (SELECT acted_at - lag(acted_at) OVER (ORDER BY action_id) gap'
+			  . ' FROM lockguard.actions WHERE pid = ' . $s->pid . ') a'),
+		'>=', 0.5, 'the delay was kept to, twice');
+	$w->close;
+	forget_actions($observer);
+}
+
+# action = rollback goes as far, and no further: the connection is not ended.
+{
+	my ($s, $w) = blocked_pair($observer, 'rollback only', ++$key, in => 'session', action => 'rollback',
+		blocker_timeout => '300ms', escalation_delay => '200ms');
+
+	$s->query_ok($_) foreach 'BEGIN', 'SAVEPOINT a';
+	$s->start('SELECT pg_sleep(600)');
+	is_cancelled($s, 'blocker_timeout');
+	is_rolled_back($observer, $s, 'blocker_timeout');
+	ok(older_than($observer, 'state_change', '800ms', $s), 'a while goes by');
+	scan($observer);
+	is((recorded($observer, $s))[0], 'blocker_timeout cancel escalated', 'the cancel was not enough');
+	is($observer->value("SELECT count(*) FROM lockguard.actions WHERE action = 'terminate' AND pid = " . $s->pid), '0',
+		'it is not terminated');
+	is_alive($s, 'I');
+	$_->close(silent => 1) foreach $w, $s;
+	forget_actions($observer);
+}
+
+# It is at work again after a cancel, from a savepoint: the delay still counts, and
+# it is terminated.  So it does for the twin, which begins a new transaction, but
+# keeps the lock.
 {
 	my @s = map { session($node, $_, blocker_timeout => '300ms', escalation_delay => '2s') }
 	  'goes on', 'begins anew';
@@ -113,7 +157,7 @@ END { kill 'CONT', $stopped->pid if $stopped; }
 		$s[$i]->start('SELECT pg_sleep(600)');
 	}
 	is_cancelled($_, 'blocker_timeout') foreach @s;
-	$s[0]->query_ok('ROLLBACK TO a');
+	$s[0]->start('ROLLBACK TO a; SELECT pg_sleep(600)');
 	$s[1]->start('ROLLBACK; BEGIN; SELECT pg_sleep(600)');
 	foreach (@s)
 	{
@@ -129,14 +173,17 @@ END { kill 'CONT', $stopped->pid if $stopped; }
 {
 	my %set = (
 		'cancel and idle' => { action => 'cancel' },
+		'rollback, no transaction' => { action => 'rollback', in => 'session' },
 		'log' => { action => 'log' },
 		'exempt' => { exempt => 'on' });
 	my %expected = (
 		'cancel and idle' => 'idle_blocker_timeout log logged',
+		'rollback, no transaction' => 'idle_blocker_timeout log logged',
 		'log' => 'idle_blocker_timeout log logged',
 		'exempt' => 'idle_blocker_timeout log exempt');
 	my %reason = (
 		'cancel and idle' => 'lockguard.action is cancel, which cannot reach this session',
+		'rollback, no transaction' => 'lockguard.action is rollback, which cannot reach this session',
 		'log' => 'lockguard.action is log',
 		'exempt' => 'lockguard.exempt is on');
 	my (@all, %s);
@@ -147,8 +194,8 @@ END { kill 'CONT', $stopped->pid if $stopped; }
 		$s{$name} = $s;
 		push @all, $s, $w;
 	}
-	my ($twin, $twin_waiter) = blocked_pair($observer, 'twin', ++$key, idle_blocker_timeout => '200ms');
-	is_terminated($twin, 'idle_blocker_timeout');
+	my ($twin, $twin_waiter) = blocked_pair($observer, 'twin', ++$key, idle_blocker_timeout => '200ms', action => 'rollback');
+	is_rolled_back($observer, $twin, 'idle_blocker_timeout');
 	is_recorded($observer, $s{$_}, $expected{$_}) foreach sort keys %set;
 	scan($observer);
 	foreach my $name (sort keys %set)
@@ -156,7 +203,7 @@ END { kill 'CONT', $stopped->pid if $stopped; }
 		is_recorded($observer, $s{$name}, $expected{$name});
 		is($observer->value('SELECT reason FROM lockguard.actions WHERE pid = ' . $s{$name}->pid),
 			$reason{$name}, "$name: with the reason");
-		is_alive($s{$name}, 'T');
+		is_alive($s{$name}, $set{$name}{in} ? 'I' : 'T');
 	}
 	$observer->query_ok('SELECT pg_terminate_backend(' . $_->pid . ')') foreach @all;
 	$_->close(silent => 1) foreach $twin_waiter;
@@ -206,8 +253,8 @@ END { kill 'CONT', $stopped->pid if $stopped; }
 	my $since = $observer->value('SELECT clock_timestamp()');
 
 	configure($observer, idle_blocker_timeout => '200ms');
-	is_terminated($s1, 'idle_blocker_timeout');
-	is_recorded($observer, $s1, 'idle_blocker_timeout log exempt', 'idle_blocker_timeout terminate released');
+	is_rolled_back($observer, $s1, 'idle_blocker_timeout');
+	is_recorded($observer, $s1, 'idle_blocker_timeout log exempt', 'idle_blocker_timeout rollback released');
 	cmp_ok(
 		$observer->value("SELECT extract(epoch FROM max(acted_at) - '$since') FROM lockguard.actions WHERE pid = " . $s1->pid),
 		'>=', 1.9, 'not before the time was over');
@@ -216,11 +263,26 @@ END { kill 'CONT', $stopped->pid if $stopped; }
 	is($observer->value('SELECT reason FROM lockguard.actions WHERE pid = ' . $s2->pid),
 		'exempt for a time by lockguard.exempt()', 'with the reason');
 	is($observer->value('SELECT lockguard.exempt(' . $s2->pid . ', NULL)'), 't', 'taken back');
-	is_terminated($s2, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s2, 'idle_blocker_timeout');
 	configure($observer, idle_blocker_timeout => '1min');
 	$_->close(silent => 1) foreach $w1, $w2;
 	forget_actions($observer);
 }
+
+# What has become of the one that does not roll back?  (Before requests are withdrawn
+# by a pause.)
+is_recorded($observer, $asked, 'idle_blocker_timeout rollback unresponsive');
+$node->wait_for_log(
+	qr/WARNING:  lockguard: process @{[ $asked->pid ]} has not rolled its transaction back for 10 s/,
+	$unresponsive_from);
+pass('there is a warning');
+kill 'CONT', $asked->pid;
+is_rolled_back($observer, $asked, 'idle_blocker_timeout');
+succeeds($asked_waiter, 'the waiter');
+is_recorded($observer, $asked, 'idle_blocker_timeout rollback released');
+$_->close foreach $asked, $asked_waiter;
+undef $asked;
+forget_actions($observer);
 
 # dry_run, pause and enabled = off: no session is signalled.  All but the last
 # record what would have been done.
@@ -231,7 +293,7 @@ foreach my $how (
 	[ 'enabled', sub { configure($observer, enabled => 'off') }, sub { configure($observer, enabled => undef) }, 0 ])
 {
 	my ($name, $on, $off, $logged) = @$how;
-	my @row = $logged ? ('idle_blocker_timeout terminate logged') : ();
+	my @row = $logged ? ('idle_blocker_timeout rollback logged') : ();
 
 	$on->();
 	my ($s, $w) = blocked_pair($observer, $name, ++$key, idle_blocker_timeout => '200ms');
@@ -249,8 +311,8 @@ foreach my $how (
 		is_alive($s, 'T');
 	}
 	$off->();
-	is_terminated($s, 'idle_blocker_timeout');
-	is_recorded($observer, $s, @row, 'idle_blocker_timeout terminate released');
+	is_rolled_back($observer, $s, 'idle_blocker_timeout');
+	is_recorded($observer, $s, @row, 'idle_blocker_timeout rollback released');
 	succeeds($w, 'the waiter');
 	$w->close;
 }
@@ -291,13 +353,13 @@ foreach my $case (
 	my @expected;
 	foreach my $c (split //, $order)
 	{
-		my %row = (pid => $s{$c}, limit_name => $limit{$c}, action => $c eq 'i' ? 'terminate' : 'cancel', result => 'released');
+		my %row = (pid => $s{$c}, limit_name => $limit{$c}, action => $c eq 'i' ? 'rollback' : 'cancel', result => 'released');
 
 		%row = (pid => $s{$c}, limit_name => $limit{$c}, result => 'exempt') if $c eq 'e';
 
 		# How long an active one has held its lock is not known before the first look.
 		%row = (pid => $s{i}, limit_name => $limit{i}, action => 'log', result => 'logged') if $c eq 'v';
-		is_terminated($s{$c}, $limit{$c}) if $c eq 'i';
+		is_rolled_back($observer, $s{$c}, $limit{$c}) if $c eq 'i';
 		is_cancelled($s{$c}, $limit{$c}) if $c eq 'a' || $c eq 'q';
 		push @expected, \%row;
 	}
@@ -389,7 +451,7 @@ $node->wait_for_log(
 	qr/WARNING:  lockguard: process @{[ $stopped->pid ]} has not reacted to being terminated for 10 s/,
 	$unresponsive_from);
 pass('there is a warning');
-is($observer->value('SELECT unresponsive FROM lockguard.stats'), '1', 'it is counted');
+is($observer->value('SELECT unresponsive FROM lockguard.stats'), '2', 'both are counted');
 kill 'CONT', $stopped->pid;
 is_terminated($stopped, 'idle_blocker_timeout');
 succeeds($stopped_waiter, 'the waiter');
@@ -412,6 +474,43 @@ foreach my $begin ('BEGIN', 'SELECT 1')
 		$observer->value('SELECT extract(epoch FROM max(acted_at) - min(acted_at)) FROM lockguard.actions WHERE pid = ' . $s->pid),
 		'>=', 0.5, 'the delay was kept to');
 	$w->close;
+}
+
+# The next session in the place of one that was rolled back: before 17 it can have a
+# transaction of the same local number, which is another one.
+{
+	my $number = "SELECT split_part(virtualtransaction, '/', 2)::int FROM pg_locks WHERE locktype = 'virtualxid' AND pid = pg_backend_pid()";
+	my ($w, @s) = map { session($node, "place $_") } 0 .. 2;
+
+	$s[1]->query_ok('SELECT 1') foreach 1 .. 100;
+	$s[1]->query_ok($_) foreach "SET lockguard.idle_blocker_timeout = '100ms'", 'BEGIN', 'SELECT pg_advisory_xact_lock(' . ++$key . ')';
+	my $last = $s[1]->value($number);
+	$w->start("SELECT pg_advisory_xact_lock($key)");
+	succeeds($w, 'the waiter');
+	is_rolled_back($observer, $s[1], 'idle_blocker_timeout');
+
+	# It takes the PGPROC of the one, and the backend id of the other.
+	foreach (@s)
+	{
+		$_->close;
+		ok($observer->poll('SELECT count(*) FROM pg_stat_activity WHERE pid = ' . $_->pid, '0'), $_->name . ' has ended');
+	}
+	my $next = session($node, 'next in its place', idle_blocker_timeout => '100ms');
+	my $now = 0;
+	$now = $next->value($number) while $now < $last - 2;
+	while ($now < $last)
+	{
+		$next->query_ok('COMMIT') if $next->{status} eq 'T';
+		$next->query_ok('BEGIN');
+		$now = $next->value($number);
+	}
+	$next->query_ok('BEGIN') if $next->{status} ne 'T';
+	note "transaction $last, then $now";
+	$next->query_ok("SELECT pg_advisory_xact_lock($key)");
+	$w->start("SELECT pg_advisory_xact_lock($key)");
+	is_recorded($observer, $next, 'idle_blocker_timeout rollback released');
+	is_rolled_back(undef, $next, 'idle_blocker_timeout');
+	$_->close(silent => 1) foreach $next, $w;
 }
 
 $node->stop;

@@ -105,7 +105,7 @@ push @waiters, session($node, 'behind commit')->start('UPDATE t SET v = 2 WHERE 
 is_waiting($observer, $waiters[-1]);
 
 configure($observer, %limits);
-is_terminated($twin, 'idle_blocker_timeout');
+is_rolled_back($observer, $twin, 'idle_blocker_timeout');
 succeeds($twin_waiter, 'the waiter of the twin');
 is_protected('a prepared transaction', 0, 'prepared transaction');
 is($observer->value("SELECT string_agg(DISTINCT gid, ',') FROM lockguard.actions WHERE pid = 0"), 'the gid', 'with its gid');

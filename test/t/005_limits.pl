@@ -64,12 +64,13 @@ sub judge
 		{
 			is_terminated($session, $told);
 		}
-		else
+		elsif ($action eq 'cancel')
 		{
 			is_cancelled($session, $told);
 		}
-		like($session->error->{D}, $measure, $session->name . ': the detail says what it did') if $measure;
 		is_recorded($observer, $session, "$setting $action released");
+		is_rolled_back(undef, $session, $told) if $action eq 'rollback';
+		like($session->error->{D}, $measure, $session->name . ': the detail says what it did') if $measure;
 	}
 
 	# The twins have had their limits for as long by now, and longer.
@@ -102,7 +103,7 @@ sub judge
 	my $limit = '300ms';
 	my $blocks = sub {
 		my ($session, @how) = @_;
-		my $sql = 'SELECT pg_advisory_lock(' . ++$key . ')';
+		my $sql = 'SELECT pg_advisory_' . ($how[0] eq 'BEGIN' ? 'xact_' : '') . 'lock(' . ++$key . ')';
 		put($session, 'idle_blocker_timeout', $limit, map { $_ eq 'lock' ? $sql : $_ } @how);
 		push @waiters, waiter($observer, $session->name . '-waiter', $key);
 		return $session;
@@ -110,16 +111,16 @@ sub judge
 
 	push @violators,
 	  [ $blocks->(session($node, 'idle'), 'lock'), 'terminate', qr/sat idle while blocking 1 session for \d+ ms; / ],
-	  [ $blocks->(session($node, 'idle in transaction'), 'BEGIN', 'lock'), 'terminate', qr/sat idle in transaction while / ],
+	  [ $blocks->(session($node, 'idle in transaction'), 'BEGIN', 'lock'), 'rollback', qr/sat idle in transaction while / ],
 	  [ $blocks->(session($node, 'reads COPY'), 'lock', '& COPY t FROM STDIN'), 'terminate', qr/sat waiting for its client while / ],
 	  [ $blocks->(quiet('quiet'), 'lock'), 'terminate' ],
-	  [ $blocks->(quiet('quiet in transaction'), 'BEGIN', 'lock'), 'terminate' ];
+	  [ $blocks->(quiet('quiet in transaction'), 'BEGIN', 'lock'), 'rollback' ];
 	# It holds what it had before the savepoint.
 	my $aborted = put(session($node, 'aborted'), 'idle_blocker_timeout', $limit,
 		'BEGIN', 'SELECT pg_advisory_xact_lock(' . ++$key . ')', 'SAVEPOINT a');
 	$aborted->query('SELECT 1/0');
 	push @waiters, waiter($observer, 'aborted-waiter', $key);
-	push @violators, [ $aborted, 'terminate', qr/sat idle in transaction \(aborted\) while / ];
+	push @violators, [ $aborted, 'rollback', qr/sat idle in transaction \(aborted\) while / ];
 	push @twins,
 	  [ $blocks->(session($node, 'active'), 'lock', '& SELECT pg_sleep(600)'), undef ],
 	  [ put(session($node, 'in nobody\'s way'), 'idle_blocker_timeout', $limit, 'BEGIN', 'SELECT pg_advisory_lock(' . ++$key . ')'), 'T' ];
@@ -146,7 +147,7 @@ sub judge
 	my $behind = waiter($observer, 'behind', $key);
 
 	judge('blocker_timeout',
-		[ [ $v[0], 'cancel', qr/ blocked 1 session for \d+ ms; / ], [ $v[1], 'terminate' ], [ $v[2], 'terminate' ] ], \@t);
+		[ [ $v[0], 'cancel', qr/ blocked 1 session for \d+ ms; / ], [ $v[1], 'rollback' ], [ $v[2], 'terminate' ] ], \@t);
 	succeeds($_, 'the waiter') foreach @w;
 	succeeds($behind, 'the waiter');
 	$_->close foreach @w, $behind, $root;
@@ -187,7 +188,7 @@ sub judge
 		push @w, waiter($observer, "behind $i", $key) foreach 1 .. ($i == 2 ? 2 : 3);
 	}
 	judge('max_blocked_sessions',
-		[ [ $s[0], 'terminate', qr/blocked 3 sessions; lockguard\.max_blocked_sessions is 2 / ], [ $s[1], 'cancel' ] ],
+		[ [ $s[0], 'rollback', qr/blocked 3 sessions; lockguard\.max_blocked_sessions is 2 / ], [ $s[1], 'cancel' ] ],
 		[ [ $s[2], 'T' ] ]);
 	$observer->query_ok('SELECT pg_terminate_backend(' . $_->pid . ')') foreach @w;
 }
@@ -238,12 +239,12 @@ sub judge
 {
 	my $holder = holder($node, 'holder', ++$key);
 	my @v = (
-		[ put(session($node, 'idle in transaction'), 'transaction_timeout', '400ms', 'BEGIN', 'SELECT 1'), 'terminate', qr/had a transaction open for \d+ ms; / ],
+		[ put(session($node, 'idle in transaction'), 'transaction_timeout', '400ms', 'BEGIN', 'SELECT 1'), 'rollback', qr/had a transaction open for \d+ ms; / ],
 		[ put(session($node, 'active in transaction'), 'transaction_timeout', '400ms', 'BEGIN', '& SELECT pg_sleep(600)'), 'cancel' ],
 		[ put(session($node, 'single statement'), 'transaction_timeout', '400ms', '& SELECT pg_sleep(600)'), 'cancel' ],
 		[ put(session($node, 'waits for a lock'), 'transaction_timeout', '400ms', 'BEGIN', "& SELECT pg_advisory_lock($key)"), 'cancel' ],
 		[ put(session($node, 'COPY'), 'transaction_timeout', '400ms', '& COPY t FROM STDIN'), 'terminate' ],
-		[ put(quiet('quiet'), 'transaction_timeout', '400ms', 'BEGIN', 'SELECT 1'), 'terminate' ],
+		[ put(quiet('quiet'), 'transaction_timeout', '400ms', 'BEGIN', 'SELECT 1'), 'rollback' ],
 		[ put(quiet('quiet and active'), 'transaction_timeout', '400ms', '& SELECT pg_sleep(600)'), 'cancel' ]);
 	my $stubborn = put(session($node, 'stubborn', escalation_delay => '300ms'), 'transaction_timeout', '400ms',
 		'& DO $$ BEGIN LOOP BEGIN PERFORM pg_sleep(600); EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$');
@@ -337,9 +338,9 @@ judge('idle_session_timeout',
 	# Not before they are idle: who is at work is cancelled.
 	configure($observer, enabled => 'off');
 	my @over = (
-		[ put(session($node, 'idle, 21 locks'), 'max_locks', 20, 'BEGIN', $locks->('xact_', 21)), 'terminate', qr/held at least 21 locks in the shared lock table; lockguard\.max_locks is 20 / ],
+		[ put(session($node, 'idle, 21 locks'), 'max_locks', 20, 'BEGIN', $locks->('xact_', 21)), 'rollback', qr/held at least 21 locks in the shared lock table; lockguard\.max_locks is 20 / ],
 		[ put(session($node, 'session locks'), 'max_locks', 20, $locks->('', 30)), 'terminate' ],
-		[ put(quiet('quiet'), 'max_locks', 20, 'BEGIN', $locks->('xact_', 25)), 'terminate' ]);
+		[ put(quiet('quiet'), 'max_locks', 20, 'BEGIN', $locks->('xact_', 25)), 'rollback' ]);
 	configure($observer, enabled => undef);
 	judge('max_locks', \@over,
 		[
@@ -388,8 +389,8 @@ judge('idle_session_timeout',
 	  foreach $young, $nothing;
 	judge('max_xmin_age',
 		[
-			[ $v[0], 'terminate', qr/kept vacuum from cleaning up behind \d+ transactions; lockguard\.max_xmin_age is 100 / ],
-			[ $v[1], 'terminate' ], [ $quiet, 'terminate' ], [ $active, 'cancel' ]
+			[ $v[0], 'rollback', qr/kept vacuum from cleaning up behind \d+ transactions; lockguard\.max_xmin_age is 100 / ],
+			[ $v[1], 'rollback' ], [ $quiet, 'rollback' ], [ $active, 'cancel' ]
 		],
 		[ [ $nothing, 'T' ], [ $young, 'T' ], [ $older, 'T' ] ]);
 	is($observer->value('SELECT count(*) FROM pg_stat_progress_vacuum WHERE pid = ' . $vacuum->pid), 1, 'VACUUM continues');
@@ -403,7 +404,7 @@ judge('idle_session_timeout',
 	my $burst = put(session($node, 'burst'), 'max_xmin_age', 100, 'BEGIN',
 		'DO $$ BEGIN FOR i IN 1..150 LOOP BEGIN INSERT INTO t VALUES (-10 - i);'
 		  . ' EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP; END $$');
-	is_terminated($burst, 'max_xmin_age');
+	is_rolled_back($observer, $burst, 'max_xmin_age');
 }
 
 # Priority: a waiter of higher priority has its blockers removed.
@@ -446,9 +447,9 @@ judge('idle_session_timeout',
 
 	judge('preempt_timeout',
 		[
-			[ $low[0], 'terminate', qr/blocked a session of higher priority that had waited \d+ ms; lockguard\.preempt_timeout of process @{[ $high[0]->pid ]} is 300ms\.$/ ],
+			[ $low[0], 'rollback', qr/blocked a session of higher priority that had waited \d+ ms; lockguard\.preempt_timeout of process @{[ $high[0]->pid ]} is 300ms\.$/ ],
 			[ $low[1], 'cancel' ],
-			[ $low[2], 'terminate' ]
+			[ $low[2], 'rollback' ]
 		],
 		[
 			[ $equal, 'T' ], [ $shared[0], 'T' ], [ $shared[1], 'T' ], [ $root, 'T' ], [ $between, undef ], [ $ordinary, 'T' ]
@@ -464,21 +465,22 @@ judge('idle_session_timeout',
 		$_->query_ok('SELECT pg_advisory_xact_lock_shared(' . ($k + 8) . ')');
 	}
 	my $w8 = $migrator->('migrator 8', $k + 8);
-	is_terminated($_, 'preempt_timeout of process \d+') foreach @two;
+	is_rolled_back($observer, $_, 'preempt_timeout of process \d+') foreach @two;
 	succeeds($w8, 'the waiter');
-	is_recorded($observer, $_, 'preempt_timeout terminate released') foreach @two;
+	is_recorded($observer, $_, 'preempt_timeout rollback released') foreach @two;
 	$w8->close;
 }
 
-# Limits may be combined: the first to be passed counts, and once.
+# Limits may be combined, each counts once.  That on idleness in a transaction is about
+# the connection, and has a clock of its own after a rollback.
 {
-	my $s = session($node, 'combined', transaction_timeout => '300ms', idle_in_transaction_timeout => '300ms',
+	my $s = session($node, 'combined', transaction_timeout => '300ms', idle_in_transaction_timeout => '500ms',
 		idle_blocker_timeout => '10min', blocker_timeout => '10min');
 	$s->query_ok('BEGIN');
 	$s->wait_closed;
 	is($s->error->{C}, '57P01', 'combined is terminated');
 	scan($observer);
-	is(scalar(recorded($observer, $s)), 1, 'by one of them');
+	is_recorded($observer, $s, 'transaction_timeout rollback released', 'idle_in_transaction_timeout terminate released');
 }
 
 $node->stop;

@@ -1,5 +1,5 @@
-# cancel_blockers() and terminate_blockers(): whom they reach, who may call
-# them, and what is recorded.
+# cancel_blockers(), rollback_blockers() and terminate_blockers(): whom they reach,
+# who may call them, and what is recorded.
 
 use strict;
 use warnings;
@@ -19,7 +19,7 @@ CREATE ROLE other LOGIN;
 CREATE ROLE nobody LOGIN;
 CREATE ROLE signaller LOGIN IN ROLE pg_signal_backend;
 CREATE ROLE owner LOGIN IN ROLE app;
-GRANT EXECUTE ON FUNCTION lockguard.cancel_blockers(int), lockguard.terminate_blockers(int) TO signaller, owner, other;
+GRANT EXECUTE ON FUNCTION lockguard.cancel_blockers(int), lockguard.rollback_blockers(int), lockguard.terminate_blockers(int) TO signaller, owner, other;
 SQL
 my $observer = LockguardTest::Session->new($node, 'observer');
 my %by = map { $_ => LockguardTest::Session->new($node, $_, user => $_) } qw(nobody signaller owner other);
@@ -39,8 +39,8 @@ sub is_told
 	my ($session, $sqlstate, $who) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-	is($session->error->{C}, $sqlstate, $session->name . ': the error is PostgreSQL\'s own');
-	like($session->error->{D}, qr/^lockguard: this session blocked \d+ sessions?; process @{[ $who->pid ]} asked for this\.$/,
+	is($session->error->{C}, $sqlstate, $session->name . ': the error');
+	like($session->error->{D}, qr/^lockguard: (the transaction was rolled back: )?this session blocked \d+ sessions?; process @{[ $who->pid ]} asked for this\.$/,
 		$session->name . ': is told who asked for it');
 	return;
 }
@@ -53,7 +53,11 @@ sub is_told
 	is(call($by{nobody}, 'terminate_blockers', $w), '42501', 'not without EXECUTE');
 	is(call($by{other}, 'terminate_blockers', $w), '42501', 'not another role\'s');
 	is(call($by{other}, 'cancel_blockers', $w), '42501', 'nor cancelled');
-	is(call($by{$_}, 'terminate_blockers', $ws), '42501', "not a superuser's, by $_") foreach qw(owner signaller);
+	is(call($by{$_}, 'rollback_blockers', $w), '42501', "nor rolled back, by $_") foreach qw(nobody other);
+	foreach my $function ('terminate_blockers', 'rollback_blockers')
+	{
+		is(call($by{$_}, $function, $ws), '42501', "$function: not a superuser's, by $_") foreach qw(owner signaller);
+	}
 	scan($observer);
 	is_untouched($observer, $_, 'T') foreach $app, $super;
 
@@ -125,6 +129,77 @@ sub is_told
 	$w->close;
 }
 
+# Roll back keeps all connections: who is idle in a transaction is rolled back, who is
+# at work is cancelled, and who is neither is left alone, which is said and recorded.
+{
+	my $idle = session($node, 'idle in transaction', user => 'app');
+	my $aborted = session($node, 'aborted', user => 'app');
+	my $active = session($node, 'at work', user => 'app');
+	my $outside = session($node, 'outside', user => 'app');
+	my @all = ($idle, $aborted, $active, $outside);
+
+	++$key;
+	$_->query_ok('BEGIN') foreach $idle, $aborted, $active;
+	$_->query_ok("SELECT pg_advisory_xact_lock_shared($key)") foreach $idle, $aborted, $active;
+	$outside->query_ok("SELECT pg_advisory_lock_shared($key)");
+	$aborted->query_ok('SAVEPOINT a');
+	$aborted->query('SELECT 1/0');
+	$active->start('SELECT pg_sleep(600)');
+	my $w = waiter($observer, 'behind all', $key);
+
+	my $offset = -s $node->logfile;
+	is(call($by{signaller}, 'rollback_blockers', $w),
+		'{' . join(',', sort { $a <=> $b } map { $_->pid } $idle, $aborted, $active) . '}', 'those that it can reach');
+	my ($warning) = grep { $_->{S} eq 'WARNING' } @{ $by{signaller}{result}{notices} };
+	is($warning->{M}, 'process ' . $outside->pid . ' was not signalled', 'there is a warning about the other');
+	is($warning->{D}, 'Neither a cancel nor a rollback can reach it.', 'with the reason');
+	is($warning->{H}, 'lockguard.terminate_blockers() ends its connection.', 'and what can');
+	is_recorded($observer, $_, 'rollback released') foreach $idle, $aborted;
+	is_recorded($observer, $active, 'cancel released');
+	is_recorded($observer, $outside, 'log logged');
+	is($observer->value('SELECT reason FROM lockguard.actions WHERE pid = ' . $outside->pid),
+		'neither a cancel nor a rollback can reach this session', 'the reason is recorded');
+	is($observer->value('SELECT count(*) FROM lockguard.actions WHERE requested_by = \'signaller\' AND limit_name IS NULL'
+		  . ' AND pid IN (' . join(',', map { $_->pid } @all) . ')'), 4, 'and who asked for it');
+	like(slurp_file($node->logfile, $offset), qr/LOG:  lockguard: rolls back the transaction of process @{[ $_->pid ]} /, 'and logged')
+	  foreach $idle, $aborted;
+
+	# What they are told.
+	$active->finish;
+	is_told($active, '57014', $by{signaller});
+	$idle->query('SELECT 1');
+	is_told($idle, '25P02', $by{signaller});
+	$_->query('COMMIT') foreach $idle, $aborted;
+	is_told($_, '40000', $by{signaller}) foreach $idle, $aborted;
+	is($idle->error->{M}, 'transaction was rolled back because it blocked other sessions', 'COMMIT says so');
+	$active->query_ok('ROLLBACK');
+	is_alive($_, 'I') foreach @all;
+
+	# The other ends, if that is asked for.
+	is(call($by{signaller}, 'terminate_blockers', $w), '{' . $outside->pid . '}', 'the other is terminated');
+	succeeds($w, 'the waiter');
+	$_->close foreach $idle, $aborted, $active, $w;
+	forget_actions($observer);
+}
+
+# It is rolled back in spite of exempt, pause and dry_run; and not twice.
+{
+	configure($observer, dry_run => 'on');
+	$observer->query_ok("SELECT lockguard.pause('1h')");
+	my ($s, $w) = blocked_pair($observer, 'exempt and idle', ++$key, exempt => 'on', action => 'log');
+
+	is(call($observer, 'rollback_blockers', $w), '{' . $s->pid . '}', 'rolled back, in spite of all that');
+	succeeds($w, 'the waiter');
+	is_recorded($observer, $s, 'rollback released');
+	is(call($observer, 'rollback_blockers', $w), '{}', 'there is no more to be done');
+	$s->query_ok('ROLLBACK');
+	is_alive($s, 'I');
+	$observer->query_ok('SELECT lockguard.resume()');
+	configure($observer, dry_run => undef);
+	$_->close foreach $s, $w;
+	forget_actions($observer);
+}
+
 # Cancel reaches who is at work; and no exemption stands against the DBA.
 {
 	my $s = session($node, 'exempt', exempt => 'on', action => 'log');
@@ -171,7 +246,7 @@ sub is_told
 # No session is to be signalled.
 {
 	my $idle = session($node, 'waits for nobody');
-	is(call($observer, $_, $idle), '{}', "$_: it does not wait") foreach qw(cancel_blockers terminate_blockers);
+	is(call($observer, $_, $idle), '{}', "$_: it does not wait") foreach qw(cancel_blockers rollback_blockers terminate_blockers);
 	is(call($observer, 'terminate_blockers', 2147483647), '{}', 'no such process');
 	$idle->query_ok('BEGIN');
 	$idle->query_ok('SELECT pg_advisory_xact_lock(' . ++$key . ')');
@@ -180,6 +255,7 @@ sub is_told
 	is(call($by{$_}, 'terminate_blockers', $w), '42501', "a prepared transaction is refused to $_") foreach qw(signaller owner other);
 	like($by{other}->error->{M}, qr/^must be a superuser or the owner of the prepared transaction that process @{[ $w->pid ]} waits for$/, 'and why');
 	is($observer->value("SELECT count(*) FROM lockguard.actions WHERE gid = 'the gid'"), '0', 'of which nothing is recorded');
+	is(call($by{signaller}, 'rollback_blockers', $w), '42501', 'and so it is to be rolled back');
 	is(call($observer, 'terminate_blockers', $w), '{}', 'a prepared transaction has no process');
 	is_deeply([ @{ $observer->{result}{notices}[0] }{qw(M D H)} ],
 		[ 'a prepared transaction was not signalled', 'It is protected: prepared transaction.', "ROLLBACK PREPARED 'the gid' in its database ends it." ],
@@ -243,7 +319,7 @@ SKIP:
 {
 	skip 'not a debug build', 1 unless has_wait_points($observer);
 	configure($observer, debug_error_at => 'kill');
-	my ($s, $w) = blocked_pair($observer, 'not to be signalled', ++$key, idle_blocker_timeout => '200ms');
+	my ($s, $w) = blocked_pair($observer, 'not to be signalled', ++$key, in => 'session', idle_blocker_timeout => '200ms');
 
 	is_recorded($observer, $s, 'idle_blocker_timeout log failed');
 	is(call($observer, 'terminate_blockers', $w), '{}', 'nor by hand');
@@ -273,7 +349,7 @@ SKIP:
 		'that takes a while');
 	$observer->query_ok('ALTER SYSTEM RESET lockguard.debug_wait_at');
 	$observer->query_ok('SELECT pg_reload_conf()');
-	is_terminated($s, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s, 'idle_blocker_timeout');
 	succeeds($w, 'the waiter');
 	ok($observer->poll('SELECT max_partition_lock_time >= 100 FROM lockguard.stats'),
 		'max_partition_lock_time shows it');

@@ -28,7 +28,7 @@ use Test::More;
 			"SELECT format('%I(%s)', proname, (SELECT string_agg(format('NULL::%s', t::regtype), ', ') FROM unnest(proargtypes) t))"
 			  . " FROM pg_proc WHERE pronamespace = 'lockguard'::regnamespace AND NOT proisstrict ORDER BY 1")),
 		(map { "SELECT lockguard.$_" } 'scan()', 'tree()', 'report(1)', "pause('1s')", 'resume()', 'reset_stats()',
-			'reset_history()', 'cancel_blockers(1)', 'terminate_blockers(1)', "exempt(1, '1s')"));
+			'reset_history()', 'cancel_blockers(1)', 'rollback_blockers(1)', 'terminate_blockers(1)', "exempt(1, '1s')"));
 	my $check = sub {
 		my ($when) = @_;
 
@@ -84,9 +84,9 @@ sub works_again
 
 	ok(wait_until(sub { my $pid = worker_pid(); $pid != 0 && $pid != $old }), "$what: there is a new worker");
 	my ($s, $w) = blocked_pair($observer, $what, ++$key, idle_blocker_timeout => '200ms');
-	is_terminated($s, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s, 'idle_blocker_timeout');
 	succeeds($w, 'the waiter');
-	is_recorded($observer, $s, 'idle_blocker_timeout terminate released');
+	is_recorded($observer, $s, 'idle_blocker_timeout rollback released');
 	ok($observer->poll('SELECT worker_pid = (SELECT pid FROM pg_stat_activity WHERE backend_type = \'lockguard\') FROM lockguard.stats'),
 		"$what: the statistics name it");
 	$w->close;
@@ -121,14 +121,14 @@ if (has_wait_points($observer))
 		$observer->query_ok('SELECT pg_reload_conf()');
 		$node->wait_for_log(qr/ERROR:  lockguard: made to fail at "$point"/, $offset);
 		my $early = $point eq 'after_act';
-		is_terminated($s, 'idle_blocker_timeout') if $early;
+		is_rolled_back($observer, $s, 'idle_blocker_timeout') if $early;
 		$observer->query_ok('ALTER SYSTEM RESET lockguard.debug_error_at');
 		$observer->query_ok('SELECT pg_reload_conf()');
 
 		# The next worker sees to it, and to what the last one has begun.
-		is_terminated($s, 'idle_blocker_timeout') unless $early;
+		is_rolled_back($observer, $s, 'idle_blocker_timeout') unless $early;
 		succeeds($w, 'the waiter');
-		is_recorded($observer, $s, 'idle_blocker_timeout terminate released');
+		is_recorded($observer, $s, 'idle_blocker_timeout rollback released');
 		$w->close;
 		works_again("after $point", $old);
 	}
@@ -173,13 +173,13 @@ else
 	cmp_ok(scalar @w, '>=', 17, 'all connections are taken');
 	$observer->query_ok('ALTER SYSTEM RESET lockguard.enabled');
 	$observer->query_ok('SELECT pg_reload_conf()');
-	is_terminated($root, 'idle_blocker_timeout');
+	is_rolled_back($observer, $root, 'idle_blocker_timeout');
 	foreach (@w)
 	{
 		succeeds($_, 'the waiter');
 		$_->close;
 	}
-	is_recorded($observer, $root, 'idle_blocker_timeout terminate released');
+	is_recorded($observer, $root, 'idle_blocker_timeout rollback released');
 	configure($observer, idle_blocker_timeout => undef);
 }
 
@@ -218,7 +218,7 @@ foreach my $set ([ naptime => '1h' ], [ enabled => 'off' ])
 	$observer = LockguardTest::Session->new($node, 'observer');
 	works_again('after a crash', $old);
 	my ($s, $w) = blocked_pair($observer, 'limit of the server', ++$key);
-	is_terminated($s, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s, 'idle_blocker_timeout');
 	$w->close(silent => 1);
 	$old = worker_pid();
 	$node->restart;

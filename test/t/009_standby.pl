@@ -28,9 +28,9 @@ my $worker = $observer->value('SELECT worker_pid FROM lockguard.stats');
 
 # Its own sessions.
 my ($s, $w) = blocked_pair($observer, 'on the standby', 1, idle_blocker_timeout => '200ms');
-is_terminated($s, 'idle_blocker_timeout');
+is_rolled_back($observer, $s, 'idle_blocker_timeout');
 succeeds($w, 'the waiter');
-is_recorded($observer, $s, 'idle_blocker_timeout terminate released');
+is_recorded($observer, $s, 'idle_blocker_timeout rollback released');
 $w->close;
 
 # A lock request lets others pass.
@@ -53,8 +53,8 @@ $_->query_ok('SELECT count(*) FROM t') foreach @snapshots;
 scan($observer);
 $on_primary->query_ok('DO $$ BEGIN FOR i IN 1..150 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$');
 $primary->wait_for_catchup($standby);
-is_terminated($snapshots[0], 'max_xmin_age');
-is_recorded($observer, $snapshots[0], 'max_xmin_age terminate released');
+is_rolled_back($observer, $snapshots[0], 'max_xmin_age');
+is_recorded($observer, $snapshots[0], 'max_xmin_age rollback released');
 is_untouched($observer, $snapshots[1], 'T');
 $snapshots[1]->close;
 
@@ -73,13 +73,13 @@ ok($observer->poll("SELECT result FROM lockguard.actions WHERE gid = 'the gid'",
 is($observer->value('SELECT v FROM t WHERE id = 1'), '0', 'its update is gone');
 is($observer->value('SELECT worker_pid FROM lockguard.stats'), $worker, 'the worker is the same');
 configure($observer, idle_blocker_timeout => '200ms');
-is_terminated($blocker, 'idle_blocker_timeout');
+is_rolled_back($observer, $blocker, 'idle_blocker_timeout');
 succeeds($behind, 'the waiter');
 my ($s2, $w2) = (session($standby, 'writer'), session($standby, 'behind the writer'));
 $s2->query_ok('BEGIN');
 $s2->query_ok('UPDATE t SET v = 2 WHERE id = 2');
 $w2->start('UPDATE t SET v = 3 WHERE id = 2');
-is_terminated($s2, 'idle_blocker_timeout');
+is_rolled_back($observer, $s2, 'idle_blocker_timeout');
 succeeds($w2, 'UPDATE');
 
 $standby->stop;

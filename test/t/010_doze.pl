@@ -141,7 +141,7 @@ foreach my $way (sort keys %ways)
 		$ways{$way}{prepare}->($waiter) if $ways{$way}{prepare};
 		dozes() or die 'it does not doze';
 		$ways{$way}{wait}->($waiter);
-		is_terminated($blocker, 'idle_blocker_timeout');
+		is_rolled_back($observer, $blocker, 'idle_blocker_timeout');
 		ok(!$waiter->finish->{error}, "$way: the waiter continues");
 		$waiter->close;
 	}
@@ -197,7 +197,7 @@ CONF
 	my $seen = LockguardTest::Session->new($large, 'observer');
 	my ($s, $w) = blocked_pair($seen, 'among few', 1, idle_blocker_timeout => '200ms');
 
-	is_terminated($s, 'idle_blocker_timeout');
+	is_rolled_back($seen, $s, 'idle_blocker_timeout');
 	succeeds($w, 'the waiter');
 	like(slurp_file($large->logfile), qr/lockguard: the list of connected processes is read in place/,
 		'the list of those is where it is expected');

@@ -77,9 +77,9 @@ is($observer->value('SELECT string_agg(started_at::text, $$ $$ ORDER BY incident
 	$started, 'the incidents began when they began');
 
 # Clocks continue where they stood.
-is_terminated($idle, 'idle_blocker_timeout');
+is_rolled_back($observer, $idle, 'idle_blocker_timeout');
 succeeds($idle_waiter, 'the waiter');
-is_recorded($observer, $idle, 'idle_blocker_timeout terminate released');
+is_recorded($observer, $idle, 'idle_blocker_timeout rollback released');
 my $waited = $observer->value("SELECT extract(epoch FROM longest_wait) FROM lockguard.actions WHERE pid = " . $idle->pid);
 cmp_ok($waited, '>=', 3, 'it had its three seconds');
 cmp_ok($waited, '<', 6, 'less those that the server stood still');

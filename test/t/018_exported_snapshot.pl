@@ -76,7 +76,7 @@ foreach my $end ('COMMIT', 'ROLLBACK')
 	$leader->query_ok($_) foreach 'ROLLBACK', 'BEGIN', 'LOCK t IN ACCESS SHARE MODE';
 	is(next_limit($leader), 'none', 'it blocks no session');
 	$alter->start('ALTER TABLE t DROP c');
-	is_terminated($leader, 'idle_blocker_timeout');
+	is_rolled_back($observer, $leader, 'idle_blocker_timeout');
 	succeeds($alter, 'ALTER TABLE');
 }
 
@@ -96,7 +96,7 @@ foreach my $end ('COMMIT', 'ROLLBACK')
 	  foreach [ $lxid - 1, 1 ], [ $lxid + 1, 1 ], [ $lxid, 2 ];
 	append_to_file("$snapshots/" . sprintf('%08X-%08X-1.tmp', $number, $lxid), "vxid:0/0\n");
 	$alter->start('ALTER TABLE of_other ADD d int');
-	is_terminated($other, 'idle_blocker_timeout');
+	is_rolled_back($observer, $other, 'idle_blocker_timeout');
 	scan($observer);
 	is_untouched($observer, $leader, 'T');
 	succeeds($alter, 'ALTER TABLE');
@@ -112,7 +112,7 @@ foreach my $end ('COMMIT', 'ROLLBACK')
 	$alter->start('ALTER TABLE t ADD e int');
 	is_waiting($observer, $alter);
 	is(next_limit($leader), 'blocker_timeout', 'the limit on blockers counts');
-	is_terminated($leader, 'blocker_timeout');
+	is_rolled_back($observer, $leader, 'blocker_timeout');
 	succeeds($alter, 'ALTER TABLE');
 }
 {
@@ -149,7 +149,7 @@ SKIP:
 	my @rows = recorded($observer, $session);
 	chmod 0700, $snapshots or die "chmod: $!";
 	is_deeply(\@rows, [], 'nothing is done');
-	is_terminated($session, 'idle_blocker_timeout');
+	is_rolled_back($observer, $session, 'idle_blocker_timeout');
 	succeeds($alter, 'ALTER TABLE');
 }
 

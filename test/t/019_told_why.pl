@@ -37,6 +37,9 @@ if ($version >= 190000)
 	$told{'warning, backend:panic'} = 'none';
 }
 
+# A command that is refused after a rollback is like a cancelled one; but not COMMIT,
+# whose error is lockguard's own: it says so at each level.
+
 # What the log says of a session's error: its DETAIL.  It is written before the
 # client is told.
 sub detail_in_log
@@ -128,6 +131,35 @@ foreach my $victim (@victims)
 	}
 	is_removed($idle, 'idle_in_transaction_timeout terminate released');
 	is_removed($busy, 'statement_timeout cancel released');
+}
+
+# A transaction that is rolled back.
+foreach my $level (sort keys %told)
+{
+	my $session = session($node, "rolled back at $level", transaction_timeout => '100ms');
+
+	$session->query_ok("SET log_min_messages = '$level'");
+	$session->query_ok('BEGIN');
+	is_removed($session, 'transaction_timeout rollback released');
+	$session->query('SELECT 1');
+	if ($told{$level} ne 'both')
+	{
+		is_not_told($session, '25P02');
+	}
+	else
+	{
+		is($session->error->{C}, '25P02', "$level: a command is refused");
+		like($session->error->{D}, qr/^lockguard: the transaction was rolled back: .*\blockguard\.transaction_timeout is 100ms /, 'with the reason');
+		like($session->error->{H}, qr/^Issue ROLLBACK and run the transaction again\.  \S/, 'and what to do');
+		is_in_log($session, 'current transaction is aborted, commands ignored until end of transaction block', undef);
+	}
+	is_rolled_back(undef, $session, 'transaction_timeout');
+	is_in_log($session, 'transaction was rolled back because it was over lockguard.transaction_timeout', undef)
+	  if $told{$level} eq 'both';
+	$session->query_ok("SET log_min_messages = 'warning'");
+	$session->query('SELECT 1/0');
+	ok(!defined $session->error->{D}, 'what comes after that is not explained by it');
+	$session->close;
 }
 
 # By hand: as told by a session, not by the worker.

@@ -260,7 +260,7 @@ sub wait_start
 	finish($s2);
 }
 
-# A limit terminates the root.
+# A limit rolls the root back.
 {
 	my ($s1, $s2) = map { session("S$_") } 1 .. 2;
 
@@ -269,12 +269,26 @@ sub wait_start
 	lock_row($s1, 1);
 	wait_for_row($s2, 1);
 	my $id = is_open($s1, 1)->{incident_id};
+	is_rolled_back($observer, $s1, 'idle_blocker_timeout');
+	is_closed($id, 'rolled back');
+	is_actions($observer,
+		[ { pid => $s1, action => 'rollback', result => 'released' } ]);
+	is( $observer->value('SELECT array_agg(incident_id) FROM lockguard.actions'),
+		"{$id}", 'the action belongs to the incident');
+	finish($s1, $s2);
+}
+
+# A limit terminates the root, which is in no transaction.
+{
+	my ($s1, $s2) = map { session("S$_") } 1 .. 2;
+
+	$s1->query_ok($_) foreach "SET lockguard.idle_blocker_timeout = '600ms'", 'SELECT pg_advisory_lock(1)';
+	$s2->start('SELECT pg_advisory_lock(1)');
+	my $id = is_open($s1, 1)->{incident_id};
 	is_terminated($s1, 'idle_blocker_timeout');
 	is_closed($id, 'terminated');
 	is_actions($observer,
 		[ { pid => $s1, action => 'terminate', result => 'released' } ]);
-	is( $observer->value('SELECT array_agg(incident_id) FROM lockguard.actions'),
-		"{$id}", 'the action belongs to the incident');
 	finish($s2);
 }
 
@@ -487,7 +501,7 @@ foreach my $resolution ('rolled back', 'released')
 	wait_for_row($s2, 1);
 	my $id = is_open($s1, 1)->{incident_id};
 	is_actions($observer,
-		[ { pid => $s1, action => 'terminate', result => 'logged' } ]);
+		[ { pid => $s1, action => 'rollback', result => 'logged' } ]);
 	is( $observer->value(
 			"SELECT count(*) FROM lockguard.actions WHERE incident_id = $id AND dry_run"
 		),
@@ -612,10 +626,10 @@ SQL
 	my $id = is_open($s1, 2)->{incident_id};
 	my $seen = now();
 	scan($observer);
-	is_terminated($s1, 'idle_blocker_timeout');
-	is_closed($id, 'terminated');
+	is_rolled_back($observer, $s1, 'idle_blocker_timeout');
+	is_closed($id, 'rolled back');
 	my $end = now();
-	finish($s2, $s3);
+	finish($s1, $s2, $s3);
 
 	my @rows = $observer->rows(
 		'SELECT datname, incidents, blocked_sessions, actions, queryid,'

@@ -52,7 +52,7 @@ sub make_incident
 	my $id;
 
 	$s1->query_ok("SET lockguard.idle_blocker_timeout = '200ms'")
-	  if $opt{terminate};
+	  if $opt{rollback};
 	$s1->query_ok($_) foreach 'BEGIN', 'UPDATE t SET v = v + 1 WHERE id = 1';
 	$s2->start('UPDATE t SET v = v + 1 WHERE id = 1');
 	my $open =
@@ -62,7 +62,7 @@ sub make_incident
 	  or die 'no incident';
 	return ($id, $s1, $s2) if $opt{open};
 
-	$opt{terminate} ? $s1->wait_closed : $s1->query_ok('COMMIT');
+	$opt{rollback} ? $s2->finish : $s1->query_ok('COMMIT');
 	$observer->poll(
 		"SELECT status FROM lockguard.incidents WHERE incident_id = $id",
 		'closed');
@@ -100,7 +100,7 @@ sub is_written
 	cmp_ok(time() - $changed, '<', 3, 'soon after the change');
 	is((stat($file))[2] & 0777, 0600, 'that no other user can read');
 
-	make_incident(terminate => 1);
+	make_incident(rollback => 1);
 	my $before = history();
 	$node->restart;
 	observe();
@@ -187,10 +187,10 @@ sub is_written
 	};
 
 	chmod 0500, $directory or die "cannot chmod: $!";
-	my $id = make_incident(terminate => 1);
+	my $id = make_incident(rollback => 1);
 	is( $observer->value(
 			"SELECT resolution FROM lockguard.incidents WHERE incident_id = $id"),
-		'terminated', 'protection continues');
+		'rolled back', 'protection continues');
 	ok(wait_until($warned), 'a WARNING says that it cannot be written');
 	my $failed = $warned->();
 	foreach (1 .. 3)
@@ -264,7 +264,7 @@ CONF
 	$node->restart;
 	observe();
 	is(history(), $before, 'with a larger max_history all are there');
-	make_incident(terminate => 1);
+	make_incident(rollback => 1);
 	is($observer->value('SELECT count(*) FROM lockguard.incidents'),
 		13, 'and there is room for more');
 	my $last = $observer->value(
@@ -330,7 +330,7 @@ sub load
 	# A history with a few of each.
 	$observer->query_ok($_)
 	  foreach 'SELECT lockguard.reset_history()', 'SELECT lockguard.reset_stats()';
-	make_incident(terminate => $_) foreach 0, 1, 1;
+	make_incident(rollback => $_) foreach 0, 1, 1;
 	$node->stop;
 	my $bytes = slurp_file($file);
 	my $header = 28;

@@ -49,7 +49,7 @@ sub try_again
 	return ($failed, 0);
 }
 
-# How long after it began to block was the session terminated, and in how many
+# How long after it began to block was the session rolled back, and in how many
 # incidents?
 sub removed_after
 {
@@ -59,7 +59,7 @@ sub removed_after
 SELECT extract(epoch FROM a.acted_at - i.started_at), i.waits, i.gave_up, i.resolution,
        (SELECT count(*) FROM lockguard.incidents WHERE root_pid = @{[ $s->pid ]})
 FROM lockguard.actions a JOIN lockguard.incidents i USING (incident_id)
-WHERE a.pid = @{[ $s->pid ]} AND a.action = 'terminate' AND i.status = 'closed'
+WHERE a.pid = @{[ $s->pid ]} AND a.action = 'rollback' AND i.status = 'closed'
 SQL
 }
 
@@ -73,7 +73,7 @@ foreach my $way ('lock_timeout', 'statement_timeout')
 	my ($failed, $got) = try_again($w);
 
 	ok($got, "$way: the row is free at last");
-	is_terminated($s, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s, 'idle_blocker_timeout');
 	like($s->error->{D}, qr/blocking 1 session for \d{4} ms/, "$way: it is told for how long in all");
 	wait_until(sub { (removed_after($s))[0] });
 	my ($after, $waits, $gave_up, $resolution, $incidents) = @{ (removed_after($s))[0] };
@@ -82,7 +82,7 @@ foreach my $way ('lock_timeout', 'statement_timeout')
 	is($incidents, 1, "$way: one incident");
 	is($gave_up, $failed, "$way: as many gave up as failed");
 	is($waits, $failed + 1, "$way: and one got the row");
-	is($resolution, 'terminated', "$way: the end of it");
+	is($resolution, 'rolled back', "$way: the end of it");
 	$w->close;
 }
 
@@ -92,7 +92,7 @@ foreach my $way ('cancel', 'terminate')
 	my $s = idle_holder("holder, $way", idle_blocker_timeout => '1s');
 	my $failed = 0;
 
-	until ($s->closed || $failed > 20)
+	until ($failed > 20)
 	{
 		my $w = session($node, "waiter $failed, $way");
 
@@ -108,7 +108,7 @@ foreach my $way ('cancel', 'terminate')
 		$w->close(silent => 1);
 	}
 	cmp_ok($failed, '>', 1, "$way: some have gone");
-	is_terminated($s, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s, 'idle_blocker_timeout');
 	wait_until(sub { (removed_after($s))[0] });
 	my ($after, $waits, $gave_up) = @{ (removed_after($s))[0] };
 	cmp_ok($after, '>=', 1, "$way: not before the limit");
@@ -124,7 +124,7 @@ foreach my $way ('cancel', 'terminate')
 	my ($failed, $got) = try_again($w, pause => 300);
 
 	ok($got, 'pauses: the row is free at last');
-	is_terminated($s, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s, 'idle_blocker_timeout');
 	wait_until(sub { (removed_after($s))[0] });
 	my ($after) = @{ (removed_after($s))[0] };
 	cmp_ok($failed, '>=', 3, 'pauses: three tries have not been enough');
@@ -177,7 +177,7 @@ foreach my $way ('cancel', 'terminate')
 		usleep(2000);
 	}
 	is($done, 10, 'crowd: all have got the row');
-	is_terminated($s, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s, 'idle_blocker_timeout');
 	wait_until(sub { (removed_after($s))[0] });
 	my ($after, undef, $gave_up, undef, $incidents) = @{ (removed_after($s))[0] };
 	cmp_ok($after, '>=', 1, 'crowd: not before the limit');
@@ -372,12 +372,12 @@ SQL
 	$s->query_ok('BEGIN');
 	$s->query_ok("LOCK TABLE many$_") foreach 0 .. 11;
 	$w->query_ok("SET lock_timeout = '100ms'");
-	while (time() < $until && !$s->closed)
+	while (time() < $until && !recorded($observer, $s))
 	{
 		$w->query('SELECT FROM many' . $tried++ % 12);
 		$s->read_some(65536, 0);
 	}
-	is_terminated($s, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s, 'idle_blocker_timeout');
 	cmp_ok($tried, '<', 60, 'many tables: soon');
 	$_->close(silent => 1) foreach $s, $w;
 }

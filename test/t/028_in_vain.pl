@@ -69,7 +69,7 @@ sub end
 	spared($leader);
 	ok(!$leader->closed, 'the leader is there');
 	$dump->query_ok('COMMIT');
-	is_terminated($leader, 'idle_blocker_timeout');
+	is_rolled_back($observer, $leader, 'idle_blocker_timeout');
 	succeeds($alter, 'truncate');
 	end($leader, $dump, $alter);
 	$node->safe_psql('postgres', 'INSERT INTO t SELECT i, 0 FROM generate_series(1, 1000) i');
@@ -84,8 +84,8 @@ sub end
 	spared($r1);
 	ok(!$_->closed, $_->name . ' is there') foreach $r1, $r2;
 	$r2->query_ok('SET lockguard.exempt = off');
-	is_terminated($r1, 'idle_blocker_timeout');
-	is_terminated($r2, 'idle_blocker_timeout');
+	is_rolled_back($observer, $r1, 'idle_blocker_timeout');
+	is_rolled_back($observer, $r2, 'idle_blocker_timeout');
 	succeeds($alter, 'alter');
 	end($r1, $r2, $alter);
 }
@@ -182,7 +182,7 @@ foreach my $story (
 	is($observer->value("SELECT count(*) FROM lockguard.actions WHERE action <> 'log' AND pid IN (" . join(',', map { $_->pid } @w) . ')'), 0, "$name: none of the queue is hit");
 	ok($_->{busy}, $_->name . ' still waits') foreach @w;
 	$a->query_ok("SET lockguard.idle_blocker_timeout = '300ms'");
-	is_terminated($a, 'idle_blocker_timeout');
+	is_rolled_back($observer, $a, 'idle_blocker_timeout');
 	succeeds($_, $_->name) foreach @w;
 	end($a, @w);
 }
@@ -192,7 +192,7 @@ foreach my $story (
 	configure($observer, incident_threshold => '1h');
 	my ($a, $w) = blocked_pair($observer, 'early', 8, idle_blocker_timeout => '300ms');
 
-	is_terminated($a, 'idle_blocker_timeout');
+	is_rolled_back($observer, $a, 'idle_blocker_timeout');
 	ok($observer->poll('SELECT count(*) FROM lockguard.actions JOIN lockguard.incidents USING (incident_id) WHERE pid = ' . $a->pid, 1), 'the action has its incident');
 	end($a, $w);
 }

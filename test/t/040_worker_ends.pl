@@ -55,14 +55,17 @@ note 'built without debug points: the worker only gets SIGTERM' if @ways == 1;
 
 # One long outage, in which the worker ends again and again.
 {
-	# Terminated, and does not react as yet.
-	my ($stopped, $stopped_waiter) = blocked_pair($observer, 'stopped', ++$key, idle_blocker_timeout => '100ms');
+	# Terminated, and does not react as yet; and asked to roll back.
+	my ($stopped, $stopped_waiter) = blocked_pair($observer, 'stopped', ++$key, in => 'session', idle_blocker_timeout => '200ms');
 	push @stopped, $stopped;
 	kill 'STOP', $stopped->pid;
+	my ($asked, $asked_waiter) = blocked_pair($observer, 'asked', ++$key, idle_blocker_timeout => '200ms', action => 'rollback');
+	push @stopped, $asked;
+	kill 'STOP', $asked->pid;
 
-	# Cancelled, which does not help; the escalation is due when some workers
-	# have come and gone.
-	my $stubborn = session($node, 'stubborn', blocker_timeout => '100ms', escalation_delay => '4s');
+	# Cancelled, which does not help, and then rolled back, which does not either;
+	# the last escalation is due when some workers have come and gone.
+	my $stubborn = session($node, 'stubborn', blocker_timeout => '100ms', escalation_delay => '2s');
 	$stubborn->query_ok($_) foreach 'BEGIN', 'SELECT pg_advisory_lock(' . ++$key . ')', 'SAVEPOINT a';
 	$stubborn->start('SELECT pg_sleep(600)');
 	my $stubborn_waiter = waiter($observer, 'behind stubborn', $key);
@@ -77,6 +80,7 @@ note 'built without debug points: the worker only gets SIGTERM' if @ways == 1;
 	$exempt->query_ok("SET lockguard.idle_blocker_timeout = '100ms'");
 
 	is_recorded($observer, $stopped, 'idle_blocker_timeout terminate pending');
+	is_recorded($observer, $asked, 'idle_blocker_timeout rollback pending');
 	is_cancelled($stubborn, 'blocker_timeout');
 	foreach my $way (@ways)
 	{
@@ -84,15 +88,16 @@ note 'built without debug points: the worker only gets SIGTERM' if @ways == 1;
 		my ($s, $w) = blocked_pair($observer, "at the end by $way", ++$key, idle_blocker_timeout => '500ms');
 
 		end_worker($way);
-		is_terminated($s, 'idle_blocker_timeout');
+		is_rolled_back($observer, $s, 'idle_blocker_timeout');
 		succeeds($w, 'the waiter');
-		is_recorded($observer, $s, 'idle_blocker_timeout terminate released');
+		is_recorded($observer, $s, 'idle_blocker_timeout rollback released');
 		$w->close;
 	}
 
 	is_terminated($stubborn, 'blocker_timeout');
 	succeeds($stubborn_waiter, 'behind stubborn');
-	is_recorded($observer, $stubborn, 'blocker_timeout cancel escalated', 'blocker_timeout terminate released');
+	is_recorded($observer, $stubborn, 'blocker_timeout cancel escalated', 'blocker_timeout rollback escalated',
+		'blocker_timeout terminate released');
 	cmp_ok(
 		$observer->value('SELECT extract(epoch FROM max(acted_at) - min(acted_at)) FROM lockguard.actions WHERE pid = ' . $stubborn->pid),
 		'>=', 4, 'the delay was kept to');
@@ -100,6 +105,10 @@ note 'built without debug points: the worker only gets SIGTERM' if @ways == 1;
 	is_terminated($stopped, 'idle_blocker_timeout');
 	succeeds($stopped_waiter, 'behind stopped');
 	is_recorded($observer, $stopped, 'idle_blocker_timeout terminate released');
+	kill 'CONT', $asked->pid;
+	is_rolled_back($observer, $asked, 'idle_blocker_timeout');
+	succeeds($asked_waiter, 'behind asked');
+	is_recorded($observer, $asked, 'idle_blocker_timeout rollback released');
 
 	is_untouched($observer, $innocent[$_], 'T') foreach 0, 1, 3;
 	is($observer->value("SELECT string_agg(DISTINCT concat_ws(' ', action, result), ', ') FROM lockguard.actions WHERE pid = " . $exempt->pid),
@@ -109,6 +118,11 @@ note 'built without debug points: the worker only gets SIGTERM' if @ways == 1;
 	{
 		is(count_in_log($node, $begin, 'lockguard: terminated process ' . $session->pid . ' '),
 			1, $session->name . ' was terminated once');
+	}
+	foreach my $session ($asked, $stubborn)
+	{
+		is(count_in_log($node, $begin, 'lockguard: rolls back the transaction of process ' . $session->pid . ' '),
+			1, $session->name . ' was asked to roll back once');
 	}
 	is($observer->value("SELECT count(*) FROM lockguard.actions WHERE result = 'pending'"), '0', 'nothing is left open');
 	is($observer->value("SELECT count(*) FROM lockguard.incidents WHERE root_pid = " . $innocent[1]->pid),
@@ -125,20 +139,20 @@ note 'built without debug points: the worker only gets SIGTERM' if @ways == 1;
 	configure($observer, max_actions_per_minute => 1);
 	end_worker('SIGTERM');
 	my ($s, $w) = blocked_pair($observer, 'one too many', ++$key, idle_blocker_timeout => '100ms');
-	is_recorded($observer, $s, 'idle_blocker_timeout terminate suppressed');
+	is_recorded($observer, $s, 'idle_blocker_timeout rollback suppressed');
 	is_alive($s, 'T');
 	configure($observer, max_actions_per_minute => 1000);
-	is_terminated($s, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s, 'idle_blocker_timeout');
 	succeeds($w, 'the waiter');
 	$w->close;
 
 	$observer->query_ok("SELECT lockguard.pause('1h')");
 	end_worker('SIGTERM');
 	($s, $w) = blocked_pair($observer, 'paused', ++$key, idle_blocker_timeout => '100ms');
-	is_recorded($observer, $s, 'idle_blocker_timeout terminate logged');
+	is_recorded($observer, $s, 'idle_blocker_timeout rollback logged');
 	is_alive($s, 'T');
 	$observer->query_ok('SELECT lockguard.resume()');
-	is_terminated($s, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s, 'idle_blocker_timeout');
 	succeeds($w, 'the waiter');
 	$w->close;
 }
@@ -162,9 +176,9 @@ note 'built without debug points: the worker only gets SIGTERM' if @ways == 1;
 		$observer->query_ok("SELECT pg_cancel_backend($worker), pg_log_backend_memory_contexts($worker)") if $sent % 10 == 0;
 		last if $sent > 10_000;
 	}
-	is_terminated($s, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s, 'idle_blocker_timeout');
 	succeeds($w, 'the waiter');
-	is_recorded($observer, $s, 'idle_blocker_timeout terminate released');
+	is_recorded($observer, $s, 'idle_blocker_timeout rollback released');
 	cmp_ok($observer->value('SELECT min(longest_wait) FROM lockguard.actions WHERE pid = ' . $s->pid),
 		'ge', '00:00:01', 'not before its time');
 	is_untouched($observer, $twin, 'T');

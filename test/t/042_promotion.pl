@@ -41,7 +41,7 @@ sub standby
 my $walreceiver = qr/FATAL:  (?:terminating walreceiver|could not (?:receive data from WAL stream|connect to the primary|send))/;
 
 # A reader blocks the replay.  So the promotion, which has to come to
-# the end of that first, does not come off until lockguard removes the reader.
+# the end of that first, does not come off until lockguard rolls the reader back.
 {
 	my ($standby, $observer) = standby('stuck');
 	my ($r1, $r2) = map { session($standby, $_) } 'reader', 'behind the replay';
@@ -55,10 +55,10 @@ my $walreceiver = qr/FATAL:  (?:terminating walreceiver|could not (?:receive dat
 	scan($observer);
 	is($observer->value('SELECT pg_is_in_recovery()'), 't', 'the promotion waits for a reader');
 	configure($observer, idle_blocker_timeout => '200ms');
-	is_terminated($r1, 'idle_blocker_timeout');
+	is_rolled_back($observer, $r1, 'idle_blocker_timeout');
 	ok($observer->poll('SELECT pg_is_in_recovery()', 'f'), 'and comes off when the reader is gone');
 	succeeds($r2, 'SELECT');
-	is_recorded($observer, $r1, 'idle_blocker_timeout terminate released');
+	is_recorded($observer, $r1, 'idle_blocker_timeout rollback released');
 	is($observer->value('SELECT count(*) FROM lockguard.actions WHERE pid <> ' . $r1->pid), '0', 'no other session was signalled');
 	guards($observer, 'after the promotion');
 	$standby->stop;
@@ -71,7 +71,7 @@ my $walreceiver = qr/FATAL:  (?:terminating walreceiver|could not (?:receive dat
 	my ($standby, $observer) = standby('busy');
 	my $stubborn = session($standby, 'stubborn', blocker_timeout => '100ms', escalation_delay => '3s');
 
-	$stubborn->query_ok($_) foreach 'BEGIN', 'SELECT pg_advisory_lock(' . ++$key . ')', 'SAVEPOINT a';
+	$stubborn->query_ok($_) foreach 'BEGIN', 'SELECT pg_advisory_xact_lock(' . ++$key . ')', 'SAVEPOINT a';
 	$stubborn->start('SELECT pg_sleep(600)');
 	my $behind = waiter($observer, 'behind stubborn', $key);
 	is_cancelled($stubborn, 'blocker_timeout');
@@ -94,13 +94,13 @@ my $walreceiver = qr/FATAL:  (?:terminating walreceiver|could not (?:receive dat
 	if ($judged)
 	{
 		let_worker_go($observer);
-		is_terminated($judged, 'idle_blocker_timeout');
+		is_rolled_back($observer, $judged, 'idle_blocker_timeout');
 		succeeds($behind_judged, 'behind judged');
-		is_recorded($observer, $judged, 'idle_blocker_timeout terminate released');
+		is_recorded($observer, $judged, 'idle_blocker_timeout rollback released');
 	}
-	is_terminated($stubborn, 'blocker_timeout');
 	succeeds($behind, 'behind stubborn');
-	is_recorded($observer, $stubborn, 'blocker_timeout cancel escalated', 'blocker_timeout terminate released');
+	is_rolled_back(undef, $stubborn, 'blocker_timeout');
+	is_recorded($observer, $stubborn, 'blocker_timeout cancel escalated', 'blocker_timeout rollback released');
 	is($observer->value($open), $incident, 'the incident is the same');
 	is_recorded($observer, $log, 'idle_blocker_timeout log logged');
 	is_alive($log, 'T');
@@ -185,7 +185,7 @@ sub restart
 	is(slurp_file($file), $bytes, 'the file is as it was');
 	is(history(), $before, 'the history too');
 	my ($s1, $w1) = blocked_pair($observer, 'the limit of the file', ++$key);
-	is_terminated($s1, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s1, 'idle_blocker_timeout');
 	succeeds($w1, 'the waiter');
 	$w1->close;
 	is($observer->value('SELECT max(action_id) - count(*) FROM lockguard.actions'), '0', 'numbers continue');

@@ -202,15 +202,24 @@ sub step
 	step_to($to);
 
 	my %at;
+	my %rolled_back = map { $_ => 1 } qw(idle_blocker_timeout max_blocked_sessions preempt_timeout transaction_timeout);
+	my $aborted = "SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction (aborted)'";
 	wait_until(
 		sub {
 			foreach my $setting (keys %victim)
 			{
 				my $session = $victim{$setting};
 
+				next if $rolled_back{$setting};
+
 				$session->read_some(65536, 0);
 				$at{$setting} = clock_gettime(CLOCK_MONOTONIC)
 				  if !defined $at{$setting} && ($session->{result}{error} || $session->closed);
+			}
+			my %aborted = map { $_->[0] => 1 } $observer->rows($aborted);
+			foreach my $setting (grep { $aborted{ $victim{$_}->pid } } keys %rolled_back)
+			{
+				$at{$setting} = clock_gettime(CLOCK_MONOTONIC) if !defined $at{$setting};
 			}
 			$at{prepared_transaction_timeout} = clock_gettime(CLOCK_MONOTONIC)
 			  if !defined $at{prepared_transaction_timeout}
@@ -226,6 +235,7 @@ sub step
 
 		cmp_ok($after, '>=', $limit, "$name: $setting is enforced, and not too early");
 	}
+	$victim{$_}->query('COMMIT') foreach keys %rolled_back;
 	foreach my $setting (sort keys %victim)
 	{
 		like($victim{$setting}->error->{D}, qr/^lockguard: .*lockguard\.$setting /, "$setting: the session is told so");
@@ -255,16 +265,16 @@ step(3600, 0, 0);
 	step_to(3600);
 	$exempt->query_ok("SET lockguard.idle_blocker_timeout = '200ms'");
 	my ($s, $w) = blocked_pair($observer, 'paused', ++$key, idle_blocker_timeout => '200ms');
-	is_recorded($observer, $s, 'idle_blocker_timeout terminate logged');
+	is_recorded($observer, $s, 'idle_blocker_timeout rollback logged');
 	is_alive($s, 'T');
 
 	# A signal of before the step counts still.
 	configure($observer, max_actions_per_minute => 1);
 	$observer->query_ok('SELECT lockguard.resume()');
-	is_recorded($observer, $s, 'idle_blocker_timeout terminate logged', 'idle_blocker_timeout terminate suppressed');
+	is_recorded($observer, $s, 'idle_blocker_timeout rollback logged', 'idle_blocker_timeout rollback suppressed');
 	is_alive($s, 'T');
 	configure($observer, max_actions_per_minute => 1000);
-	is_terminated($s, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s, 'idle_blocker_timeout');
 	succeeds($w, 'the waiter');
 	is($observer->value("SELECT string_agg(DISTINCT result, ' ') FROM lockguard.actions WHERE pid = " . $exempt->pid),
 		'exempt', 'who is exempt stays so');
@@ -274,7 +284,7 @@ step(3600, 0, 0);
 	# Both end although the clock is put back.
 	$observer->query_ok("SELECT lockguard.pause('1s'), lockguard.exempt(" . $exempt->pid . ", '1s')");
 	step_to(0);
-	is_terminated($exempt, 'idle_blocker_timeout');
+	is_rolled_back($observer, $exempt, 'idle_blocker_timeout');
 	succeeds($behind_exempt, 'behind exempt');
 	$behind_exempt->close;
 }

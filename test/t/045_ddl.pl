@@ -120,8 +120,9 @@ foreach my $point ('running', @points)
 		is_waiting($observer, $w) if $round == 2;
 		if ($round == 1)
 		{
-			is_terminated($s, 'idle_blocker_timeout');
+			is_rolled_back($observer, $s, 'idle_blocker_timeout');
 			like($s->error->{D}, qr/set for role "twice"/, 'told by name');
+			$s->close;
 			succeeds($w, 'the waiter');
 			is(names('actions', 'pid', $s->pid), 'twice twice', 'the first one is recorded');
 		}
@@ -153,7 +154,7 @@ foreach my $point ('running', @points)
 	my $w = waiter($observer, 'waits for nobody', $key);
 	works('DROP ROLE gone', 'with a session');
 	configure($observer, idle_blocker_timeout => '100ms');
-	is_terminated($s, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s, 'idle_blocker_timeout');
 	succeeds($w, 'the waiter');
 	is(names('actions', 'pid', $s->pid), 'postgres gone', 'recorded under the name that it logged in with');
 	is($observer->query('SELECT * FROM lockguard.sessions, lockguard.lock_tree, lockguard.tree()')->{error}, undef, 'views can be read');

@@ -46,10 +46,9 @@ sub hog
 	my $error = $needs->query('SELECT pg_advisory_lock(999)')->{error} || {};
 	is($error->{C}, '53200', 'there is no room for a lock');
 	configure_file($node, idle_blocker_timeout => '200ms');
-	is_terminated($s, 'idle_blocker_timeout');
-	is_terminated($row, 'idle_blocker_timeout');
 	succeeds($_, 'the waiter') foreach $w, $row_waiter;
-	is_recorded($observer, $_, 'idle_blocker_timeout terminate released') foreach $s, $row;
+	is_rolled_back(undef, $_, 'idle_blocker_timeout') foreach $s, $row;
+	is_recorded($observer, $_, 'idle_blocker_timeout rollback released') foreach $s, $row;
 	is_untouched($observer, $hog, 'I');
 
 	# The session that has filled it blocks none, but there is a limit for that.
@@ -72,10 +71,10 @@ sub hog
 	$w[1]->start("SELECT to_regclass('nothing_of_that_name')");
 	my $login = LockguardTest::Session->new($node, 'login', wait => 0);
 	configure_file($node, idle_blocker_timeout => '300ms');
-	is_terminated($root, 'idle_blocker_timeout');
 	succeeds($_, 'the waiter') foreach @w;
 	succeeds($login, 'the login');
-	is_recorded($observer, $root, 'idle_blocker_timeout terminate released');
+	is_rolled_back(undef, $root, 'idle_blocker_timeout');
+	is_recorded($observer, $root, 'idle_blocker_timeout rollback released');
 	configure_file($node, idle_blocker_timeout => 0);
 	$_->close foreach @w, $login;
 }
@@ -105,12 +104,12 @@ sub hog
 	my $error = $hog->query('SELECT pg_advisory_lock(999)')->{error} || {};
 	is($error->{C}, '53200', 'there is no room for a lock');
 	configure_file($node, idle_blocker_timeout => '300ms');
-	is_terminated($root, 'idle_blocker_timeout');
 	# Their locks are in the table already, but they need some more.
 	my @in = grep { !$_->finish->{error} } @logins;
 	my @out = map { $_->error->{C} || '' } grep { $_->error } @logins;
 	is(join(' ', grep { !/^(?:53200|53300)$/ } @out), '', 'logins succeed as far as there is room');
-	is_recorded($observer, $root, 'idle_blocker_timeout terminate released');
+	is_rolled_back(undef, $root, 'idle_blocker_timeout');
+	is_recorded($observer, $root, 'idle_blocker_timeout rollback released');
 	is($observer->value('SELECT count(*) FROM lockguard.actions WHERE application_name IN (\'root\', \'second hog\') AND action <> \'log\''),
 		'1', 'no other session was signalled');
 	$_->close foreach @in;

@@ -75,7 +75,7 @@ sub quoted
 	return qq{"$name"};
 }
 
-# One after the other is a root for long enough, and is told why it has to go.
+# One after the other is a root for long enough, and is told why it had to go.
 my %story;
 foreach my $kind (sort keys %name)
 {
@@ -100,7 +100,7 @@ foreach my $kind (sort keys %name)
 	my @lock_tree = $observer->rows('SELECT usename, application_name, datname, relation_name, query FROM lockguard.lock_tree');
 	my @sessions = $observer->rows('SELECT usename, query FROM lockguard.sessions WHERE pid = ' . $s->pid);
 
-	is_terminated($s, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s, 'idle_blocker_timeout');
 	succeeds($w, "$kind: the waiter");
 	is(scalar @tree, 2, "$kind: two sessions, two lines in tree()");
 	is(scalar(grep { utf8($_) =~ $control } @tree), 0, "$kind: without control characters");
@@ -164,7 +164,7 @@ like($story{long}{detail}, qr/\(set for role "$name{long}"\)/, 'a name of the gr
 			}
 			else
 			{
-				is_terminated($s, 'blocker_timeout');
+				is_rolled_back($observer, $s, 'blocker_timeout');
 			}
 			like($s->error->{D}, qr/\(set for role "\Q$shown\E"\)/, "$encoding: and as whom");
 			$s->query('ROLLBACK') if $active;
@@ -180,7 +180,7 @@ like($story{long}{detail}, qr/\(set for role "$name{long}"\)/, 'a name of the gr
 	my $w = session($node, 'waits', dbname => $db);
 	$s->query_ok($_) foreach 'BEGIN', 'LOCK t /* ' . 'long' x 500_000 . '*/';
 	$w->start('LOCK t /* ' . 'long' x 500_000 . '*/; SELECT 1');
-	is_terminated($s, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s, 'idle_blocker_timeout');
 	$w->finish;
 	ok($observer->value('SELECT bool_and(length(query) <= 1023) FROM lockguard.actions') eq 't', 'queries are cut');
 	ok($observer->value('SELECT bool_and(length(lock_tree) <= 10000) FROM lockguard.incidents') eq 't', 'trees, too');
@@ -259,7 +259,7 @@ is_deeply([ grep { /^LOG:  lockguard: (?:terminated process 1 |no such line)/ } 
 foreach my $kind (sort keys %story)
 {
 	my $pid = $story{$kind}{s}->pid;
-	is(scalar(grep { /^LOG:  lockguard: terminated process $pid \(user "x?/ } @ours), 1, "$kind: one entry about the termination");
+	is(scalar(grep { /^LOG:  lockguard: rolls back the transaction of process $pid \(user "x?/ } @ours), 1, "$kind: one entry about the rollback");
 	is(scalar(grep { /^LOG:  lockguard: incident \d+ begins: process $pid / } @ours), 1, "$kind: and one about the incident");
 }
 like(join("\n", @ours), qr/user "$name{long}", database "db LOG: lockguard: no such line \[2K", /, 'names of the greatest length are whole');
@@ -269,7 +269,7 @@ like(join("\n", @ours), qr/^WARNING:  lockguard: prepared transaction "x LOG: lo
 
 # A tree in DETAIL has a line for each session.
 my @bad = grep { my $e = $_; $e =~ s/\n\t//g; utf8($e) =~ $control }
-  grep { (/^(?:LOG|WARNING):  lockguard: / || /lockguard: this session/) && !/bad\xff/ } @entries;
+  grep { (/^(?:LOG|WARNING):  lockguard: / || /lockguard: (?:the transaction was rolled back: )?this session/) && !/bad\xff/ } @entries;
 is_deeply(\@bad, [], 'nor a control character');
 
 # CSV: every record has as many fields.

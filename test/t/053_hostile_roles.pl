@@ -160,7 +160,7 @@ $by{dbo}->query_ok('RESET ROLE');
 is($observer->value(q(SELECT string_agg(DISTINCT format('%s: %s', r.rolname, p.proname), ', ')
 	FROM pg_proc p, pg_roles r
 	WHERE p.pronamespace = 'lockguard'::regnamespace AND r.rolname IN ('web', 'mon', 'sig', 'maker', 'dbo', 'setter')
-	AND p.proname IN ('scan', 'exempt', 'pause', 'resume', 'cancel_blockers', 'terminate_blockers', 'reset_stats', 'reset_history')
+	AND p.proname IN ('scan', 'exempt', 'pause', 'resume', 'cancel_blockers', 'rollback_blockers', 'terminate_blockers', 'reset_stats', 'reset_history')
 	AND has_function_privilege(r.oid, p.oid, 'EXECUTE'))), 'mon: scan', 'only scan(), and only pg_monitor');
 foreach my $who (sort keys %by)
 {
@@ -178,9 +178,9 @@ foreach my $who (sort keys %by)
 	$s->query_ok("SET application_name = '$_'") foreach 'lockguard', 'walsender', 'autovacuum worker';
 	$s->query_ok($_) foreach 'BEGIN', 'SELECT pg_advisory_xact_lock(1) /* autovacuum: VACUUM t (to prevent wraparound) */';
 	$w->start('SELECT pg_advisory_xact_lock(1)');
-	is_terminated($s, 'idle_blocker_timeout');
+	is_rolled_back($observer, $s, 'idle_blocker_timeout');
 	succeeds($w, 'the waiter');
-	ok($observer->poll('SELECT concat_ws(\', \', action, result) FROM lockguard.actions WHERE pid = ' . $s->pid, 'terminate, released'),
+	ok($observer->poll('SELECT concat_ws(\', \', action, result) FROM lockguard.actions WHERE pid = ' . $s->pid, 'rollback, released'),
 		'a client is a client');
 	$w->close;
 }

@@ -144,7 +144,7 @@ my @functions = $observer->rows(
 	q(SELECT proname, array_to_string(ARRAY(SELECT t::regtype FROM unnest(proargtypes) t), ',') FROM pg_proc
 	WHERE pronamespace = 'lockguard'::regnamespace ORDER BY proname LIKE 'reset%', 1));
 cmp_ok(scalar @relations, '>=', 8, 'the views');
-cmp_ok(scalar @functions, '>=', 19, 'the functions');
+cmp_ok(scalar @functions, '>=', 20, 'the functions');
 
 # The columns of pg_stat_activity that are hidden from a role, by what others see.
 sub hidden_columns
@@ -242,12 +242,12 @@ sub look_around
 		my ($name, $types) = @$function;
 
 		# The one that may not be signalled comes first, so that there is a tree.
-		next if $name =~ /^(?:cancel|terminate)_blockers$/;
+		next if $name =~ /^(?:cancel|rollback|terminate)_blockers$/;
 		check_rows($reader, "$name($_)", @hidden) foreach arguments($types);
 		$reader->query("SELECT lockguard.$name($_)") foreach arguments($types);
 	}
 	my $before = join ' ', map { $observer->value($_) } $recorded, $counted;
-	foreach my $function (grep { $_->[0] =~ /^(?:cancel|terminate)_blockers$/ } @functions)
+	foreach my $function (grep { $_->[0] =~ /^(?:cancel|rollback|terminate)_blockers$/ } @functions)
 	{
 		foreach my $whom ('prepared', 'super', 'shared', $role eq 'eyes' ? ('walsender', 'commit', 'client') : ())
 		{
@@ -264,7 +264,7 @@ sub look_around
 		foreach my $whom ('walsender', 'commit')
 		{
 			is($reader->value('SELECT lockguard.terminate_blockers(' . $waiter{$whom}->pid . ')'), '{}', "$what: $whom is protected");
-			is($reader->value('SELECT lockguard.cancel_blockers(' . $waiter{$whom}->pid . ')'), '{}', "$what: $whom is protected");
+			is($reader->value("SELECT lockguard.${_}_blockers(" . $waiter{$whom}->pid . ')'), '{}', "$what: $whom is protected") foreach 'cancel', 'rollback';
 		}
 		my $pid = $root{client}->pid;
 		is($reader->value('SELECT lockguard.terminate_blockers(' . $waiter{client}->pid . ')'), "{$pid}", "$what: a client is terminated");

@@ -88,14 +88,15 @@ make_action(LgAction *action, int number)
 	action->limit = number % (LG_NUM_LIMITS + 1) - 1;
 	action->limit_value = 5000;
 	action->limit_source = (LgSource) (number % (LG_SOURCE_SESSION + 1));
-	action->action = (LgActionKind) (number % (LG_DO_ROLLBACK + 1));
+	action->action = (LgActionKind) ((number + number / 10 * 3) % (LG_DO_TERMINATE + 1));
 	action->result = (LgResult) (number % (LG_FAILED + 1));
 	action->dry_run = number % 2 == 0;
 	action->released_after = number % 2 == 0 ? -1 : number;
 	fill(action->query, sizeof(action->query), number);
 	fill(NameStr(action->usename), NAMEDATALEN, number + 1);
 	fill(action->application_name, NAMEDATALEN, number + 2);
-	fill(action->gid, sizeof(action->gid), number + 1);
+	if (number % 5 == 4)
+		fill(action->gid, sizeof(action->gid), number + 1);
 	action->nblocked_pids = number % (LG_MAX_PIDS + 1);
 	for (int i = 0; i < action->nblocked_pids; i++)
 		action->blocked_pids[i] = number + i;
@@ -297,7 +298,7 @@ check_action(const LgAction *action)
 	CHECK((action->limit >= LG_NO_LIMIT && action->limit < LG_NUM_LIMITS) ||
 		  action->limit == LG_PREPARED_TRANSACTION_TIMEOUT);
 	CHECK((unsigned) action->limit_source <= LG_SOURCE_SESSION);
-	CHECK((unsigned) action->action <= LG_DO_ROLLBACK);
+	CHECK((unsigned) action->action <= LG_DO_TERMINATE);
 	CHECK((unsigned) action->result <= LG_FAILED);
 	CHECK(lg_result_name(action->result) != NULL);
 	CHECK(action->nblocked_pids >= 0 && action->nblocked_pids <= LG_MAX_PIDS);

@@ -269,7 +269,7 @@ check_only_verdict(int procno, int limit, LgActionKind action, const char *file,
 
 	/* What has to be so still when the signal is sent. */
 		check_int(verdict->still.idle, idle, "verdict->still.idle", file, line) &&
-		check_int(verdict->still.unreachable, action == LG_DO_TERMINATE,
+		check_int(verdict->still.unreachable, action > LG_DO_CANCEL,
 				  "verdict->still.unreachable", file, line);
 }
 

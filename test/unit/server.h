@@ -14,6 +14,7 @@
 
 #include <setjmp.h>
 
+#include "access/xact.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "utils/backend_status.h"
@@ -24,6 +25,7 @@
 #include "../../src/judge.h"
 #include "../../src/limit.h"
 #include "../../src/look.h"
+#include "../../src/rollback.h"
 #include "../../src/settings.h"
 #include "../../src/shared.h"
 #include "../../src/text.h"
@@ -90,6 +92,29 @@ extern void releases_all(int procno);
 extern void (*on_lwlock) (LWLock *lock);	/* when it is about to be taken */
 extern int	lwlocks_taken;
 extern bool proc_array_busy;	/* ProcArrayLock is not to be had at once */
+
+/*
+ * server_transaction.c: the session that runs the code under test, which is none
+ * unless a test says so, its transaction, and how others reach it.
+ */
+typedef enum Block
+{
+	NO_BLOCK,
+	IMPLICIT_BLOCK,
+	EXPLICIT_BLOCK,
+	FAILED_BLOCK
+} Block;
+
+extern Block block;
+extern int	nest_level;
+extern bool read_only;			/* a characteristic of its transaction */
+extern bool reading_message;	/* from its client */
+extern void becomes(int procno);
+extern void reads_invalidation(Oid relation);
+extern void transaction_event(XactEvent event);
+extern Oid	last_invalidated;	/* relation that a message was sent about */
+extern pid_t last_woken;
+extern int	times_woken;
 
 /* server_memory.c: what was reported, by level, and the last of it. */
 extern int	reports[PANIC + 1];

@@ -1,8 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * server_parts.h
- *		What the four files of the server need of each other: server_memory.c,
- *		server_system.c, server_processes.c and server_locks.c.
+ *		What the files of the server need of each other: server_memory.c,
+ *		server_system.c, server_processes.c, server_locks.c and
+ *		server_transaction.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,5 +19,6 @@ extern void impossible(const char *what) __attribute__((noreturn));
 extern void memory_start(void);
 extern void system_start(void);
 extern void locks_start(void);	/* after the processes */
+extern void transaction_start(void);	/* after MyProc is known */
 
 #endif							/* UNIT_SERVER_PARTS_H */

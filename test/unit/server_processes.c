@@ -334,6 +334,12 @@ lg_settings_smallest(const LgValues *server, int *smallest)
 }
 
 const char *
+lg_setting_name(int id)
+{
+	return "a_setting";
+}
+
+const char *
 lg_setting_unit(int id)
 {
 	return id == LG_MAX_BLOCKED_SESSIONS || id == LG_MAX_LOCKS ||
@@ -389,4 +395,5 @@ server_start(int backends, int prepared)
 	MyBEEntry = &status[backends - 1];
 	MyLatch = &MyProc->procLatch;
 	session_begins(backends - 1, 99999, B_BG_WORKER);
+	transaction_start();
 }

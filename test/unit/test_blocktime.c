@@ -109,7 +109,7 @@ impatient_waiter(void)
 				printf("    case %d, idle %d: %lld ms\n", i, idle, (long long) ms);
 			if (ms > 0)
 				CHECK_ONLY_VERDICT(0, idle ? LG_IDLE_BLOCKER_TIMEOUT : LG_BLOCKER_TIMEOUT,
-								   idle ? LG_DO_TERMINATE : LG_DO_CANCEL);
+								   idle ? LG_DO_ROLLBACK : LG_DO_CANCEL);
 		}
 }
 

@@ -128,7 +128,8 @@ round_trip(void)
 
 		/* Whoever was signalled went with the server. */
 		if (expected.result == LG_PENDING || expected.result == LG_UNRESPONSIVE)
-			expected.result = expected.action == LG_DO_ROLLBACK ? LG_FAILED : LG_RELEASED;
+			expected.result = expected.gid[0] != '\0' ? LG_FAILED :
+				expected.action == LG_DO_YIELD ? LG_SELF_RESOLVED : LG_RELEASED;
 		expected.action_id = i + 1;
 		CHECK(memcmp(&action, &expected, sizeof(action)) == 0);
 	}
@@ -523,7 +524,7 @@ impossible_records(void)
 		ACTION(action_id, PG_INT64_MAX),
 		ACTION(result, LG_FAILED + 1),
 		ACTION(result, -1),
-		ACTION(action, LG_DO_ROLLBACK + 1),
+		ACTION(action, LG_DO_TERMINATE + 1),
 		ACTION(action, -1),
 		ACTION(limit_source, LG_SOURCE_SESSION + 1),
 		ACTION(limit_source, -1),
@@ -968,11 +969,11 @@ static void
 statistics(void)
 {
 	static LgAction action;
-	int			kinds = LG_DO_ROLLBACK + 1;
+	int			kinds = LG_DO_TERMINATE + 1;
 
 	forget_history(10);
 	for (int result = LG_PENDING; result <= LG_FAILED; result++)
-		for (int kind = LG_DO_LOG; kind <= LG_DO_ROLLBACK; kind++)
+		for (int kind = LG_DO_LOG; kind <= LG_DO_TERMINATE; kind++)
 		{
 			make_action(&action, 0);
 			action.result = (LgResult) result;

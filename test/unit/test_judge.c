@@ -9,6 +9,7 @@
 #include "scene.h"
 
 #include "replication/syncrep.h"
+#include "utils/wait_event.h"
 
 #include "unit.h"
 
@@ -16,54 +17,121 @@
  * What is done, and what is not.
  */
 
-/* action and exempt of the victim, for one that a cancel reaches or not. */
+/* What a blocker does, and the mildest remedy that reaches it. */
+static const struct
+{
+	BackendState state;
+	bool		in_transaction;
+	LgActionKind mildest;
+}			doings[] =
+
+{
+	{STATE_RUNNING, true, LG_DO_CANCEL},
+	{STATE_FASTPATH, true, LG_DO_CANCEL},
+	{STATE_DISABLED, true, LG_DO_CANCEL},
+	{STATE_RUNNING, true, LG_DO_TERMINATE}, /* stalls */
+	{STATE_IDLEINTRANSACTION, true, LG_DO_ROLLBACK},
+	{STATE_IDLEINTRANSACTION_ABORTED, true, LG_DO_ROLLBACK},
+	{STATE_IDLEINTRANSACTION_ABORTED, false, LG_DO_TERMINATE},
+	{STATE_DISABLED, true, LG_DO_ROLLBACK}, /* waits for its client */
+	{STATE_DISABLED, false, LG_DO_TERMINATE},
+	{STATE_IDLE, false, LG_DO_TERMINATE}
+};
+
+static void
+does(int procno, int doing)
+{
+	session_state(procno, doings[doing].state);
+	if (doings[doing].mildest == LG_DO_CANCEL)
+		proc_of(procno)->wait_event_info = 0;
+	else if (doings[doing].state == STATE_RUNNING)
+		stalls(procno);
+	if (!doings[doing].in_transaction)
+		ends_transaction(procno);
+}
+
+/* action and exempt of the victim, in each state. */
 static void
 actions(void)
 {
-	static const struct
-	{
-		LgActionKind most;
-		bool		idle;
-		LgResult	result;
-		LgActionKind action;
-	}			cases[] =
-	{
-		{LG_DO_TERMINATE, false, LG_PENDING, LG_DO_CANCEL},
-		{LG_DO_TERMINATE, true, LG_PENDING, LG_DO_TERMINATE},
-		{LG_DO_CANCEL, false, LG_PENDING, LG_DO_CANCEL},
-		{LG_DO_CANCEL, true, LG_LOGGED, LG_DO_LOG},
-		{LG_DO_LOG, false, LG_LOGGED, LG_DO_LOG},
-		{LG_DO_LOG, true, LG_LOGGED, LG_DO_LOG}
-	};
-
-	for (int i = 0; i < (int) lengthof(cases); i++)
-		for (int exempt = 0; exempt < 3; exempt++)
-		{
-			const LgVerdict *verdict;
-
-			scene(2);
-			set(0, LG_BLOCKER_TIMEOUT, 100);
-			set(0, LG_ACTION, cases[i].most);
-			if (exempt == 1)
-				set(0, LG_EXEMPT, 1);
-			else if (exempt == 2)
+	for (int i = 0; i < (int) lengthof(doings); i++)
+		for (int most = LG_DO_LOG; most <= LG_DO_TERMINATE; most++)
+			for (int exempt = 0; exempt < 3; exempt++)
 			{
-				slot_of(0)->exempt_pid = 100;
-				slot_of(0)->exempt_session_start = slot_of(0)->session_start;
-				slot_of(0)->exempt_until = clock_ns + 1000 * MS;
+				const LgVerdict *verdict;
+				LgActionKind mildest = doings[i].mildest;
+				LgBrake		brake = mildest <= (LgActionKind) most ? LG_NO_BRAKE :
+					most == LG_DO_LOG ? LG_BRAKE_ACTION_LOG :
+					most == LG_DO_CANCEL ? LG_BRAKE_ACTION_CANCEL : LG_BRAKE_ACTION_ROLLBACK;
+
+				if (most == LG_DO_YIELD)
+					continue;	/* not a value of the setting */
+				scene(2);
+				set(0, LG_BLOCKER_TIMEOUT, 100);
+				set(0, LG_ACTION, most);
+				if (exempt == 1)
+					set(0, LG_EXEMPT, 1);
+				else if (exempt == 2)
+				{
+					slot_of(0)->exempt_pid = 100;
+					slot_of(0)->exempt_session_start = slot_of(0)->session_start;
+					slot_of(0)->exempt_until = clock_ns + 1000 * MS;
+				}
+				alters(0, table);
+				does(0, i);
+				waits_to_read(1, table);
+				judge();
+				judge_after(200);
+				verdict = verdict_on(0);
+				if (!CHECK(verdict != NULL))
+				{
+					printf("    doing %d, action %d\n", i, most);
+					return;
+				}
+				if (exempt)
+					brake = exempt == 1 ? LG_BRAKE_EXEMPT_SETTING : LG_BRAKE_EXEMPT;
+				CHECK_INT(verdict->brake, brake);
+				if (!CHECK_INT(verdict->action, brake == LG_NO_BRAKE ? mildest : LG_DO_LOG))
+					printf("    doing %d, action %d\n", i, most);
+				CHECK_INT(verdict->still.unreachable, mildest > LG_DO_CANCEL);
+				CHECK_INT(lg_brake_text(verdict->brake, verdict->session.kind) != NULL,
+						  verdict->brake != LG_NO_BRAKE);
 			}
-			if (cases[i].idle)
-				sits_idle(0);
-			waits_for(1, 0);
-			judge_after(200);
-			verdict = verdict_on(0);
-			if (!CHECK(verdict != NULL))
-				return;
-			CHECK_INT(lg_brake_result(verdict->brake), exempt ? LG_EXEMPTED : cases[i].result);
-			CHECK_INT(verdict->action, exempt ? LG_DO_LOG : cases[i].action);
-			CHECK_INT(lg_brake_text(verdict->brake, verdict->session.kind) != NULL,
-					  verdict->brake != LG_NO_BRAKE);
+}
+
+/* Limits that are about the connection, and one that only a cancel is for. */
+static void
+remedies(void)
+{
+	scene(2);
+	set(1, LG_LOCK_WAIT_TIMEOUT, 100);
+	set(1, LG_ACTION, LG_DO_CANCEL);
+	waits_for(1, 0);
+	judge_after(200);
+	CHECK_ONLY_VERDICT(1, LG_LOCK_WAIT_TIMEOUT, LG_DO_CANCEL);
+
+	for (int most = LG_DO_CANCEL; most <= LG_DO_TERMINATE; most++)
+		for (int outside = 0; outside < 2; outside++)
+		{
+			LgSetting	limit = outside ? LG_IDLE_SESSION_TIMEOUT : LG_IDLE_IN_TRANSACTION_TIMEOUT;
+
+			scene(1);
+			set(0, limit, 100);
+			set(0, LG_ACTION, most);
+			session_state(0, outside ? STATE_IDLE : STATE_IDLEINTRANSACTION);
+			judge_ages_after(0, 200);
+			CHECK_INT(verdicts.n, 1);
+			if (most == LG_DO_TERMINATE)
+				CHECK_ONLY_VERDICT(0, limit, LG_DO_TERMINATE);
+			else
+				CHECK_INT(verdict_on(0)->brake,
+						  most == LG_DO_CANCEL ? LG_BRAKE_ACTION_CANCEL : LG_BRAKE_ACTION_ROLLBACK);
 		}
+}
+
+static void
+exempt(void)
+{
 
 	/* Over a limit on ages: looked at again at the next scan, come what may. */
 	scene(1);
@@ -648,13 +716,15 @@ expect(int procno, int limit)
 	Expected   *new = &expected[nexpected++];
 	const LgValues *values = values_of(procno);
 	bool		client_waits = proc_of(procno)->wait_event_info != 0;
+	bool		in_transaction = LocalTransactionIdIsValid(lg_proc_lxid(proc_of(procno)));
 
 	memset(new, 0, sizeof(*new));
 	new->procno = procno;
 	new->limit = limit;
 	new->action = LG_DO_CANCEL;
-	if (limit == LG_IDLE_BLOCKER_TIMEOUT ||
-		(limit != LG_LOCK_WAIT_TIMEOUT && (is_idle(procno) || client_waits)))
+	if (limit != LG_LOCK_WAIT_TIMEOUT && is_idle(procno))
+		new->action = in_transaction ? LG_DO_ROLLBACK : LG_DO_TERMINATE;
+	else if (limit == LG_IDLE_BLOCKER_TIMEOUT || (limit != LG_LOCK_WAIT_TIMEOUT && client_waits))
 		new->action = LG_DO_TERMINATE;
 	new->result = LG_PENDING;
 	if (!is_client(procno))
@@ -1062,7 +1132,7 @@ random_settings(int procno)
 {
 	static const int times[] = {0, 0, 0, 1, 50, 200, INT_MAX};
 	static const int counts[] = {0, 0, 1, 2, 3, INT_MAX};
-	static const LgActionKind actions[] = {LG_DO_LOG, LG_DO_CANCEL, LG_DO_TERMINATE};
+	static const LgActionKind actions[] = {LG_DO_LOG, LG_DO_CANCEL, LG_DO_ROLLBACK, LG_DO_TERMINATE};
 	static const LgSetting timeouts[] = {
 		LG_IDLE_BLOCKER_TIMEOUT, LG_BLOCKER_TIMEOUT, LG_QUEUED_BLOCKER_TIMEOUT,
 		LG_LOCK_WAIT_TIMEOUT, LG_PREEMPT_TIMEOUT
@@ -1071,7 +1141,7 @@ random_settings(int procno)
 	for (int i = 0; i < (int) lengthof(timeouts); i++)
 		set(procno, timeouts[i], times[random_below(lengthof(times))]);
 	set(procno, LG_MAX_BLOCKED_SESSIONS, counts[random_below(lengthof(counts))]);
-	set(procno, LG_ACTION, one_in(3) ? actions[random_below(3)] : LG_DO_TERMINATE);
+	set(procno, LG_ACTION, one_in(3) ? actions[random_below(lengthof(actions))] : LG_DO_TERMINATE);
 	set(procno, LG_PRIORITY, random_below(3));
 	set(procno, LG_EXEMPT, one_in(6));
 }
@@ -1150,7 +1220,9 @@ random_judgements(void)
 }
 
 const Test	judge_tests[] = {
-	{"judge: action and exempt", actions},
+	{"judge: action and exempt, in each state", actions},
+	{"judge: the remedies of each limit", remedies},
+	{"judge: exempt for a while", exempt},
 	{"judge: which process is never signalled", protected},
 	{"judge: a parallel worker", parallel_worker},
 	{"judge: a deadlock", deadlock},

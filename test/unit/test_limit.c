@@ -89,7 +89,7 @@ idle_blocker(void)
 		sits_idle(0);
 		pass(7);
 		waits_for(1, 0);
-		at_border(clock_ns + ms * MS, 0, LG_IDLE_BLOCKER_TIMEOUT, LG_DO_TERMINATE);
+		at_border(clock_ns + ms * MS, 0, LG_IDLE_BLOCKER_TIMEOUT, LG_DO_ROLLBACK);
 
 		/* First blocking, then idle. */
 		scene(2);
@@ -97,7 +97,7 @@ idle_blocker(void)
 		waits_for(1, 0);
 		pass(7);
 		session_state(0, STATE_IDLEINTRANSACTION_ABORTED);
-		at_border(clock_ns + ms * MS, 0, LG_IDLE_BLOCKER_TIMEOUT, LG_DO_TERMINATE);
+		at_border(clock_ns + ms * MS, 0, LG_IDLE_BLOCKER_TIMEOUT, LG_DO_ROLLBACK);
 	}
 
 	/* An active one is none of its business. */
@@ -226,7 +226,7 @@ exporter(void)
 		if (exports)
 			CHECK_NO_VERDICT();
 		else
-			CHECK_ONLY_VERDICT(0, LG_IDLE_BLOCKER_TIMEOUT, LG_DO_TERMINATE);
+			CHECK_ONLY_VERDICT(0, LG_IDLE_BLOCKER_TIMEOUT, LG_DO_ROLLBACK);
 		for (int i = 0; i < 5; i++)
 			judge_after(10);
 		CHECK_INT(files_asked_for, 1);
@@ -240,14 +240,14 @@ exporter(void)
 		if (exports)
 			CHECK_ONLY_VERDICT(1, LG_MAX_BLOCKED_SESSIONS, LG_DO_CANCEL);
 		else
-			CHECK_ONLY_VERDICT(0, LG_MAX_BLOCKED_SESSIONS, LG_DO_TERMINATE);
+			CHECK_ONLY_VERDICT(0, LG_MAX_BLOCKED_SESSIONS, LG_DO_ROLLBACK);
 		set(1, LG_MAX_BLOCKED_SESSIONS, 0);
 		judge();
-		CHECK_ONLY_VERDICT(0, LG_MAX_BLOCKED_SESSIONS, LG_DO_TERMINATE);
+		CHECK_ONLY_VERDICT(0, LG_MAX_BLOCKED_SESSIONS, LG_DO_ROLLBACK);
 		set(0, LG_MAX_BLOCKED_SESSIONS, 0);
 		set(0, LG_BLOCKER_TIMEOUT, 1);
 		judge();
-		CHECK_ONLY_VERDICT(0, LG_BLOCKER_TIMEOUT, LG_DO_TERMINATE);
+		CHECK_ONLY_VERDICT(0, LG_BLOCKER_TIMEOUT, LG_DO_ROLLBACK);
 
 		/* Idle in transaction, blocking or not. */
 		set(0, LG_IDLE_IN_TRANSACTION_TIMEOUT, 1);
@@ -273,7 +273,7 @@ blocker(void)
 				stalls(0);
 			waits_for(1, 0);
 			at_border(clock_ns + borders[i] * MS, 0, LG_BLOCKER_TIMEOUT,
-					  idle ? LG_DO_TERMINATE : LG_DO_CANCEL);
+					  idle == 0 ? LG_DO_CANCEL : idle == 1 ? LG_DO_ROLLBACK : LG_DO_TERMINATE);
 		}
 }
 
@@ -476,7 +476,7 @@ ages_by_state(void)
 	set(0, LG_TRANSACTION_TIMEOUT, 100);
 	sits_idle(0);
 	judge_ages_after(0, 1000);
-	CHECK_ONLY_VERDICT(0, LG_TRANSACTION_TIMEOUT, LG_DO_TERMINATE);
+	CHECK_ONLY_VERDICT(0, LG_TRANSACTION_TIMEOUT, LG_DO_ROLLBACK);
 
 	/* An aborted transaction has no start any more. */
 	scene(1);

@@ -44,6 +44,8 @@ extern const Test stepaside_tests[];
 extern const Test limit_tests[];
 extern const Test judge_tests[];
 extern const Test proof_tests[];
+extern const Test rollback_tests[];
+extern const Test follow_tests[];
 extern const Test history_tests[];
 
 #endif							/* UNIT_H */

@@ -59,6 +59,8 @@ my @columns = qw(action_id acted_at pid gid usename limit_name limit_value
   limit_source action result reason released_after blocked_sessions
   longest_wait blocked_pids);
 my $in_vain = 'removing it would not unblock any session';
+# From mild to hard.
+my %remedy = (log => 0, cancel => 1, rollback => 2, terminate => 3);
 my $on_blockers =
   qr/^(?:(?:idle_|queued_)?blocker_timeout|max_blocked_sessions|preempt_timeout)$/;
 
@@ -80,7 +82,7 @@ SQL
 
 		@action{@columns} = @$row;
 		last if $action{acted_at} > $self->{end};
-		$action{signalled} = $action{action} =~ /^(?:cancel|terminate)$/
+		$action{signalled} = $action{pid} && $action{action} =~ /^(?:cancel|rollback|terminate)$/
 		  && $action{result} =~ /^(?:pending|released|escalated|unresponsive)$/;
 		$action{blocked} = [ split /,/, $action{blocked_pids} || '' ];
 		push @{ $self->{actions} }, \%action;
@@ -194,10 +196,9 @@ sub _check_action
 		return $self->_complain('exempt', "$role->{name} is exempt", $action)
 		  if $role->{exempt};
 		return $self->_complain('beyond action', "action of $role->{name} is $role->{action}", $action)
-		  if $role->{action} eq 'log'
-		  || $role->{action} eq 'cancel' && $action->{action} eq 'terminate';
+		  if $remedy{ $action->{action} } > $remedy{ $role->{action} };
 		return $self->_complain('beyond action', 'lock_wait_timeout only cancels', $action)
-		  if $limit eq 'lock_wait_timeout' && $action->{action} eq 'terminate';
+		  if $limit eq 'lock_wait_timeout' && $action->{action} ne 'cancel';
 		return $self->_complain('while paused', 'no session may be signalled', $action)
 		  if grep { $_->{paused} < $at && $at < $_->{resuming} } @{ $self->{pauses} };
 	}
@@ -221,7 +222,8 @@ sub _check_action
 	return $self->_complain('wrong session', 'not there before', $action) unless $s;
 	$action->{working_on} = $s->{query}
 	  if $s->{state} eq 'active' && ($s->{event} || '') !~ /^Client/;
-	$self->_check_escalation($action, $s, $last) if $action->{signalled} && $action->{action} eq 'terminate';
+	$self->_check_escalation($action, $s, $last) if $action->{signalled} && $action->{action} ne 'cancel';
+	$self->_check_mildness($action, $s) if $action->{signalled} && !$action->{escalates};
 
 	my ($verdict, $problem) = $self->_over($action, $value, $since, $s, $last, $next);
 
@@ -336,15 +338,31 @@ sub _not_judged
 	return;
 }
 
-# The terminate after a cancel comes when escalation_delay has passed, in the
-# same transaction; or in another one, if a lock of the session, which outlives
-# transactions, has blocked a session since before the cancel.
+# No connection is ended where the transaction could have been rolled back: not
+# while the session was idle in it, and its client had sent nothing since.
+sub _check_mildness
+{
+	my ($self, $action, $s) = @_;
+	my $last = $self->_statement_at($action->{pid}, $action->{acted_at});
+
+	return if $action->{limit_name} =~ /^idle_(?:in_transaction|session)_timeout$/;
+	return unless $s->{state} =~ /^idle_in_transaction/ && defined $s->{xact};
+	return unless $last && defined $last->[2] && $last->[0] < $s->{change};
+	$self->{could_be_rolled_back}++;
+	$self->_complain('too hard', 'it was idle in a transaction', $action) if $action->{action} ne 'rollback';
+	return;
+}
+
+# The next remedy comes when escalation_delay has passed, in the same transaction; or in
+# another one, if a lock of the session, which outlives transactions, has blocked a
+# session since before the first.
 sub _check_escalation
 {
 	my ($self, $action, $s, $last) = @_;
 	my $at = $action->{acted_at};
 	my ($cancel) = grep {
-			 $_->{action} eq 'cancel'
+			 $_->{signalled}
+		  && $remedy{ $_->{action} } < $remedy{ $action->{action} }
 		  && $_->{result} eq 'escalated'
 		  && $_->{limit_name} eq $action->{limit_name}
 		  && $_->{acted_at} < $at && !$_->{escalated_to}
@@ -354,9 +372,9 @@ sub _check_escalation
 	$cancel->{escalated_to} = $action;
 	$action->{escalates} = 1;
 	$self->{escalations}++;
-	$self->_complain('early escalation', ($at - $cancel->{acted_at}) . ' s after the cancel', $action)
+	$self->_complain('early escalation', ($at - $cancel->{acted_at}) . " s after the $cancel->{action}", $action)
 	  if $at - $cancel->{acted_at} < $action->{role}{escalation_delay} / 1000 - TOLERANCE;
-	$self->_complain('early escalation', 'its transaction has begun since the cancel', $action)
+	$self->_complain('early escalation', "its transaction has begun since the $cancel->{action}", $action)
 	  if defined $s->{xact}
 	  && $s->{xact} > $cancel->{acted_at} + TOLERANCE
 	  && !grep { defined $_->{wait} && $_->{wait} <= $cancel->{acted_at} && blocks($action->{pid}, $_->{pid}, $last) }
@@ -457,12 +475,13 @@ sub _over
 		}
 	}
 	my $most = blocked_at_most($s, $limit, $at, $last);
-	my $begun = max(0, map { $self->_helped_at($_, $last, $at) } grep {
+	my ($helped) = sort { $b->[0] <=> $a->[0] } map { [ $self->_helped_at($_, $last, $at), $_ ] } grep {
 		$_->{signalled} && $_->{limit_name} =~ $on_blockers && defined $_->{released_after} && $_->{acted_at} + $_->{released_after} <= $at
-	} @{ $self->{actions_of}{$pid} || [] });
+	} @{ $self->{actions_of}{$pid} || [] };
+	my $begun = $helped ? $helped->[0] : 0;
 
 	return ('wrong', sprintf 'others have waited for it for %.0f ms at most', 1000 * $most) if $most < $at - $since;
-	return ('wrong', 'a signal had helped ' . _ago($at, $begun)) if $begun > $since;
+	return ('wrong', 'a signal had helped ' . _ago($at, $begun) . ': ' . _row($helped->[1])) if $begun > $since;
 	return 'right';
 }
 
@@ -474,6 +493,10 @@ sub _helped_at
 	my ($self, $signal, $last, $at) = @_;
 	my $noticed = $signal->{acted_at} + $signal->{released_after};
 	my @since;
+
+	# What is left of the session after a rollback is idle in another way, whether that
+	# has been noticed or not.
+	return $signal->{acted_at} if $signal->{action} eq 'rollback';
 
 	foreach my $sample (grep { $_->{before} <= $at && $_->{after} >= min($noticed, $last->{before}) } @{ $self->{recent} })
 	{
@@ -1260,9 +1283,9 @@ sub _excused
 	# Of several limits on blockers, the first that it is over is recorded.
 	@rows = grep { $_->{limit_name} =~ $on_blockers } @all if $limit =~ $on_blockers && ($role->{exempt} || $role->{action} ne 'terminate');
 	return scalar @rows if $role->{exempt} || $role->{action} eq 'log';
-	# One that cannot be terminated gets no second cancel for the same.
+	# One that cannot be terminated gets nothing a second time for the same.
 	return scalar grep { !$_->{signalled} || $_->{acted_at} > $since - TOLERANCE } @rows
-	  if $role->{action} eq 'cancel';
+	  if $role->{action} ne 'terminate';
 	return 0;
 }
 
@@ -1308,7 +1331,7 @@ sub _check_signals
 
 		foreach my $error (@{ $session->{signals} })
 		{
-			my $kind = $error->{C} eq '57014' ? 'cancel' : 'terminate';
+			my $kind = { 57014 => 'cancel', '57P01' => 'terminate' }->{ $error->{C} } || 'rollback';
 			my ($limit) = ($error->{D} || '') =~ /lockguard\.(\w+) (?:is|of process)/;
 			my ($row) = grep { $_->{action} eq $kind && !$_->{felt}
 				  && (!$limit || $_->{limit_name} eq $limit) } @rows;
@@ -1316,7 +1339,8 @@ sub _check_signals
 			$self->{felt}++;
 			if (!$row)
 			{
-				$self->_complain('no row', $session->pid . " got $error->{C} $error->{M}: " . ($error->{D} || 'no detail'));
+				$self->_complain('no row', sprintf '%d got %s %s at %.3f: %s', $session->pid, @{$error}{qw(C M at)}, $error->{D} || 'no detail');
+				diag 'its row: ' . _row($_) foreach @{ $self->{actions_of}{ $session->pid } || [] };
 				next;
 			}
 			$row->{felt} = 1;
@@ -1327,6 +1351,14 @@ sub _check_signals
 			$self->_complain('no cancel first', 'it was at work', $row)
 			  if $kind eq 'terminate' && !$row->{escalates} && defined $row->{working_on}
 			  && $error->{busy} && $error->{sent} && $row->{working_on} >= $error->{sent} - TOLERANCE;
+		}
+		foreach my $row (grep { $_->{action} eq 'rollback' && $_->{result} eq 'released' && !$_->{felt} } @rows)
+		{
+			# Whatever the client sent next was refused, but for ROLLBACK.
+			my ($next) = grep { $_->[0] > $row->{acted_at} + TOLERANCE } @{ $session->{statements} };
+
+			$self->_complain('not refused', $next->[1], $row)
+			  if $next && defined $next->[2] && $next->[1] ne 'ROLLBACK' && !$session->{closed};
 		}
 		foreach my $row (grep { $_->{action} eq 'terminate' } @rows)
 		{

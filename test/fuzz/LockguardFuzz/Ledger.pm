@@ -121,6 +121,8 @@ sub note_answer
 	}
 	elsif ($sql eq 'COMMIT')
 	{
+		# Few clients read the tag, if they know of no error.
+		$told = 'done' if !$error && $session->{status_sent} eq 'T' && !$session->{closed};
 		_tell($load, $session->{entry}, $told, $session, $sql, $error) if $session->{entry};
 	}
 	elsif ($sql =~ /^PREPARE TRANSACTION '(\w+)'/)

@@ -81,7 +81,7 @@ sub make_roles
 	push @roles, { max_xmin_age => 50 + int rand 100 };
 	push @roles, { preempt_timeout => $ms->(), priority => $_ } foreach qw(normal high);
 	push @roles, { priority => 'low' };
-	foreach my $treatment ({ exempt => 'on' }, { action => 'log' }, { action => 'cancel' }, {})
+	foreach my $treatment ({ exempt => 'on' }, { action => 'log' }, { action => 'cancel' }, { action => 'rollback' }, {})
 	{
 		my %set = %$treatment;
 
@@ -559,6 +559,8 @@ sub step
 		delete $session->{think};
 		return;
 	}
+	delete $session->{refused} if $session->{status} eq 'I';
+	$session->{status_sent} = $session->{status};
 	$session->{sent} = time();
 	push @{ $session->{statements} }, [ $session->{sent}, $sql ];
 	$session->start($sql);
@@ -594,8 +596,12 @@ sub note_errors
 	{
 		my $timed_out = $error->{C} eq '57014' && $error->{M} =~ /statement timeout/;
 
+		# It is told again with each statement until it rolls back.
+		my $refused = ($error->{D} || '') =~ /^lockguard: the transaction was rolled back/;
+
 		push @{ $session->{signals} }, { %$error, at => time(), sent => $session->{sent} }
-		  if $error->{C} eq '57P01' || $error->{C} eq '57014' && !$timed_out;
+		  if $error->{C} eq '57P01' || $error->{C} eq '57014' && !$timed_out || $refused && !$session->{refused};
+		$session->{refused} = 1 if $refused;
 		push @{ $session->{timed_out} }, [ $session->{sent} + $session->{timeout} - 0.01, time() ] if $timed_out;
 		$load->{gave_up}++ if $timed_out || $error->{C} eq '55P03';
 		$load->{deadlocks}++ if $error->{C} eq '40P01';
