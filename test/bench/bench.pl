@@ -16,6 +16,7 @@ my %subjects = (
 	judge => \&judge,
 	exact => \&exact,
 	busy => \&busy,
+	rollback => \&rollback,
 	yield => \&yield,
 	throughput => \&throughput,
 	idle => \&idle,
@@ -401,8 +402,8 @@ sub begin_trial
 	my ($first, @others) = @waiters;
 	my $wait = "UPDATE t SET v = v + 1 WHERE id = $row RETURNING " . sprintf $epoch, 'clock_timestamp()';
 	$first->start($wait);
-	# The built-in timer runs whether a session waits or not.
-	$trial->{limit} = limit_at($victim, $how eq 'built-in' ? () : $first);
+	# These timers run whether a session waits or not.
+	$trial->{limit} = limit_at($victim, $how =~ /^(?:built-in|terminate)$/ ? () : $first);
 	$_->start($wait) foreach @others;
 	return $trial;
 }
@@ -522,6 +523,65 @@ sub exact
 	row('', '', 'client polling each second: ' . lateness(@polled),
 		sprintf('%+.0f ms at p50', median(@$late) - median(@polled)),
 		'', 1);
+	return;
+}
+
+# Sessions that are rolled back, and others that are terminated, in turn: both with a limit of
+# 500 ms.  What the message by which a session is woken costs another one, which has so many
+# prepared statements.
+sub rollback
+{
+	my ($count, $messages) = @_;
+	my ($waiter) = sessions('waiter', 1);
+	my %limit = (rollback => 'idle_blocker_timeout', terminate => 'idle_in_transaction_timeout');
+	my (%late, @rows, @idle);
+
+	push @idle, sessions('idle', 50);
+	foreach my $i (1 .. $count)
+	{
+		foreach my $how (qw(rollback terminate))
+		{
+			my $victim = session('victim');
+
+			$victim->query_ok("SET lockguard.$limit{$how} = '500ms'");
+			sleep rand 0.1;
+			push @{ $late{$how} }, (end_trial(begin_trial($how, $i, $victim, $waiter)))[0];
+		}
+	}
+	my $rows = $observer->value('SELECT string_agg(DISTINCT action, $$ $$ ORDER BY action) FROM lockguard.actions');
+	die "not as expected: $rows" if $rows ne 'rollback terminate';
+	row("limit of 500 ms to the release, $count trials: rolled back", lateness(@{ $late{rollback} }),
+		'terminated: ' . lateness(@{ $late{terminate} }),
+		sprintf('%+.2f ms at p50', median(@{ $late{rollback} }) - median(@{ $late{terminate} })),
+		'', 1);
+
+	foreach my $plans (0, 1000)
+	{
+		my ($other, $victim) = sessions('other', 2);
+		my (@before, $after);
+
+		$other->query_ok("PREPARE p$_ AS SELECT * FROM t WHERE id = $_; EXECUTE p$_") foreach 1 .. $plans;
+		$other->query_ok('SELECT 1') foreach 1 .. 10;
+		foreach (1 .. 100)
+		{
+			my $start = time();
+			$other->query_ok('SELECT 1');
+			push @before, 1000 * (time() - $start);
+		}
+		foreach (1 .. $messages)
+		{
+			$victim->query_ok('BEGIN; UPDATE t SET v = v + 1 WHERE id = 1');
+			$waiter->start('UPDATE t SET v = v + 1 WHERE id = 1');
+			1 while $observer->value('SELECT lockguard.rollback_blockers(' . $waiter->pid . ')') eq '{}';
+			$waiter->finish;
+			$victim->query_ok('ROLLBACK');
+		}
+		my $start = time();
+		$other->query_ok('SELECT 1');
+		$after = 1000 * (time() - $start) - median(@before);
+		row("  $messages rollbacks: what one costs another session with $plans prepared statements",
+			ms($after / $messages), '', '', '', 1);
+	}
 	return;
 }
 

@@ -4,7 +4,8 @@
 #   test/bench/run.sh                             PostgreSQL 15, 15 to 20 minutes
 #   test/bench/run.sh quick                       4 minutes, with fewer repetitions
 #   test/bench/run.sh quick jam                   only one subject, or several of them:
-#                                                 quiet, jam, judge, exact, yield, throughput, memory
+#                                                 quiet, jam, judge, exact, rollback, yield,
+#                                                 throughput, memory
 #   PG_CONFIG=/path/pg_config test/bench/run.sh   another PostgreSQL
 #
 # No test: a figure that misses its aim says so in the last column, and the command still succeeds.
@@ -13,19 +14,19 @@
 . "$(dirname "$0")/../common.sh"
 
 windows=10 rounds=200 jam_seconds=4 trials=100 busy_trials=100
-pairs=12 run_seconds=2 idle_seconds=60 open_seconds=15 scans=10000 yield_rounds=3
+pairs=12 run_seconds=2 idle_seconds=60 open_seconds=15 scans=10000 yield_rounds=3 messages=1000
 extent=full
 if [ "${1:-}" = quick ]; then
 	windows=3 rounds=50 jam_seconds=1 trials=10 busy_trials=5
-	pairs=1 run_seconds=2 idle_seconds=10 open_seconds=5 scans=2000 yield_rounds=1
+	pairs=1 run_seconds=2 idle_seconds=10 open_seconds=5 scans=2000 yield_rounds=1 messages=200
 	extent=quick
 	shift
 fi
-subjects=${*:-quiet jam judge exact yield throughput memory}
+subjects=${*:-quiet jam judge exact rollback yield throughput memory}
 for subject in $subjects; do
 	case $subject in
-	quiet | jam | judge | exact | yield | throughput | memory) ;;
-	*) die "usage: $0 [quick] [quiet] [jam] [judge] [exact] [yield] [throughput] [memory]" ;;
+	quiet | jam | judge | exact | rollback | yield | throughput | memory) ;;
+	*) die "usage: $0 [quick] [quiet] [jam] [judge] [exact] [rollback] [yield] [throughput] [memory]" ;;
 	esac
 done
 
@@ -190,6 +191,15 @@ measure_exact()
 	stop exact
 }
 
+measure_rollback()
+{
+	say "rolled back or terminated"
+	server rollback 5447 "max_connections = 100" "lockguard.max_actions_per_minute = 10000" \
+		"lockguard.max_history = 10000"
+	bench rollback 5447 $trials $messages
+	stop rollback
+}
+
 # The waits of pgbench's clients, and of an ALTER TABLE, behind a slow reader.
 measure_yield()
 {
@@ -239,7 +249,7 @@ cat <<TABLE
 # Each figure is a median (minimum to maximum over the repetitions), unless it says otherwise.
 
 TABLE
-for subject in quiet jam judge exact busy yield throughput idle memory; do
+for subject in quiet jam judge exact busy rollback yield throughput idle memory; do
 	cat "$tmp/$subject.rows" 2>/dev/null
 done >"$tmp/rows"
 bench table "$tmp/rows"
