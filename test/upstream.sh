@@ -8,6 +8,8 @@
 #                              them again
 #   LOCKGUARD_UPSTREAM="regression isolation recovery"   which suites
 #   LOCKGUARD_YIELD=1ms        lockguard.queue_yield_timeout for all sessions
+#   LOCKGUARD_WAKE=1           at each scan, a third of all processes get the message that wakes a session
+#                              which is to roll back, though none is
 #   LOCKGUARD_CHROOTS=dir, LOCKGUARD_MIRROR=url          as for test/versions.sh
 #   LOCKGUARD_KEEP=1           keeps the temporary folder with all logs
 #
@@ -137,7 +139,9 @@ build_postgres()
 
 build_lockguard()
 {
-	build lockguard >"$tmp/build.log" 2>&1 && install_build lockguard >>"$tmp/build.log" 2>&1 ||
+	local flags=${LOCKGUARD_WAKE:+LOCKGUARD_DEBUG=1}
+
+	build lockguard $flags >"$tmp/build.log" 2>&1 && install_build lockguard $flags >>"$tmp/build.log" 2>&1 ||
 		give_up "build lockguard"
 }
 
@@ -163,6 +167,8 @@ write_conf()
 		lockguard.prepared_transaction_timeout = '1h'
 		lockguard.prepared_transaction_action = 'rollback'
 	CONF
+	[ -z "${LOCKGUARD_WAKE:-}" ] ||
+		echo "lockguard.debug_error_at = 'silence'" >>"$tmp/lockguard.conf"
 	[ -z "${LOCKGUARD_YIELD:-}" ] ||
 		echo "lockguard.queue_yield_timeout = '$LOCKGUARD_YIELD'" >>"$tmp/lockguard.conf"
 }
