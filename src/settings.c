@@ -38,6 +38,7 @@ int			lg_prepared_action = LG_DO_LOG;
 int			lg_max_history = 1000;
 int			lg_incident_threshold = 1000;
 bool		lg_log_incidents = true;
+bool		lg_explain_waits = true;
 
 #ifdef LOCKGUARD_DEBUG
 char	   *lg_debug_wait_at = NULL;
@@ -299,6 +300,9 @@ lg_settings_define(void)
 							"0 records none.",
 							&lg_incident_threshold, 1000, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomBoolVariable("lockguard.explain_waits",
+							 "Tell a session whose wait for a lock has failed whom it was waiting for.", NULL,
+							 &lg_explain_waits, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("lockguard.log_incidents",
 							 "Write to the server log when an incident begins and when it ends.", NULL,
 							 &lg_log_incidents, true, PGC_SIGHUP, 0, NULL, NULL, NULL);

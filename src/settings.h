@@ -22,6 +22,7 @@ extern int	lg_prepared_action;
 extern int	lg_max_history;
 extern int	lg_incident_threshold;	/* ms */
 extern bool lg_log_incidents;
+extern bool lg_explain_waits;
 
 #ifdef LOCKGUARD_DEBUG
 extern char *lg_debug_wait_at;

@@ -82,6 +82,7 @@ lg_shared_init(void *memory, LWLock *lock, bool init)
 		pg_atomic_init_u64(&slot->yielding, 0);
 		pg_atomic_init_u32(&slot->reason_changes, 0);
 		pg_atomic_init_u64(&slot->rollback, 0);
+		pg_atomic_init_u32(&slot->wait_changes, 0);
 		for (int id = 0; id < LG_NUM_SETTINGS; id++)
 			pg_atomic_init_u64(&slot->value[id], 0);
 	}

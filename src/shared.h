@@ -11,6 +11,7 @@
  *															LgShared->lock
  *	LgSlot, measured_*				the worker				LgShared->lock
  *	LgSlot, yielding				the worker				atomic
+ *	LgSlot, wait					the worker				atomics and barriers
  *	LgShared, up to last_scan		see each field			atomics
  *	LgShared, the rest				see each field			LgShared->lock
  *	LgRecord, in record.c			the worker, functions	LgRecord->lock
@@ -61,6 +62,17 @@ typedef struct LgReason
 	TimestampTz state_start;	/* 0 = track_activities is off */
 	uint32		statements;		/* LgSlot.statements, then */
 } LgReason;
+
+/* What the worker has last seen a session wait for, and who was in the way. */
+typedef struct LgSeenWait
+{
+	TimestampTz wait_start;		/* its waitStart; 0 = nothing yet */
+	LOCKTAG		tag;
+	LOCKMODE	mode;
+	int			procno;			/* the one in the way: holds the lock, */
+	int			pid;
+	bool		is_queued;		/* or waits ahead for it */
+} LgSeenWait;
 
 /*
  * How far a rollback has come that a session has been asked for; see rollback.c.
@@ -141,6 +153,13 @@ typedef struct LgSlot
 	 * Written by the worker, without a lock.
 	 */
 	pg_atomic_uint64 yielding;
+
+	/*
+	 * For the session's own error message; see explain.c.  Written by the
+	 * worker, without a lock: "wait_changes" is odd meanwhile.
+	 */
+	pg_atomic_uint32 wait_changes;
+	LgSeenWait	wait;
 } LgSlot;
 
 /* How late a signal may be to count as within each of the bounds (ms). */

@@ -168,6 +168,25 @@ lg_one_line(const char *string, int max_bytes)
 	return buf.data;
 }
 
+/*
+ * A name as this session's client can be told it.  One that could not be converted
+ * to the client's encoding would bring an error in place of the message; it may
+ * also come from a session of a database with another encoding.
+ */
+char *
+lg_text_for_client(const char *string, int max_bytes)
+{
+	char	   *copy = lg_one_line(string, max_bytes);
+	int			encoding = pg_get_client_encoding();
+
+	if ((encoding != GetDatabaseEncoding() && encoding != PG_SQL_ASCII) ||
+		!pg_verifymbstr(copy, strlen(copy), true))
+		for (char *p = copy; *p; p++)
+			if (IS_HIGHBIT_SET(*p))
+				*p = '?';
+	return copy;
+}
+
 /* A duration for people: "503 ms", "12.3 s", "5 min 7 s", "2 h 3 min". */
 void
 lg_duration_text(int64 ns, char *buf, size_t size)

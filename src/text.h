@@ -39,6 +39,7 @@ extern void lg_lock_text(const LOCKTAG *tag, const LgTreeStyle *style,
 						 char *buf, size_t size);
 extern int	lg_control_bytes(const char *string);
 extern char *lg_one_line(const char *string, int max_bytes);
+extern char *lg_text_for_client(const char *string, int max_bytes);
 extern void lg_duration_text(int64 ns, char *buf, size_t size);
 extern const char *lg_doing_text(const char *state, uint32 wait_event);
 extern const char *lg_source_name(LgSource source);

@@ -28,6 +28,7 @@
 #include "utils/elog.h"
 
 #include "compat.h"
+#include "explain.h"
 #include "limit.h"
 #include "rollback.h"
 #include "settings.h"
@@ -43,23 +44,6 @@ static ExecutorEnd_hook_type next_executor_end = NULL;
 static ProcessUtility_hook_type next_process_utility = NULL;
 
 static void watch_statements(void);
-
-/*
- * A name as the client can be told it.  One that could not be converted to the
- * client's encoding would bring an error in place of the message.
- */
-static char *
-name_for_client(const char *name)
-{
-	char	   *copy = lg_one_line(name ? name : "", NAMEDATALEN);
-	int			encoding = pg_get_client_encoding();
-
-	if (encoding != GetDatabaseEncoding() && encoding != PG_SQL_ASCII)
-		for (char *p = copy; *p; p++)
-			if (IS_HIGHBIT_SET(*p))
-				*p = '?';
-	return copy;
-}
 
 /* A text before what the server itself says in that place, if anything. */
 static char *
@@ -105,8 +89,8 @@ story_of(const LgReason *reason)
 						story, lg_setting_name(reason->limit),
 						reason->other_pid, value);
 	lg_describe_source(reason->source,
-					   name_for_client(MyProcPort ? MyProcPort->user_name : NULL),
-					   name_for_client(MyProcPort ? MyProcPort->database_name : NULL),
+					   lg_text_for_client(MyProcPort ? MyProcPort->user_name : "", NAMEDATALEN),
+					   lg_text_for_client(MyProcPort ? MyProcPort->database_name : "", NAMEDATALEN),
 					   source, sizeof(source));
 	return psprintf("this session %s; lockguard.%s is %s (%s).",
 					story, lg_setting_name(reason->limit), value, source);
@@ -180,6 +164,35 @@ refuse_commit(const LgReason *reason)
 			 errhint("Run the transaction again.  %s", hint_for(&copy))));
 }
 
+/* Can this error be the end of a wait for a lock? */
+static bool
+ends_a_wait(const ErrorData *edata)
+{
+	if (edata->elevel != ERROR || edata->message_id == NULL)
+		return false;
+	if (edata->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		return strcmp(edata->message_id, "canceling statement due to lock timeout") == 0;
+	return edata->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		(strcmp(edata->message_id, "canceling statement due to user request") == 0 ||
+		 strcmp(edata->message_id, "canceling statement due to statement timeout") == 0);
+}
+
+/* If it is, say whom the session was waiting for, after what is said already. */
+static void
+explain_wait(ErrorData *edata)
+{
+	char	   *wait = lg_explain_wait();
+
+	if (wait == NULL)
+		return;
+	if (edata->detail != NULL)
+		edata->detail = psprintf("%s  It %s", edata->detail, wait);
+	else
+		edata->detail = psprintf("lockguard: it %s", wait);
+	if (edata->detail_log != NULL)
+		edata->detail_log = psprintf("%s  lockguard: it %s", edata->detail_log, wait);
+}
+
 /*
  * Is this the error that a signal of lockguard causes?  A cancel counts only within the
  * transaction, or the statement, that it was meant for, so that a later one by
@@ -188,12 +201,15 @@ refuse_commit(const LgReason *reason)
 static void
 emit_log(ErrorData *edata)
 {
+	bool		explained = edata->detail != NULL &&
+		strncmp(edata->detail, "lockguard: ", 11) == 0;
+
 	LgReason	reason;
 	const LgReason *rolled_back;
 
 	/* One that is reported again has been explained already. */
 	if (edata->elevel >= ERROR && edata->message_id != NULL && !IsParallelWorker() &&
-		(edata->detail == NULL || strncmp(edata->detail, "lockguard: ", 11) != 0))
+		!explained)
 	{
 		if (edata->elevel == FATAL &&
 			edata->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN &&
@@ -218,6 +234,8 @@ emit_log(ErrorData *edata)
 				 (rolled_back = lg_rolled_back_for()) != NULL)
 			explain_refusal(edata, rolled_back);
 	}
+	if (!explained && ends_a_wait(edata))
+		explain_wait(edata);
 	if (next_emit_log)
 		next_emit_log(edata);
 }
@@ -485,4 +503,5 @@ lg_victim_install(void)
 	ProcessUtility_hook = process_utility;
 	RegisterXactCallback(transaction_event, NULL);
 	lg_rollback_install();
+	lg_explain_install();
 }

@@ -38,6 +38,7 @@
 #include "compat.h"
 #include "debug.h"
 #include "enforce.h"
+#include "explain.h"
 #include "follow.h"
 #include "incident.h"
 #include "judge.h"
@@ -85,6 +86,7 @@ typedef struct LgWorker
 	LgPrepared *prepared;
 	LgIncidents *incidents;
 	LgYields   *yields;
+	LgShownWait *shown;			/* what sessions have been shown */
 	MemoryContext scan_context; /* emptied after each scan that used it */
 
 	uint32		settings_changes;	/* seen when view.smallest was computed */
@@ -504,6 +506,7 @@ look_for_waits(LgWorker *worker, const Pace *pace, bool whole)
 		return wake;
 
 	worker->awaited_until = lg_look_at_locks(view, min_age);
+	lg_show_waits(view, worker->shown);
 	worker->look_time = lg_now() - start;
 	if (pace->looks > 0 && view->nfound > 0)
 		wake = Min(wake, start + pace->looks);
@@ -697,6 +700,7 @@ worker_create(void)
 	worker->prepared = lg_prepared_create();
 	worker->incidents = lg_incidents_create();
 	worker->yields = lg_yields_create(&worker->view);
+	worker->shown = lg_explain_create();
 	worker->scan_context = AllocSetContextCreate(TopMemoryContext, "lockguard scan",
 												 ALLOCSET_DEFAULT_SIZES);
 	worker->view.context = worker->scan_context;

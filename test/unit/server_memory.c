@@ -345,6 +345,24 @@ pg_mbcharcliplen(const char *string, int len, int limit)
 }
 
 int
+pg_get_client_encoding(void)
+{
+	return PG_UTF8;
+}
+
+int
+GetDatabaseEncoding(void)
+{
+	return PG_UTF8;
+}
+
+bool
+pg_verifymbstr(const char *mbstr, int len, bool noError)
+{
+	return true;
+}
+
+int
 pg_utf_mblen(const unsigned char *s)
 {
 	return *s < 0x80 ? 1 : (*s & 0xe0) == 0xc0 ? 2 : (*s & 0xf0) == 0xe0 ? 3 :
