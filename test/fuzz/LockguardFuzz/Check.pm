@@ -526,8 +526,9 @@ sub _over_locks
 	my $locks = $s->{locks} || 0;
 
 	return 'right' if $locks > $value;
+	# Locks are read before or after states are.
 	return ('unknown', 'at work between two samples')
-	  unless is_idle($s) && $self->_scene($action, $last, $last)->held_on;
+	  unless is_idle($s) && $s->{change} < $last->{before} && $self->_scene($action, $last, $last)->held_on;
 	return ('unknown', 'fast-path locks may have been moved') if ($s->{all_locks} || 0) > $value;
 	return ('wrong', "it holds $locks locks");
 }
