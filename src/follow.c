@@ -294,8 +294,8 @@ still_open(LgView *view, const LgOpen *open, LgVerdict *verdict, bool *over)
 static LgActionKind
 next_remedy(const LgOpen *open, const LgVerdict *verdict)
 {
-	return open->action == LG_DO_CANCEL && lg_rollback_reaches(&verdict->session) ?
-		LG_DO_ROLLBACK : LG_DO_TERMINATE;
+	return verdict->brake == LG_NO_BRAKE && verdict->action > open->action ?
+		verdict->action : LG_DO_TERMINATE;
 }
 
 /*
@@ -345,6 +345,14 @@ is_unanswered(LgOpen *open)
 	open->obeyed = true;
 	lg_record_obeyed(open->action_id);
 	return false;
+}
+
+/* Is it just doing so? */
+static bool
+is_rolling_back(const LgOpen *open)
+{
+	return open->action == LG_DO_ROLLBACK &&
+		lg_rollback_state(open->procno, open->pid, open->lxid) == LG_ROLLBACK_BEGUN;
 }
 
 /* Record and log that a session has not reacted to a signal for too long. */
@@ -397,6 +405,16 @@ has_gone_on(const LgOpen *open)
 		now.state_start != open->state_start;
 }
 
+/* A session has gone on just when it was asked to roll its transaction back. */
+static void
+note_missed(LgTrack *track, const LgOpen *open)
+{
+	if (track->missed_lxid != open->lxid)
+		track->missed = 0;
+	track->missed_lxid = open->lxid;
+	track->missed++;
+}
+
 /* Why a session has not rolled back, though it was asked to. */
 static LgBrake
 why_not_obeyed(LgView *view, const LgOpen *open, bool withdrawn)
@@ -409,7 +427,7 @@ why_not_obeyed(LgView *view, const LgOpen *open, bool withdrawn)
 	lg_read_session(open->procno, &now);
 	if (withdrawn && now.pid == open->pid && lg_is_exempt(&now))
 		return LG_BRAKE_EXEMPT;
-	return now.pid == open->pid && now.state_start == open->state_start &&
+	return !withdrawn && now.pid == open->pid && now.state_start == open->state_start &&
 		now.lxid == open->lxid ? LG_BRAKE_RELEASED : LG_BRAKE_CHANGED;
 }
 
@@ -500,13 +518,17 @@ follow_up_one(LgView *view, LgFollow *list, LgOpen *open, int64 *next_due)
 	}
 	if (!is_open)
 	{
-		close_signal(view, open, unanswered ? why_not_obeyed(view, open, withdrawn) : LG_NO_BRAKE);
+		LgBrake		why = unanswered ? why_not_obeyed(view, open, withdrawn) : LG_NO_BRAKE;
+
+		if (why == LG_BRAKE_CHANGED)
+			note_missed(track, open);
+		close_signal(view, open, why);
 		return false;
 	}
 	if (unanswered)
 		delay = ANSWERS_WITHIN;
 
-	if (over && can_escalate(open, &verdict, &values))
+	if (over && !is_rolling_back(open) && can_escalate(open, &verdict, &values))
 	{
 		escalates = age < delay;
 		if (escalates)

@@ -26,6 +26,9 @@
 #include "unblock.h"
 #include "waitgraph.h"
 
+/* So often a session is asked in vain to roll one transaction back. */
+#define MOST_MISSED		3
+
 /*
  * Have it proved that the start of the last traversal upstream waits for
  * "victim" still, through all that are between them.  Allocates in the
@@ -89,9 +92,58 @@ link_counted(LgView *view, LgVerdict *verdict)
 	}
 }
 
-/* The mildest remedy that can reach a session that is over a limit. */
+/*
+ * Can the end of its transaction let any session go that waits for this one?  A lock
+ * that it has held against a wait since before its transaction began is the session's,
+ * and outlives it.
+ */
+static bool
+rollback_helps(LgGraph *graph, const LgNode *node, const LgSession *session)
+{
+	for (int h = node->first_hold; h >= 0; h = graph->holders[h].next_of_node)
+	{
+		const LgHolder *holder = &graph->holders[h];
+		const LgLock *lock = &graph->locks[holder->lock];
+
+		for (int w = lock->waiter; w < lock->waiter + lock->nwaiters; w++)
+		{
+			const LgWaiter *waiter = &graph->waiters[w];
+
+			if ((lock->conflicts[waiter->mode] & holder->mask) != 0 &&
+				(waiter->wait_start == 0 || waiter->wait_start >= session->xact_start))
+				return true;
+		}
+	}
+	return node->first_hold < 0;
+}
+
+/*
+ * Is a session to be asked to roll back?  Not if it has gone on each time that it was
+ * asked: a client that only says something now and then would be safe otherwise.
+ */
+static bool
+is_to_roll_back(LgView *view, const LgNode *node, const LgSession *session, int limit)
+{
+	const LgTrack *track;
+
+	if (!lg_rollback_reaches(session))
+		return false;
+	if (view == NULL)
+		return true;
+	track = &view->tracks[session->procno];
+	if (track->pid == session->pid && track->missed_lxid == session->lxid &&
+		track->missed >= MOST_MISSED)
+		return false;
+	return node == NULL || session->xact_start == 0 || !lg_limit_is_about_blocking(limit) ||
+		rollback_helps(view->graph, node, session);
+}
+
+/*
+ * The mildest remedy that can help, and can reach a session that is over a limit.
+ * "node" may be NULL, if it is not known whom it blocks.
+ */
 static LgActionKind
-mildest_remedy(const LgSession *session, int limit)
+mildest_remedy(LgView *view, const LgNode *node, const LgSession *session, int limit)
 {
 	switch (lg_limits[limit].remedies)
 	{
@@ -103,13 +155,13 @@ mildest_remedy(const LgSession *session, int limit)
 			break;
 	}
 	return !lg_limits[limit].idle && lg_cancel_reaches(session) ? LG_DO_CANCEL :
-		lg_rollback_reaches(session) ? LG_DO_ROLLBACK : LG_DO_TERMINATE;
+		is_to_roll_back(view, node, session, limit) ? LG_DO_ROLLBACK : LG_DO_TERMINATE;
 }
 
-/* Decide what to do with a session that is over a limit. */
+/* Decide what to do with a session that is over a limit; "node" as above. */
 static void
-decide_action(LgVerdict *verdict, const LgSession *session, const LgValues *values,
-			  int limit)
+decide_action(LgView *view, const LgNode *node, LgVerdict *verdict,
+			  const LgSession *session, const LgValues *values, int limit)
 {
 	LgActionKind most = (LgActionKind) values->value[LG_ACTION];
 
@@ -121,7 +173,7 @@ decide_action(LgVerdict *verdict, const LgSession *session, const LgValues *valu
 	verdict->proof = lg_limits[limit].proof;
 	verdict->blocked_sessions = LG_NOT_COUNTED;
 	verdict->still.idle = lg_limits[limit].idle;
-	verdict->action = mildest_remedy(session, limit);
+	verdict->action = mildest_remedy(view, node, session, limit);
 	verdict->still.unreachable = verdict->action > LG_DO_CANCEL;
 	verdict->brake = lg_session_brake(session, values);
 	if (verdict->brake == LG_NO_BRAKE && verdict->action > most)
@@ -140,7 +192,7 @@ lg_judge_root(const LgSession *session, const LgValues *values)
 {
 	LgVerdict	verdict;
 
-	decide_action(&verdict, session, values, lg_state_is_idle(session) ?
+	decide_action(NULL, NULL, &verdict, session, values, lg_state_is_idle(session) ?
 				  LG_IDLE_BLOCKER_TIMEOUT : LG_BLOCKER_TIMEOUT);
 	return lg_brake_result(verdict.brake);
 }
@@ -378,7 +430,7 @@ is_over_limit(LgView *view, LgNode *node, Candidate *candidate, int64 *next_due)
 		if (found && is_busy(subject.track, limit))
 			continue;
 		found = true;
-		decide_action(&verdict, &node->known->session, &node->known->values, limit);
+		decide_action(view, node, &verdict, &node->known->session, &node->known->values, limit);
 		candidate->node = node;
 		candidate->limit = limit;
 		candidate->passed_at = at;
@@ -736,7 +788,7 @@ decide_candidate(LgView *view, const struct LgJudged *judged, const Candidate *c
 {
 	LgNode	   *node = candidate->node;
 
-	decide_action(verdict, &node->known->session, &node->known->values, candidate->limit);
+	decide_action(view, node, verdict, &node->known->session, &node->known->values, candidate->limit);
 	complete_verdict(view, verdict, node, candidate->passed_at, candidate->measured);
 	if (verdict->brake == LG_NO_BRAKE && candidate->help == LG_IN_VAIN)
 	{
@@ -841,7 +893,7 @@ lg_spared_by(LgView *view, const LgSubject *subject)
 			lg_limits[limit].passed_at(view, subject, subject->values->value[limit],
 									   &measured) > view->clock.now)
 			continue;
-		decide_action(&verdict, subject->session, subject->values, limit);
+		decide_action(view, subject->node, &verdict, subject->session, subject->values, limit);
 		judge_help(view, &verdict);
 		if (verdict.brake == LG_NO_BRAKE)
 			verdict.brake = lg_standing_brake(view->clock.now);
@@ -862,7 +914,7 @@ decide_preemption(LgView *view, const LgNode *waiting, int procno, LgVerdict *ve
 	const LgWaiter *wait = lg_longest_wait(graph, waiting);
 	int			value = waiting->known->values.value[LG_PREEMPT_TIMEOUT];
 
-	decide_action(verdict, &node->known->session, &node->known->values, LG_PREEMPT_TIMEOUT);
+	decide_action(view, node, verdict, &node->known->session, &node->known->values, LG_PREEMPT_TIMEOUT);
 	verdict->value = value;
 	complete_verdict(view, verdict, node, wait->since + value * LG_NANOS_PER_MS,
 					 (view->clock.now - wait->since) / LG_NANOS_PER_MS);
@@ -923,7 +975,7 @@ preempt(LgView *view, const LgNode *waiting, int only, LgVerdict *best)
 		if (only < 0 && is_busy_since_look(view, &view->tracks[procno], LG_PREEMPT_TIMEOUT))
 		{
 			/* That it is not signalled has been recorded before. */
-			decide_action(&verdict, &node->known->session, &node->known->values,
+			decide_action(view, node, &verdict, &node->known->session, &node->known->values,
 						  LG_PREEMPT_TIMEOUT);
 			if (verdict.brake != LG_NO_BRAKE)
 				stays = procno;
@@ -1146,7 +1198,7 @@ lg_judge_again(LgView *view, int procno, int limit, LgVerdict *verdict)
 									&measured);
 	if (at > view->clock.now)
 		return false;
-	decide_action(verdict, subject.session, subject.values, limit);
+	decide_action(view, subject.node, verdict, subject.session, subject.values, limit);
 	complete_verdict(view, verdict, node, at, measured);
 	if (verdict->proof == LG_PROVE_BLOCKS)
 		judge_help(view, verdict);
@@ -1207,7 +1259,7 @@ lg_judge_session(LgView *view, int procno, LgVerdicts *verdicts)
 			lg_undoes_deadlock(view->graph, procno, &session, view->clock.now,
 							   LG_UNDOING_MOST))
 			continue;
-		decide_action(&verdict, &session, &values, limit);
+		decide_action(view, subject.node, &verdict, &session, &values, limit);
 		complete_verdict(view, &verdict, subject.node, at, measured);
 		add_verdict(verdicts, &verdict);
 		if (verdict.brake == LG_NO_BRAKE)

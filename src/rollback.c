@@ -41,6 +41,9 @@
  * - Its transaction block was begun by the client (is_explicit_block()).  In the
  *	 block of a pipeline or of a query string, a failed state would outlive it.
  *
+ * Interrupts are held meanwhile, and the latch is set afterwards, as the caller goes
+ * back to sleep without looking at what has come.
+ *
  * AbortOutOfAnyTransaction() is what PostgreSQL does with a transaction at the end
  * of a session.  The empty block is begun and failed by xact.c's own functions, and
  * is the state in which an ERROR of the client's own would have left it
@@ -56,13 +59,17 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "parser/parser.h"
 #include "replication/walsender.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "storage/proc.h"
 #include "storage/procsignal.h"
 #include "storage/sinval.h"
 #include "tcop/pquery.h"
+#include "tcop/tcopprot.h"
 #include "utils/backend_status.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
@@ -220,6 +227,12 @@ static LgReason rolled_back_for;
 static bool left_failed = false;
 
 /*
+ * Does the client quote text for settings that have gone with the transaction?  Until
+ * it is told, with the answer to its next command.
+ */
+static bool quoting_changed = false;
+
+/*
  * Has the client begun this transaction block?  There is no function that tells such
  * a block from an implicit one.  But these two have no effect on it, and undo each
  * other in an implicit one.
@@ -272,8 +285,18 @@ static void
 roll_back(void)
 {
 	MemoryContext context = CurrentMemoryContext;
+	CommandDest destination = whereToSendOutput;
+	bool		conforming = standard_conforming_strings;
+	int			encoding = pg_get_client_encoding();
 	SavedTransactionCharacteristics characteristics;
 
+	/*
+	 * Nothing goes to the client, which may not read: it is not asking.  A
+	 * subtransaction may be READ ONLY by itself.
+	 */
+	whereToSendOutput = DestNone;
+	while (GetCurrentTransactionNestLevel() > 1)
+		RollbackAndReleaseCurrentSubTransaction();
 	SaveTransactionCharacteristics(&characteristics);
 	AbortOutOfAnyTransaction();
 	StartTransactionCommand();
@@ -282,6 +305,9 @@ roll_back(void)
 	AbortCurrentTransaction();
 	RestoreTransactionCharacteristics(&characteristics);
 	MemoryContextSwitchTo(context);
+	whereToSendOutput = destination;
+	quoting_changed = conforming != standard_conforming_strings ||
+		encoding != pg_get_client_encoding();
 
 	/* As PostgresMain() does in that state. */
 	set_ps_display("idle in transaction (aborted)");
@@ -303,7 +329,16 @@ relation_invalidated(Datum arg, Oid relation)
 	slot = lg_slot(lg_proc_number(MyProc));
 	if (slot == NULL ||
 		(pg_atomic_read_u64(&slot->rollback) & STATE_MASK) != LG_ROLLBACK_ASKED ||
-		!lg_read_reason(&reason) || !may_roll_back(slot, &reason) ||
+		!lg_read_reason(&reason) || reason.pid != MyProcPid)
+		return;
+
+	/* It has gone on: say so, so that it can be judged anew. */
+	if (reason.action == LG_DO_ROLLBACK && !is_same_idle_period(slot, &reason))
+	{
+		(void) change_state(slot, reason.lxid, LG_ROLLBACK_ASKED, LG_NOT_ASKED);
+		return;
+	}
+	if (!may_roll_back(slot, &reason) ||
 		!change_state(slot, reason.lxid, LG_ROLLBACK_ASKED, LG_ROLLBACK_BEGUN))
 		return;
 
@@ -314,6 +349,13 @@ relation_invalidated(Datum arg, Oid relation)
 	pg_write_barrier();
 	(void) change_state(slot, reason.lxid, LG_ROLLBACK_BEGUN, LG_ROLLBACK_DONE);
 	RESUME_INTERRUPTS();
+
+	/*
+	 * What has come meanwhile is to be served before the session sleeps: the
+	 * abort may have reset the latch (as postgres_fdw's does), and the caller
+	 * has checked for interrupts before.
+	 */
+	SetLatch(MyLatch);
 }
 
 /* A transaction has ended: so the failed block has, too, or is yet to be left. */
@@ -334,6 +376,23 @@ lg_rolled_back_for(void)
 {
 	return left_failed && IsAbortedTransactionBlockState() &&
 		GetCurrentTransactionNestLevel() == 1 ? &rolled_back_for : NULL;
+}
+
+/*
+ * May the client have quoted the command that it sends now for other settings than
+ * those in force?  True until lg_client_told().
+ */
+bool
+lg_quoting_changed(void)
+{
+	return quoting_changed && lg_rolled_back_for() != NULL;
+}
+
+/* The client is told which settings are in force, with the answer to a command. */
+void
+lg_client_told(void)
+{
+	quoting_changed = false;
 }
 
 /* Called once, in the postmaster, whose children have the callbacks, too. */

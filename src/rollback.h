@@ -27,5 +27,7 @@ extern void lg_withdraw_rollbacks(LgSlot *slots, int n);
 /* The session that is asked. */
 extern void lg_rollback_install(void);
 extern const LgReason *lg_rolled_back_for(void);
+extern bool lg_quoting_changed(void);
+extern void lg_client_told(void);
 
 #endif							/* LOCKGUARD_ROLLBACK_H */

@@ -73,6 +73,13 @@ typedef struct LgTrack
 	int64		released_at;	/* the scan that found that it had helped */
 	int			open_limit;
 
+	/*
+	 * How often it has gone on just when it was asked to roll this
+	 * transaction back.
+	 */
+	LocalTransactionId missed_lxid;
+	int			missed;
+
 	TimestampTz session_start;
 
 	/* The incident of which it is the root. */

@@ -126,6 +126,19 @@ is_refusal(int sqlerrcode)
 		sqlerrcode == ERRCODE_CHARACTER_NOT_IN_REPERTOIRE;
 }
 
+/*
+ * Raise an error for a ROLLBACK with which other statements come, quoted for settings
+ * that have gone with the transaction: what the client means as text could be run.
+ * Alone, or after this error, it is done.
+ */
+static void
+refuse_rollback(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_IN_FAILED_SQL_TRANSACTION),
+			 errmsg("current transaction is aborted, commands ignored until end of transaction block")));
+}
+
 /* Add DETAIL and HINT to an error that lockguard has caused. */
 static void
 explain(ErrorData *edata, const LgReason *reason)
@@ -234,6 +247,8 @@ emit_log(ErrorData *edata)
 				 (rolled_back = lg_rolled_back_for()) != NULL)
 			explain_refusal(edata, rolled_back);
 	}
+	if (edata->elevel == ERROR)
+		lg_client_told();
 	if (!explained && ends_a_wait(edata))
 		explain_wait(edata);
 	if (next_emit_log)
@@ -450,6 +465,23 @@ cannot_be_undone(Node *statement)
 	}
 }
 
+/* ROLLBACK, with other statements in the same query string? */
+static bool
+is_rollback_of_several(PlannedStmt *pstmt, const char *query_string)
+{
+	const char *rest = query_string + Max(pstmt->stmt_location, 0);
+
+	if (!IsA(pstmt->utilityStmt, TransactionStmt) ||
+		((TransactionStmt *) pstmt->utilityStmt)->kind != TRANS_STMT_ROLLBACK)
+		return false;
+	if (pstmt->stmt_location > 0)
+		return true;
+	if (pstmt->stmt_len == 0)
+		return false;
+	rest += pstmt->stmt_len;
+	return rest[strspn(rest, "; \t\r\n")] != '\0';
+}
+
 /* COMMIT, in each of its forms that end a transaction block. */
 static inline bool
 is_commit(Node *statement)
@@ -473,6 +505,8 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 	note_statement();
 	if (is_commit(pstmt->utilityStmt) && (rolled_back = lg_rolled_back_for()) != NULL)
 		refuse_commit(rolled_back);
+	if (unlikely(lg_quoting_changed()) && is_rollback_of_several(pstmt, query_string))
+		refuse_rollback();
 
 	/* Anywhere else they fail, and what is done after that can be undone. */
 	if (context == PROCESS_UTILITY_TOPLEVEL && !IsTransactionBlock() && !IsSubTransaction() &&

@@ -54,6 +54,18 @@ sub slurp_log
 	return PostgreSQL::Test::Utils::slurp_file($node->logfile, $offset);
 }
 
+# Its wait ends, and another begins.
+sub wait_anew
+{
+	my ($waiter, $wanted) = @_;
+
+	$observer->query_ok('SELECT pg_cancel_backend(' . $waiter->pid . ')');
+	$waiter->finish;
+	$waiter->start("SELECT pg_advisory_lock($wanted)");
+	begins_to_wait($observer, $waiter);
+	return;
+}
+
 # Sessions that do not react at all.  The outcome is checked at the end.
 my ($stopped, $stopped_waiter) = blocked_pair($observer, 'stopped', ++$key, in => 'session');
 my $unresponsive_from = -s $node->logfile;
@@ -106,7 +118,9 @@ END { kill 'CONT', $_->pid foreach grep { $_ } $stopped, $asked; }
 	my ($s, $w) = blocked_pair($observer, 'all three', ++$key, in => 'session',
 		blocker_timeout => '300ms', escalation_delay => '500ms');
 
+	# A transaction that began after the wait could not help.
 	$s->query_ok($_) foreach 'BEGIN', 'SAVEPOINT a';
+	wait_anew($w, $key);
 	$s->start('SELECT pg_sleep(600)');
 	is_cancelled($s, 'blocker_timeout');
 	is_terminated($s, 'blocker_timeout');
@@ -126,7 +140,9 @@ END { kill 'CONT', $_->pid foreach grep { $_ } $stopped, $asked; }
 	my ($s, $w) = blocked_pair($observer, 'rollback only', ++$key, in => 'session', action => 'rollback',
 		blocker_timeout => '300ms', escalation_delay => '200ms');
 
+	# A transaction that began after the wait could not help.
 	$s->query_ok($_) foreach 'BEGIN', 'SAVEPOINT a';
+	wait_anew($w, $key);
 	$s->start('SELECT pg_sleep(600)');
 	is_cancelled($s, 'blocker_timeout');
 	is_rolled_back($observer, $s, 'blocker_timeout');

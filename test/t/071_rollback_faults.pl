@@ -26,7 +26,7 @@ sub idle_session
 	my ($name, @statements) = @_;
 	my $session = LockguardTest::Session->new($node, $name);
 
-	$session->query_ok($_) foreach @statements ? @statements : 'BEGIN', 'SELECT in_the_way()';
+	$session->query_ok($_) foreach @statements ? @statements : ('BEGIN', 'SELECT in_the_way()');
 	return $session;
 }
 
@@ -122,6 +122,70 @@ foreach my $case (
 	$session->close;
 }
 
+# What comes while it rolls back is obeyed then: an abort may take long, and wait for something
+# else meanwhile, as that of postgres_fdw does.
+SKIP:
+{
+	skip 'postgres_fdw is not there', 6
+	  if !$observer->value("SELECT count(*) FROM pg_available_extensions WHERE name = 'postgres_fdw'");
+	my ($host, $port, $user) = ($node->host, $node->port, scalar getpwuid($>));
+
+	$observer->query_ok($_) foreach 'CREATE EXTENSION postgres_fdw', 'CREATE DATABASE empty',
+	  "CREATE SERVER itself FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '$host', port '$port', dbname 'postgres')",
+	  "CREATE USER MAPPING FOR CURRENT_USER SERVER itself OPTIONS (user '$user')",
+	  "CREATE FOREIGN TABLE far (what text) SERVER itself OPTIONS (table_name 'written')";
+	foreach my $how ('pg_terminate_backend()', 'a barrier')
+	{
+		$session = idle_session("slow abort and $how", 'BEGIN', 'SELECT in_the_way()', 'SELECT count(*) FROM far');
+		my $remote = $observer->value("SELECT pid FROM pg_stat_activity WHERE application_name = 'postgres_fdw'");
+		my $dropper = LockguardTest::Session->new($node, 'dropper');
+
+		wait_for($session);
+		kill 'STOP', $remote;
+		ask($session);
+		$observer->poll("SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = " . $session->pid);
+		if ($how eq 'a barrier')
+		{
+			$dropper->start('DROP DATABASE empty');
+			$observer->poll("SELECT wait_event = 'ProcSignalBarrier' FROM pg_stat_activity WHERE pid = " . $dropper->pid);
+		}
+		else
+		{
+			$observer->query_ok('SELECT pg_terminate_backend(' . $session->pid . ')');
+		}
+		kill 'CONT', $remote;
+		succeeds($waiter);
+		$how eq 'a barrier' ? succeeds($dropper, 'DROP DATABASE') : $session->wait_closed;
+		$session->close;
+		$dropper->close;
+		$observer->poll("SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'postgres_fdw'");
+	}
+	wait_until(sub { return !grep { $_->{result} eq 'pending' } actions($observer) });
+	forget_actions($observer);
+}
+
+# The settings by which the client has quoted its text are gone, and it does not know yet.
+$session = idle_session('quoting', 'BEGIN', 'SET LOCAL standard_conforming_strings = off', 'SET LOCAL escape_string_warning = off', 'SELECT in_the_way()');
+wait_for($session);
+ask($session);
+succeeds($waiter);
+my $text = "ROLLBACK; INSERT INTO written VALUES ('a\\'); DELETE FROM written; --')";
+is($session->query($text)->{error}{C}, '25P02', 'a ROLLBACK that does not come alone is refused once');
+is($session->{status}, 'E', 'and does nothing');
+ok(!$session->query('ROLLBACK; SELECT 1')->{error}, 'when the client has been told, it is done');
+$session->close;
+
+# What a subtransaction has set for itself does not go on.
+$session = idle_session('READ ONLY in a savepoint', 'BEGIN', 'SELECT in_the_way()', 'SAVEPOINT a', 'SET TRANSACTION READ ONLY');
+wait_for($session);
+ask($session);
+succeeds($waiter);
+$session->query_ok('ROLLBACK AND CHAIN');
+is($session->value('SHOW transaction_read_only'), 'off', 'ROLLBACK AND CHAIN goes on READ WRITE');
+$session->close;
+wait_until(sub { return !grep { $_->{result} eq 'pending' } actions($observer) });
+forget_actions($observer);
+
 # By a limit.
 configure($observer, idle_blocker_timeout => '300ms');
 
@@ -210,6 +274,47 @@ SKIP:
 		'a pipeline is not rolled back');
 	forget_actions($observer);
 }
+
+# It goes on just when it is asked: then it is asked again.
+my $worker = $observer->value('SELECT worker_pid FROM lockguard.stats');
+foreach my $action ('terminate', 'rollback')
+{
+	$session = idle_session("missed, action = $action");
+	wait_for($session);
+	configure($observer, action => $action, idle_blocker_timeout => undef, blocker_timeout => '300ms', debug_wait_at => 'in_proof');
+	# In its proof it holds locks that a view with names would need.
+	$observer->poll("SELECT state = 'active' AND query = 'in_proof' FROM pg_stat_get_activity($worker)");
+	$session->query_ok('SELECT 1');
+	$observer->query_ok($_) foreach 'ALTER SYSTEM RESET lockguard.debug_wait_at', 'SELECT pg_reload_conf()';
+	succeeds($waiter);
+	is_rolled_back(undef, $session, 'blocker_timeout');
+	wait_until(sub { return !grep { $_->{result} eq 'pending' } actions($observer) });
+	my $rows = join ' ', map { "$_->{action}:$_->{result}" } actions($observer);
+	like($rows, qr/^(?:(?:rollback|log):self_resolved )+rollback:released$/, "action = $action: it is asked again");
+	forget_actions($observer);
+	$session->close;
+	configure($observer, blocker_timeout => undef);
+}
+
+# A lock of the session, and nothing but rollbacks allowed: its later transactions do not
+# help the one that waits, and are left alone.
+configure($observer, action => 'rollback', idle_blocker_timeout => '200ms', blocker_timeout => '200ms');
+$session = idle_session('leak', 'SELECT pg_advisory_lock(1)');
+$waiter->start('SELECT pg_advisory_lock(1), pg_advisory_unlock(1)');
+is_blocked_by($observer, $waiter, $session);
+my $refused = 0;
+foreach (1 .. 4)
+{
+	$session->query_ok('BEGIN; SELECT 1');
+	$observer->query_ok('SELECT pg_sleep(0.7)');
+	$refused++ if $session->query('COMMIT')->{error};
+}
+is($refused, 0, 'no transaction is rolled back that cannot help');
+$session->close;
+succeeds($waiter);
+wait_until(sub { return !grep { $_->{result} eq 'pending' } actions($observer) });
+forget_actions($observer);
+configure($observer, blocker_timeout => undef, idle_blocker_timeout => '300ms');
 
 # The most that may be done is to roll back.
 configure($observer, action => 'rollback', blocker_timeout => '300ms');

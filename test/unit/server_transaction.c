@@ -15,7 +15,9 @@
 #include "storage/ipc.h"
 #include "storage/procsignal.h"
 #include "storage/sinval.h"
+#include "parser/parser.h"
 #include "tcop/pquery.h"
+#include "tcop/tcopprot.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/ps_status.h"
@@ -29,6 +31,8 @@ bool		am_walsender;
 Portal		ActivePortal;
 MemoryContext MessageContext;
 bool		proc_exit_inprogress;
+CommandDest whereToSendOutput;
+bool		standard_conforming_strings;
 
 Block		block;
 int			nest_level;
@@ -223,6 +227,13 @@ AbortOutOfAnyTransaction(void)
 	aborts();
 	block = NO_BLOCK;
 	CurrentMemoryContext = TopMemoryContext;
+}
+
+void
+RollbackAndReleaseCurrentSubTransaction(void)
+{
+	aborts();
+	nest_level--;
 }
 
 void

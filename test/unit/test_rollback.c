@@ -255,7 +255,9 @@ does_not(void)
 		is_asked();
 		but[i] ();
 		before = block;
-		check_not_done(LG_ROLLBACK_ASKED);
+		/* It has gone on, and says so. */
+		check_not_done(but[i] == another_idle_period || but[i] == at_work || but[i] == no_status ?
+					   LG_NOT_ASKED : LG_ROLLBACK_ASKED);
 		CHECK_INT(block, before);
 		if (has_failed())
 		{
@@ -288,7 +290,7 @@ without_activity(void)
 		slot_of(0)->reason.state_start = 0;
 		slot_of(0)->statements += more;
 		if (more)
-			check_not_done(LG_ROLLBACK_ASKED);
+			check_not_done(LG_NOT_ASKED);
 		else
 		{
 			reads_invalidation(1);
@@ -300,7 +302,7 @@ without_activity(void)
 	/* It was on when the session was asked. */
 	is_asked();
 	status_of(0)->st_state = STATE_DISABLED;
-	check_not_done(LG_ROLLBACK_ASKED);
+	check_not_done(LG_NOT_ASKED);
 }
 
 /* Requests: asked again, withdrawn, and of others. */
