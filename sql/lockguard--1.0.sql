@@ -126,6 +126,7 @@ COMMENT ON FUNCTION lockguard._incidents() IS 'internal: see view lockguard.inci
 
 CREATE FUNCTION lockguard._contention(
     OUT datname text, OUT usename text, OUT queryid bigint,
+    OUT locktype text, OUT relation oid, OUT relation_name text, OUT mode text,
     OUT incidents bigint, OUT blocked_sessions bigint, OUT total_wait interval,
     OUT longest_wait interval, OUT actions bigint)
 RETURNS SETOF record
@@ -177,7 +178,7 @@ FROM lockguard._incidents();
 COMMENT ON VIEW lockguard.incidents IS 'each outage: which session blocked how many others, for how long, and how it ended';
 
 CREATE VIEW lockguard.contention AS SELECT * FROM lockguard._contention();
-COMMENT ON VIEW lockguard.contention IS 'what each database, role and statement has cost the sessions that it blocked';
+COMMENT ON VIEW lockguard.contention IS 'what each database, role and statement has cost the sessions that it blocked, by lock';
 
 CREATE VIEW lockguard.stats AS SELECT * FROM lockguard._stats();
 COMMENT ON VIEW lockguard.stats IS 'counters since the last reset; times in milliseconds';

@@ -382,13 +382,16 @@ signal_victim(LgView *view, const LgVerdict *verdict, const LgRequest *request,
 
 /* Count a signal that was sent at that time (monotonic ns) in the statistics. */
 static void
-count_signal(const LgVerdict *verdict, int64 sent_at)
+count_signal(LgView *view, const LgVerdict *verdict, int64 sent_at)
 {
+	LgGraph    *graph = view->graph;
+	int			procno = verdict->session.procno;
 	LgContention more = {0};
 
-	more.datid = verdict->session.datid;
-	more.userid = verdict->session.userid;
-	more.query_id = verdict->session.query_id;
+	graph->nsteps = 0;
+	if (view->looked && lg_node(graph, procno) != NULL)
+		lg_downstream(graph, procno);
+	lg_contention_key(graph, &verdict->session, &more);
 	more.actions = 1;
 	lg_count_contention(&more);
 	if (verdict->passed_at != 0 && !verdict->escalation)
@@ -455,7 +458,7 @@ lg_carry_out(LgView *view, LgVerdict *verdict, const LgRequest *request,
 	if (brake != LG_NO_BRAKE)
 		return false;
 
-	count_signal(verdict, action.open.acted_at);
+	count_signal(view, verdict, action.open.acted_at);
 	if (sent != NULL)
 		*sent = action.open;
 	return true;

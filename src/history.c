@@ -318,6 +318,19 @@ load_incident(const char *data, size_t length)
 	return true;
 }
 
+/* Load a row of contention; false if it holds what none can. */
+static bool
+load_contention(const char *data)
+{
+	LgContention contention;
+
+	memcpy(&contention, data, sizeof(contention));
+	if (contention.locktype > LOCKTAG_LAST_TYPE || contention.mode > MaxLockMode)
+		return false;
+	lg_restore_contention(&contention);
+	return true;
+}
+
 /*
  * Load one record, whose length is sane; false if it makes no sense.  The last
  * one is also copied to *end.
@@ -335,13 +348,7 @@ load_record(const RecordHeader *header, const char *data, EndRecord *end)
 				return false;
 			return load_incident(data, header->length);
 		case RECORD_CONTENTION:
-			{
-				LgContention contention;
-
-				memcpy(&contention, data, sizeof(contention));
-				lg_restore_contention(&contention);
-				return true;
-			}
+			return load_contention(data);
 		case RECORD_END:
 			memcpy(end, data, sizeof(EndRecord));
 			if (end->next_action_id <= 0 || end->next_action_id >= PG_INT64_MAX / 2 ||

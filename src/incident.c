@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "utils/memutils.h"
@@ -796,6 +797,56 @@ close_incident(LgIncidents *incidents, LgView *view, int procno)
 	pfree(incident);
 }
 
+/*
+ * Fill in under which key contention counts a session that blocks others; its
+ * tree has just been traversed.  The lock is the one for which the session that
+ * has waited longest for this one waits, the mode the strongest in its way that
+ * this one holds (or waits for ahead of it).
+ */
+void
+lg_contention_key(const LgGraph *graph, const LgSession *session, LgContention *more)
+{
+	const LgStep *longest = NULL;
+	const LgLock *lock;
+	const LgWaiter *waiter;
+	LOCKMASK	conflicts;
+	int			start;
+
+	more->datid = session->datid;
+	more->userid = session->userid;
+	more->query_id = session->query_id;
+	for (int i = 1; i < graph->nsteps; i++)
+		if (graph->steps[i].parent == 0 &&
+			(longest == NULL || graph->waiters[graph->steps[i].waiter].since <
+			 graph->waiters[longest->waiter].since))
+			longest = &graph->steps[i];
+	if (longest == NULL)
+		return;
+
+	start = graph->steps[0].node;
+	waiter = &graph->waiters[longest->waiter];
+	lock = &graph->locks[waiter->lock];
+	conflicts = lock->conflicts[waiter->mode];
+	more->locktype = lock->tag.locktag_type;
+	if (lg_lock_relation(&lock->tag, &more->relation))
+		more->lock_datid = lock->tag.locktag_field1;
+	if (longest->kind == LG_HOLDER)
+	{
+		for (int h = graph->nodes[start].first_hold; h >= 0; h = graph->holders[h].next_of_node)
+			if (graph->holders[h].lock == waiter->lock &&
+				(graph->holders[h].mask & conflicts) != 0)
+				more->mode = Max(more->mode,
+								 pg_leftmost_one_pos32(graph->holders[h].mask & conflicts));
+	}
+	else
+	{
+		for (int w = graph->nodes[start].first_wait; w >= 0; w = graph->waiters[w].next_of_node)
+			if (graph->waiters[w].lock == waiter->lock &&
+				(LOCKBIT_ON(graph->waiters[w].mode) & conflicts) != 0)
+				more->mode = Max(more->mode, graph->waiters[w].mode);
+	}
+}
+
 /* Add what this look has seen of a root to the cumulative figures. */
 static void
 count_contention(LgView *view, const LgNode *root, int64 last_scan, bool opened)
@@ -803,9 +854,7 @@ count_contention(LgView *view, const LgNode *root, int64 last_scan, bool opened)
 	LgGraph    *graph = view->graph;
 	LgContention more = {0};
 
-	more.datid = root->known->session.datid;
-	more.userid = root->known->session.userid;
-	more.query_id = root->known->session.query_id;
+	lg_contention_key(graph, &root->known->session, &more);
 	more.incidents = opened ? 1 : 0;
 	for (int i = 1; i < graph->nsteps; i++)
 	{

@@ -17,6 +17,8 @@ extern LgIncidents *lg_incidents_create(void);
 extern int64 lg_incidents_scan(LgIncidents *incidents, LgView *view, int64 last_scan,
 							   bool *any_open);
 extern bool lg_incidents_watch(const LgIncidents *incidents);
+extern void lg_contention_key(const LgGraph *graph, const LgSession *session,
+							  LgContention *more);
 extern void lg_incident_begin(LgIncidents *incidents, LgView *view, int procno);
 extern int64 lg_incident_of(LgView *view, int procno);
 extern int64 lg_incident_of_root(int pid, TimestampTz session_start);

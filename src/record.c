@@ -366,16 +366,19 @@ lg_count_open_incidents(void)
 	return n;
 }
 
-/* Are both about the same database, role and query id? */
+/* Are both about the same database, role, query id and kind of lock? */
 static bool
 same_cause(const LgContention *a, const LgContention *b)
 {
-	return a->query_id == b->query_id && a->userid == b->userid && a->datid == b->datid;
+	return a->query_id == b->query_id && a->relation == b->relation &&
+		a->locktype == b->locktype && a->mode == b->mode &&
+		a->userid == b->userid && a->datid == b->datid && a->lock_datid == b->lock_datid;
 }
 
 /*
- * Add to what a database, role and query id have cost.  If there is no room
- * for another, the one that has cost least makes room.  Takes the lock.
+ * Add to what a database, role and query id have cost with a kind of lock.  If
+ * there is no room for another, the one that has cost least makes room.  Takes
+ * the lock.
  */
 void
 lg_count_contention(const LgContention *more)
@@ -404,6 +407,10 @@ lg_count_contention(const LgContention *more)
 		entry->datid = more->datid;
 		entry->userid = more->userid;
 		entry->query_id = more->query_id;
+		entry->lock_datid = more->lock_datid;
+		entry->relation = more->relation;
+		entry->locktype = more->locktype;
+		entry->mode = more->mode;
 	}
 	entry->incidents += more->incidents;
 	entry->sessions += more->sessions;

@@ -156,6 +156,10 @@ typedef struct LgContention
 	Oid			datid;
 	Oid			userid;
 	int64		query_id;
+	Oid			lock_datid;		/* of the relation; 0 = a shared one */
+	Oid			relation;		/* 0 = the lock is on none */
+	uint8		locktype;		/* LockTagType */
+	uint8		mode;			/* held; NoLock = the lock is not known */
 
 	int64		incidents;
 	int64		sessions;		/* blocked, each counted once per incident of

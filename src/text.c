@@ -219,6 +219,23 @@ lg_doing_text(const char *state, uint32 wait_event)
 		psprintf("%s (%s: %s)", state, type, pgstat_get_wait_event(wait_event));
 }
 
+/* Is a lock on a relation, or on a part of one?  Then *relation is set. */
+bool
+lg_lock_relation(const LOCKTAG *tag, Oid *relation)
+{
+	switch ((LockTagType) tag->locktag_type)
+	{
+		case LOCKTAG_RELATION:
+		case LOCKTAG_RELATION_EXTEND:
+		case LOCKTAG_PAGE:
+		case LOCKTAG_TUPLE:
+			*relation = tag->locktag_field2;
+			return true;
+		default:
+			return false;
+	}
+}
+
 /* What a lock is on: 'relation "t"', "transaction 741". */
 void
 lg_lock_text(const LOCKTAG *tag, const LgTreeStyle *style, char *buf, size_t size)

@@ -35,6 +35,7 @@ extern const char *lg_backend_state_text(BackendState state);
 extern const char *lg_idle_text(BackendState state);
 extern const char *lg_kind_text(LgKind kind);
 extern const char *lg_backend_type(LgKind kind);
+extern bool lg_lock_relation(const LOCKTAG *tag, Oid *relation);
 extern void lg_lock_text(const LOCKTAG *tag, const LgTreeStyle *style,
 						 char *buf, size_t size);
 extern int	lg_control_bytes(const char *string);

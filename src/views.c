@@ -198,11 +198,29 @@ blocked_by(LgView *view, const LgNode *node)
 	return lg_array_of_pids(pids, n);
 }
 
+/* A relation's name, schema-qualified if need be. */
+static char *
+relation_name(Oid relation)
+{
+	return DatumGetCString(DirectFunctionCall1(regclassout, ObjectIdGetDatum(relation)));
+}
+
+/* The name of a relation of that database (0 = a shared one), null if it is another. */
+static void
+put_relation_name(Row *row, bool known, Oid database, Oid relation)
+{
+	if (known && (database == MyDatabaseId || database == InvalidOid))
+		put_datum(row, CStringGetTextDatum(relation_name(relation)));
+	else
+		put_null(row);
+}
+
 /* Columns that all views of locks share; as in pg_locks. */
 static void
 put_lock(Row *row, const LOCKTAG *tag)
 {
-	bool		relation = false;
+	Oid			oid;
+	bool		relation;
 
 	if (tag == NULL)
 	{
@@ -210,32 +228,14 @@ put_lock(Row *row, const LOCKTAG *tag)
 			put_null(row);
 		return;
 	}
-	switch ((LockTagType) tag->locktag_type)
-	{
-		case LOCKTAG_RELATION:
-		case LOCKTAG_RELATION_EXTEND:
-		case LOCKTAG_PAGE:
-		case LOCKTAG_TUPLE:
-			relation = true;
-			break;
-		default:
-			break;
-	}
+	relation = lg_lock_relation(tag, &oid);
 	put_datum(row, CStringGetTextDatum(GetLockNameFromTagType(tag->locktag_type)));
 	put_if(row, tag->locktag_type != LOCKTAG_TRANSACTION &&
 		   tag->locktag_type != LOCKTAG_VIRTUALTRANSACTION &&
 		   tag->locktag_type != LOCKTAG_SPECULATIVE_TOKEN,
 		   ObjectIdGetDatum(tag->locktag_field1));
-	put_if(row, relation, ObjectIdGetDatum(tag->locktag_field2));
-	if (relation && (tag->locktag_field1 == MyDatabaseId ||
-					 tag->locktag_field1 == InvalidOid))
-		put_datum(row, DirectFunctionCall1(regclassout,
-										   ObjectIdGetDatum(tag->locktag_field2)));
-	else
-		put_null(row);
-	if (!row->nulls[row->n - 1])
-		row->values[row->n - 1] =
-			CStringGetTextDatum(DatumGetCString(row->values[row->n - 1]));
+	put_if(row, relation, ObjectIdGetDatum(oid));
+	put_relation_name(row, relation, tag->locktag_field1, oid);
 }
 
 /* One row of lock_tree: a step of the traversal below a root. */
@@ -338,13 +338,6 @@ lockguard_lock_tree(PG_FUNCTION_ARGS)
 		pfree(steps);
 	}
 	return (Datum) 0;
-}
-
-/* A relation's name for tree(), schema-qualified if need be. */
-static char *
-relation_name(Oid relation)
-{
-	return DatumGetCString(DirectFunctionCall1(regclassout, ObjectIdGetDatum(relation)));
 }
 
 PG_FUNCTION_INFO_V1(lockguard_tree);
@@ -702,6 +695,11 @@ lockguard_contention(PG_FUNCTION_ARGS)
 		put_role(&row, "", all[i].userid);
 		put_if(&row, all[i].query_id != 0 && lg_may_see(all[i].userid),
 			   Int64GetDatum(all[i].query_id));
+		put_text(&row, all[i].mode == NoLock ? NULL : GetLockNameFromTagType(all[i].locktype));
+		put_if(&row, all[i].relation != InvalidOid, ObjectIdGetDatum(all[i].relation));
+		put_relation_name(&row, all[i].relation != InvalidOid, all[i].lock_datid, all[i].relation);
+		put_text(&row, all[i].mode == NoLock ? NULL :
+				 GetLockmodeName(DEFAULT_LOCKMETHOD, all[i].mode));
 		put_datum(&row, Int64GetDatum(all[i].incidents));
 		put_datum(&row, Int64GetDatum(all[i].sessions));
 		put_datum(&row, interval_of(all[i].lost));

@@ -40,7 +40,7 @@ sub history
 		$observer->rows(
 			'SELECT * FROM lockguard.incidents WHERE status = \'closed\' ORDER BY 1'),
 		$observer->rows('SELECT * FROM lockguard.actions ORDER BY 1'),
-		$observer->rows('SELECT * FROM lockguard.contention ORDER BY 1, 2, 3'));
+		$observer->rows('SELECT * FROM lockguard.contention ORDER BY 1, 2, 3, 4, 5, 7'));
 }
 
 # One incident from its beginning to its end; returns its id.

@@ -120,7 +120,7 @@ sub history
 	return join "\n", map { join '|', map { defined $_ ? $_ : '' } @$_ }
 	  $observer->rows('SELECT * FROM lockguard.actions ORDER BY 1'),
 	  $observer->rows('SELECT * FROM lockguard.incidents ORDER BY 1'),
-	  $observer->rows('SELECT * FROM lockguard.contention ORDER BY 1, 2, 3');
+	  $observer->rows('SELECT * FROM lockguard.contention ORDER BY 1, 2, 3, 4, 5, 7');
 }
 
 sub restart

@@ -181,7 +181,10 @@ make_history(int actions, int incidents, int contention)
 	}
 	for (int i = 0; i < contention; i++)
 	{
-		LgContention more = {1 + i, 2 + i, 3 + i, 4 + i, 5 + i, 6 + i, 7 + i, 8 + i};
+		LgContention more = {
+			1 + i, 2 + i, 3 + i, 4 + i, 5 + i, i % (LOCKTAG_LAST_TYPE + 1), i % (MaxLockMode + 1),
+			4 + i, 5 + i, 6 + i, 7 + i, 8 + i
+		};
 
 		lg_count_contention(&more);
 	}
@@ -375,9 +378,17 @@ check_history(void)
 	n = lg_fetch_contention(contention);
 	CHECK(n >= 0 && n <= LG_MAX_CONTENTION);
 	for (int i = 0; i < n; i++)
+	{
+		CHECK(contention[i].locktype <= LOCKTAG_LAST_TYPE);
+		CHECK(contention[i].mode <= MaxLockMode);
 		for (int j = 0; j < i; j++)
 			CHECK(contention[i].datid != contention[j].datid ||
 				  contention[i].userid != contention[j].userid ||
-				  contention[i].query_id != contention[j].query_id);
+				  contention[i].query_id != contention[j].query_id ||
+				  contention[i].lock_datid != contention[j].lock_datid ||
+				  contention[i].relation != contention[j].relation ||
+				  contention[i].locktype != contention[j].locktype ||
+				  contention[i].mode != contention[j].mode);
+	}
 	(void) lg_count_open_incidents();
 }

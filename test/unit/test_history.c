@@ -154,6 +154,9 @@ round_trip(void)
 	for (int i = 0; i < 20; i++)
 	{
 		CHECK_INT(contention[i].datid, 1 + i);
+		CHECK_INT(contention[i].relation, 5 + i);
+		CHECK_INT(contention[i].locktype, i % (LOCKTAG_LAST_TYPE + 1));
+		CHECK_INT(contention[i].mode, i % (MaxLockMode + 1));
 		CHECK_INT(contention[i].actions, 8 + i);
 	}
 
@@ -507,6 +510,7 @@ impossible_records(void)
 {
 #define ACTION(field, value) {RECORD_ACTION, offsetof(LgAction, field), sizeof(((LgAction *) 0)->field), value}
 #define INCIDENT(field, value) {RECORD_INCIDENT, offsetof(LgIncident, field), sizeof(((LgIncident *) 0)->field), value}
+#define CONTENTION(field, value) {RECORD_CONTENTION, offsetof(LgContention, field), sizeof(((LgContention *) 0)->field), value}
 #define ROOT(field, value) {RECORD_INCIDENT, offsetof(LgIncident, arena) + offsetof(LgIncidentSession, field), \
 	sizeof(((LgIncidentSession *) 0)->field), value}
 #define SECOND(field, value) {RECORD_INCIDENT, -1 - (int) offsetof(LgIncidentSession, field), \
@@ -571,13 +575,15 @@ impossible_records(void)
 		SECOND(mode, MaxLockMode + 1),
 		SECOND(tag.locktag_lockmethodid, 0),
 		SECOND(tag.locktag_lockmethodid, USER_LOCKMETHOD + 1),
-		SECOND(size, 8)
+		SECOND(size, 8),
+		CONTENTION(locktype, LOCKTAG_LAST_TYPE + 1),
+		CONTENTION(mode, MaxLockMode + 1)
 	};
 
 	/* The second incident has three sessions. */
 	enter_data_directory();
 	forget_history(SMALL);
-	make_history(3, 1, 0);
+	make_history(3, 1, 2);
 	{
 		static LgIncident incident;
 
@@ -1007,13 +1013,13 @@ contention(void)
 	{
 		more = (LgContention)
 		{
-			1, 2, i, 1, 1, 1000 - (i == 300) * 999, 5, 0
+			1, 2, i, 1, 9, 0, 8, 1, 1, 1000 - (i == 300) * 999, 5, 0
 		};
 		lg_count_contention(&more);
 	}
 	more = (LgContention)
 	{
-		1, 2, 7, 1, 2, 3, 4, 5
+		1, 2, 7, 1, 9, 0, 8, 1, 2, 3, 4, 5
 	};
 	lg_count_contention(&more);
 	CHECK_INT(lg_fetch_contention(all), LG_MAX_CONTENTION);
@@ -1024,7 +1030,7 @@ contention(void)
 	CHECK_INT(all[7].actions, 5);
 	more = (LgContention)
 	{
-		9, 9, 9, 1, 1, 50, 5, 0
+		9, 9, 9, 1, 9, 0, 8, 1, 1, 50, 5, 0
 	};
 	lg_count_contention(&more);
 	CHECK_INT(lg_fetch_contention(all), LG_MAX_CONTENTION);
@@ -1034,6 +1040,19 @@ contention(void)
 		found |= all[i].datid == 9;
 	}
 	CHECK(found);
+	lg_forget_contention();
+
+	/* Another lock, or another mode of it, is another row. */
+	for (int i = 0; i < 10; i++)
+	{
+		more = (LgContention)
+		{
+			1, 2, 3, i == 1 ? 0 : 1, i == 2 ? 8 : 9, i == 3 ? 1 : 0, i == 4 ? 1 : 8, 1, 1, 1, 1, 0
+		};
+		lg_count_contention(&more);
+	}
+	CHECK_INT(lg_fetch_contention(all), 5);
+	CHECK_INT(all[0].incidents, 6);
 	lg_forget_contention();
 	CHECK_INT(lg_fetch_contention(all), 0);
 }
