@@ -3,6 +3,7 @@ CREATE EXTENSION lockguard;
 
 \d lockguard.lock_tree
 \d lockguard.sessions
+\d lockguard.idle_locks
 \d lockguard.actions
 \d lockguard.incidents
 \d lockguard.contention
@@ -54,6 +55,14 @@ FROM lockguard.sessions WHERE pid = pg_backend_pid() /* this one */;
 SELECT count(*) FROM lockguard.sessions s FULL JOIN pg_stat_activity a USING (pid)
 WHERE a.backend_type = 'client backend' AND a.pid = pg_backend_pid()
       AND (s.backend_start, s.xact_start, s.state) IS DISTINCT FROM (a.backend_start, a.xact_start, a.state);
+
+-- It is at work, and whatever it has locked does not show.
+BEGIN;
+LOCK TABLE pg_class IN SHARE MODE;
+SELECT state, state_change IS NOT NULL AS state_change, held_mode, held_relation, held_relation_name
+FROM lockguard.sessions WHERE pid = pg_backend_pid();
+ROLLBACK;
+SELECT mode, sessions >= 0 AS sessions, longest_idle >= '0' AS longest_idle FROM lockguard.idle_locks;
 
 -- What is measured against a limit, and when it will be passed.
 SET lockguard.transaction_timeout = '1h';

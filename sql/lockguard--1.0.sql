@@ -61,9 +61,11 @@ COMMENT ON FUNCTION lockguard._lock_tree() IS 'internal: see view lockguard.lock
 CREATE FUNCTION lockguard._sessions(
     OUT pid int, OUT backend_type text, OUT datname text, OUT usename text,
     OUT application_name text, OUT backend_start timestamptz,
-    OUT xact_start timestamptz, OUT state text, OUT blocked_by int[],
-    OUT blocked_sessions int, OUT blocking_since timestamptz,
-    OUT wait_start timestamptz, OUT locks int, OUT priority text,
+    OUT xact_start timestamptz, OUT state text, OUT state_change timestamptz,
+    OUT blocked_by int[], OUT blocked_sessions int,
+    OUT blocking_since timestamptz, OUT wait_start timestamptz, OUT locks int,
+    OUT held_mode text, OUT held_relation oid, OUT held_relation_name text,
+    OUT priority text,
     OUT action text, OUT exempt bool, OUT limit_name text,
     OUT limit_at timestamptz, OUT spared text, OUT settings text,
     OUT query text)
@@ -71,6 +73,13 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'lockguard_sessions'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION lockguard._sessions() IS 'internal: see view lockguard.sessions';
+
+CREATE FUNCTION lockguard._idle_locks(
+    OUT mode text, OUT sessions bigint, OUT longest_idle interval)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'lockguard_idle_locks'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard._idle_locks() IS 'internal: see view lockguard.idle_locks';
 
 CREATE FUNCTION lockguard._actions(
     OUT action_id bigint, OUT incident_id bigint, OUT acted_at timestamptz,
@@ -153,11 +162,15 @@ COMMENT ON VIEW lockguard.lock_tree IS 'which session waits for which right now:
 
 CREATE VIEW lockguard.sessions AS
 SELECT pid, backend_type, datname, usename, application_name, backend_start,
-       xact_start, state, blocked_by, blocked_sessions, blocking_since,
-       wait_start, locks, priority, action, exempt, limit_name, limit_at,
+       xact_start, state, state_change, blocked_by, blocked_sessions,
+       blocking_since, wait_start, locks, held_mode, held_relation,
+       held_relation_name, priority, action, exempt, limit_name, limit_at,
        spared, settings::pg_catalog.jsonb AS settings, query
 FROM lockguard._sessions();
 COMMENT ON VIEW lockguard.sessions IS 'each session: what is measured, which limits bind it, and which it will pass next';
+
+CREATE VIEW lockguard.idle_locks AS SELECT * FROM lockguard._idle_locks();
+COMMENT ON VIEW lockguard.idle_locks IS 'how many idle sessions hold a table lock, by mode of the strongest one, and for how long';
 
 CREATE VIEW lockguard.actions AS
 SELECT action_id, incident_id, acted_at, pid, backend_start, gid, datname,
@@ -220,7 +233,8 @@ FROM pg_catalog.pg_db_role_setting r
 WHERE pg_catalog.lower(c.entry) OPERATOR(pg_catalog.~~) 'lockguard.%';
 COMMENT ON VIEW lockguard.limits IS 'each setting: the server''s own value, and each role, database, or role in a database with another';
 
-GRANT SELECT ON lockguard.lock_tree, lockguard.sessions, lockguard.actions,
+GRANT SELECT ON lockguard.lock_tree, lockguard.sessions, lockguard.idle_locks,
+                lockguard.actions,
                 lockguard.incidents, lockguard.contention, lockguard.stats,
                 lockguard.action_counts, lockguard.limits TO PUBLIC;
 

@@ -115,6 +115,7 @@ RESET ROLE;
 \set look 'SELECT usename IS NOT NULL AS usename, state, xact_start IS NOT NULL AS xact_start, backend_start IS NOT NULL AS backend_start, query LIKE ''%this one%'' AS query_seen, query LIKE ''<insuff%'' AS masked FROM lockguard.sessions WHERE pid = pg_backend_pid() /* this one */'
 SET ROLE regress_lockguard_user;
 SELECT count(*) >= 0 AS lock_tree FROM lockguard.lock_tree;
+SELECT count(*) AS idle_locks FROM lockguard.idle_locks;
 SELECT count(*) >= 0 AS actions FROM lockguard.actions;
 SELECT count(*) >= 0 AS incidents FROM lockguard.incidents;
 SELECT count(*) >= 0 AS contention FROM lockguard.contention;

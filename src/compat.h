@@ -358,6 +358,20 @@ lg_is_last_queued(LOCK *lock, volatile PGPROC *proc)
 #endif
 
 /*
+ * Weak locks on relations that a process keeps in its PGPROC, three bits a slot,
+ * from AccessShareLock on: under its fpInfoLock.  Since 18, there are several groups of slots.
+ */
+#if PG_VERSION_NUM >= 180000
+#define LG_FAST_GROUPS			FastPathLockGroupsPerBackend
+#define LG_FAST_SLOTS			FP_LOCK_SLOTS_PER_GROUP
+#define lg_fast_bits(proc, group)	((proc)->fpLockBits[group])
+#else
+#define LG_FAST_GROUPS			1
+#define LG_FAST_SLOTS			FP_LOCK_SLOTS_PER_BACKEND
+#define lg_fast_bits(proc, group)	((proc)->fpLockBits)
+#endif
+
+/*
  * Two private structures of the server's that lockguard reads in place: see
  * layout.c.  First the prepared transactions, as twophase.c keeps them.
  */

@@ -18,6 +18,7 @@
 #include "common/ip.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 #include "postmaster/bgworker.h"
 #include "replication/syncrep.h"
 #include "storage/lwlock.h"
@@ -765,4 +766,90 @@ lg_count_locks(int procno, int limit)
 	}
 	lg_note_partition_lock_time(longest);
 	return count;
+}
+
+/* How many slots of its PGPROC a process has locks in; an unlocked look. */
+static int
+count_fast_locks(PGPROC *proc)
+{
+	int			count = 0;
+
+	for (int group = 0; group < LG_FAST_GROUPS; group++)
+	{
+		uint64		bits = lg_fast_bits(proc, group);
+
+		for (; bits != 0; bits >>= 3)
+			count += (bits & 7) != 0;
+	}
+	return count;
+}
+
+/*
+ * The locks on relations that a process holds, one twice if it is moved
+ * meanwhile; NULL if it has none.  Allocated in the current context, *n tells how
+ * many.  Takes the process's fpInfoLock and then the partition locks one after
+ * the other, shared, only where it has any.
+ *
+ * A session that wants such a lock moves it to the shared lock table: so that is
+ * read last.  If more locks are taken meanwhile, some may be left out.
+ */
+LgTableLock *
+lg_table_locks(int procno, int *n)
+{
+	PGPROC	   *proc = &ProcGlobal->allProcs[procno];
+	int			fast = count_fast_locks(proc);
+	int			max = lg_count_locks(procno, INT_MAX / 2 - 1) + 2 * fast;
+	LgTableLock *locks;
+	int64		longest = 0;
+
+	*n = 0;
+	if (max == 0)
+		return NULL;
+	locks = MemoryContextAllocHuge(CurrentMemoryContext, max * sizeof(LgTableLock));
+
+	if (fast > 0)
+	{
+		LWLockAcquire(&proc->fpInfoLock, LW_SHARED);
+		for (int group = 0; group < LG_FAST_GROUPS; group++)
+		{
+			uint64		bits = lg_fast_bits(proc, group);
+
+			for (int slot = 0; bits != 0 && *n < max; slot++, bits >>= 3)
+			{
+				if ((bits & 7) == 0)
+					continue;
+				locks[*n].datid = proc->databaseId;
+				locks[*n].relation = proc->fpRelId[group * LG_FAST_SLOTS + slot];
+				locks[(*n)++].mode = AccessShareLock + pg_leftmost_one_pos32(bits & 7);
+			}
+		}
+		LWLockRelease(&proc->fpInfoLock);
+	}
+
+	for (int partition = 0; partition < NUM_LOCK_PARTITIONS && *n < max; partition++)
+	{
+		int64		locked;
+
+		if (lg_holds_none(proc, partition))
+			continue;
+		LWLockAcquire(LockHashPartitionLockByIndex(partition), LW_SHARED);
+		locked = lg_now();
+		for (PROCLOCK *proclock = lg_first_held(proc, partition);
+			 proclock != NULL && *n < max;
+			 proclock = lg_next_held(proc, partition, proclock))
+		{
+			const LOCKTAG *tag = &proclock->tag.myLock->tag;
+
+			if (tag->locktag_type != LOCKTAG_RELATION || proclock->holdMask == 0)
+				continue;
+			locks[*n].datid = tag->locktag_field1;
+			locks[*n].relation = tag->locktag_field2;
+			locks[(*n)++].mode = pg_leftmost_one_pos32((uint32) proclock->holdMask);
+		}
+		locked = lg_now() - locked;
+		LWLockRelease(LockHashPartitionLockByIndex(partition));
+		longest = Max(longest, locked);
+	}
+	lg_note_partition_lock_time(longest);
+	return locks;
 }

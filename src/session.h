@@ -12,6 +12,7 @@
 #include "clock.h"
 #include "types.h"
 
+#include "storage/lock.h"
 #include "utils/backend_status.h"
 
 /*
@@ -130,6 +131,14 @@ typedef struct LgTrack
 	LgRecorded	recorded[LG_NUM_LIMITS];
 } LgTrack;
 
+/* A lock on a relation, in the strongest mode in which a process holds it. */
+typedef struct LgTableLock
+{
+	Oid			datid;			/* 0 = of a shared relation */
+	Oid			relation;
+	LOCKMODE	mode;
+} LgTableLock;
+
 /* PGPROCs to pass over, in ascending order: all, if there are n = all of them. */
 typedef struct LgLive
 {
@@ -161,5 +170,6 @@ extern int64 lg_transaction_start(LgTrack *track, const LgSession *session,
 extern int64 lg_statement_start(LgTrack *track, const LgSession *session,
 								const LgClock *clock);
 extern int	lg_count_locks(int procno, int limit);
+extern LgTableLock *lg_table_locks(int procno, int *n);
 
 #endif							/* LOCKGUARD_SESSION_H */

@@ -11,6 +11,10 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "access/transam.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
 #include "commands/dbcommands.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -22,6 +26,8 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 #include "utils/wait_event.h"
 
@@ -446,6 +452,155 @@ blocking_since(LgView *view, const LgNode *node, int limit)
 						 lg_block_time(view->graph, view->times, node, (LgTimer) timer));
 }
 
+/*
+ * Have the catalogs at hand in which relations are looked up, or return false if
+ * that would have to wait: then they show with their OIDs only.  They may be
+ * what an idle session has locked.
+ */
+static bool
+lock_catalogs(void)
+{
+	if (!ConditionalLockRelationOid(RelationRelationId, AccessShareLock))
+		return false;
+	if (ConditionalLockRelationOid(NamespaceRelationId, AccessShareLock))
+		return true;
+	UnlockRelationOid(RelationRelationId, AccessShareLock);
+	return false;
+}
+
+static void
+unlock_catalogs(void)
+{
+	UnlockRelationOid(NamespaceRelationId, AccessShareLock);
+	UnlockRelationOid(RelationRelationId, AccessShareLock);
+}
+
+/*
+ * Could other sessions come to want this relation?  Not a temporary one, nor one
+ * that its transaction has created and not yet committed.  Of those of other
+ * databases, this is not known: they count.
+ */
+static bool
+concerns_others(const LgTableLock *lock)
+{
+	HeapTuple	tuple;
+	bool		result;
+
+	if (lock->datid != MyDatabaseId)
+		return true;
+	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(lock->relation));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	result = ((Form_pg_class) GETSTRUCT(tuple))->relpersistence != RELPERSISTENCE_TEMP;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/*
+ * The strongest first; among equals those of users before catalogs, and in the order
+ * in which they were created, so that a table comes before its indexes.
+ */
+static int
+compare_table_locks(const void *a, const void *b)
+{
+	const LgTableLock *x = a;
+	const LgTableLock *y = b;
+	bool		catalog = x->relation < FirstNormalObjectId;
+
+	if (x->mode != y->mode)
+		return x->mode > y->mode ? -1 : 1;
+	if (catalog != (y->relation < FirstNormalObjectId))
+		return catalog ? 1 : -1;
+	return x->relation < y->relation ? -1 : x->relation > y->relation;
+}
+
+/*
+ * The strongest table lock of a session that is idle; false if it is at work or
+ * has none.  With "catalogs", which the caller has locked, locks that concern no
+ * other session are left out.  Allocates in the current context.
+ */
+static bool
+idle_lock(const LgSession *session, bool catalogs, LgTableLock *strongest)
+{
+	LgTableLock *locks;
+	LgSession	now;
+	int			n;
+
+	if (!lg_state_is_idle(session))
+		return false;
+	locks = lg_table_locks(session->procno, &n);
+	if (n == 0)
+		return false;
+
+	/* They are its own if it has been idle all the time. */
+	lg_read_session(session->procno, &now);
+	if (now.pid != session->pid || now.session_start != session->session_start ||
+		now.state != session->state || now.state_start != session->state_start)
+		return false;
+	qsort(locks, n, sizeof(LgTableLock), compare_table_locks);
+	for (int i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (catalogs && !concerns_others(&locks[i]))
+			continue;
+		*strongest = locks[i];
+		return true;
+	}
+	return false;
+}
+
+PG_FUNCTION_INFO_V1(lockguard_idle_locks);
+
+/*
+ * By mode of the strongest table lock: how many idle sessions there are, and how long
+ * the first of them has been.  A row for each mode.  No session can be told
+ * from it, so that all may see it.
+ */
+Datum
+lockguard_idle_locks(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	int64		sessions[MaxLockMode + 1] = {0};
+	TimestampTz since[MaxLockMode + 1] = {0};
+	TimestampTz now;
+	bool		catalogs;
+	Row			row;
+
+	lg_require_loaded();
+	InitMaterializedSRF(fcinfo, 0);
+	init_row(&row);
+	catalogs = lock_catalogs();
+	for (int procno = 0; procno < MaxBackends; procno++)
+	{
+		LgSession	session;
+		LgTableLock lock;
+
+		CHECK_FOR_INTERRUPTS();
+		lg_read_session(procno, &session);
+		if (session.kind != LG_KIND_CLIENT)
+			continue;
+		begin_row(&row);
+		if (idle_lock(&session, catalogs, &lock))
+		{
+			if (sessions[lock.mode]++ == 0 || session.state_start < since[lock.mode])
+				since[lock.mode] = session.state_start;
+		}
+		MemoryContextSwitchTo(row.outer);
+	}
+	if (catalogs)
+		unlock_catalogs();
+	now = GetCurrentTimestamp();
+	for (int mode = AccessShareLock; mode <= MaxLockMode; mode++)
+	{
+		begin_row(&row);
+		put_text(&row, GetLockmodeName(DEFAULT_LOCKMETHOD, mode));
+		put_datum(&row, Int64GetDatum(sessions[mode]));
+		put_datum(&row, interval_of(sessions[mode] == 0 ? 0 : Max(now - since[mode], 0)));
+		emit_row(rsinfo, &row);
+	}
+	return (Datum) 0;
+}
+
 PG_FUNCTION_INFO_V1(lockguard_sessions);
 
 /* Each session, with what is measured and which limits bind it. */
@@ -454,11 +609,13 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	LgView	   *view;
+	bool		catalogs;
 	Row			row;
 
 	lg_require_loaded();
 	InitMaterializedSRF(fcinfo, 0);
 	view = lg_look();
+	catalogs = lock_catalogs();
 
 	init_row(&row);
 	for (int procno = 0; procno < (int) ProcGlobal->allProcCount; procno++)
@@ -476,6 +633,7 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 		bool		exempt;
 		int			limit;
 		int64		limit_at;
+		LgTableLock held = {0};
 
 		CHECK_FOR_INTERRUPTS();
 		if (node != NULL)
@@ -514,6 +672,7 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 		put_time(&row, visible ? session.session_start : 0);
 		put_time(&row, visible ? session.xact_start : 0);
 		put_text(&row, visible ? lg_state_text(&session) : NULL);
+		put_time(&row, visible ? session.state_start : 0);
 		if (node != NULL)
 			put_datum(&row, blocked_by(view, node));
 		else
@@ -522,6 +681,13 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 		put_time(&row, blocking_since(view, node, limit));
 		put_time(&row, wait ? lg_clock_wall(&view->clock, wait->since) : 0);
 		put_datum(&row, Int32GetDatum(lg_count_locks(procno, INT_MAX - 1)));
+
+		/* They tell that it is idle. */
+		if (!visible || !idle_lock(&session, catalogs, &held))
+			held.mode = NoLock;
+		put_text(&row, held.mode == NoLock ? NULL : GetLockmodeName(DEFAULT_LOCKMETHOD, held.mode));
+		put_if(&row, held.mode != NoLock, ObjectIdGetDatum(held.relation));
+		put_relation_name(&row, catalogs && held.mode != NoLock, held.datid, held.relation);
 		put_text(&row, lg_priority_name((LgPriority) values.value[LG_PRIORITY]));
 		put_text(&row, lg_action_name((LgActionKind) values.value[LG_ACTION]));
 		put_datum(&row, BoolGetDatum(exempt));
@@ -537,6 +703,8 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 		put_text(&row, visible ? query : "<insufficient privilege>");
 		emit_row(rsinfo, &row);
 	}
+	if (catalogs)
+		unlock_catalogs();
 	return (Datum) 0;
 }
 

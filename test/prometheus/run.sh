@@ -111,6 +111,8 @@ scrape_until "$(line lockguard_worker_up 1)" || { cat "$tmp/exporter.log"; die "
 has lockguard_blocked_sessions '0'
 has lockguard_open_incidents '0'
 has lockguard_incidents_total '0'
+grep -qE '^lockguard_idle_lock_holders\{.*mode="AccessExclusiveLock".*\} 0$' "$tmp/metrics"
+checked $? "/metrics has a row for each lock mode"
 
 # One transaction rolled back by a limit, and then one that nothing is done about.
 fifo=$tmp/root.in

@@ -242,8 +242,8 @@ foreach my $who (sort keys %by)
 			is($error && $error->{M}, undef, "a query of $file");
 		}
 	}
-	is($n, 4, 'all queries of the exporters');
-	foreach my $view (qw(lock_tree sessions actions incidents contention stats action_counts limits tree()))
+	is($n, 6, 'all queries of the exporters');
+	foreach my $view (qw(lock_tree sessions idle_locks actions incidents contention stats action_counts limits tree()))
 	{
 		my $error = $exporter->query("SELECT 1 FROM lockguard.$view")->{error};
 

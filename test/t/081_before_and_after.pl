@@ -75,13 +75,14 @@ sub block
 	return $id;
 }
 
-# The rows of contention as lines, without the OIDs.
+# The rows of contention as lines, without the OIDs.  A scan may also find the root
+# at the end of its ROLLBACK: that has no incident.
 sub contention
 {
 	my ($columns, $by) = @_;
 
 	return [ map { join ' ', map { defined $_ ? $_ : '-' } @$_ }
-		  ($by || $observer)->rows("SELECT $columns FROM lockguard.contention ORDER BY locktype, relation_name, mode") ];
+		  ($by || $observer)->rows("SELECT $columns FROM lockguard.contention WHERE incidents > 0 ORDER BY locktype, relation_name, mode") ];
 }
 
 create_t($node);
@@ -108,12 +109,12 @@ $node->safe_psql('other', $_) foreach 'CREATE EXTENSION lockguard', 'CREATE TABL
 			'transactionid - ExclusiveLock 1 1'
 		],
 		'a row for each lock and mode');
-	is($observer->value('SELECT count(DISTINCT queryid) FROM lockguard.contention'), 1, 'of one statement');
-	is( $observer->value(q(SELECT count(*) FROM lockguard.contention WHERE relation = 't'::regclass)),
+	is($observer->value('SELECT count(DISTINCT queryid) FROM lockguard.contention WHERE incidents > 0'), 1, 'of one statement');
+	is( $observer->value(q(SELECT count(*) FROM lockguard.contention WHERE relation = 't'::regclass AND incidents > 0)),
 		2, 'with the OID of the table');
 	my $other = session('other', dbname => 'other');
 	is( $other->value(
-			q(SELECT relation_name || datname FROM lockguard.contention WHERE relation = 'theirs'::regclass)),
+			q(SELECT relation_name || datname FROM lockguard.contention WHERE relation = 'theirs'::regclass AND incidents > 0)),
 		'theirsother', 'a name shows in its own database');
 
 	# Several modes of one lock: what is in the way counts.
@@ -156,6 +157,102 @@ $node->safe_psql('other', $_) foreach 'CREATE EXTENSION lockguard', 'CREATE TABL
 			  . q( AND total_wait = '0'), 1),
 		'of a queued blocker: with what it waited for');
 	finish($root, $queued, $waiter);
+}
+
+# What an idle session holds.
+sub held
+{
+	my ($session, $by) = @_;
+	my ($row) = ($by || $observer)->rows('SELECT held_mode, held_relation_name, held_relation FROM lockguard.sessions'
+		  . ' WHERE pid = ' . $session->pid);
+
+	return join ' ', map { defined $_ ? $_ : '-' } @{$row}[ 0, 1 ], $row->[2] ? 'oid' : ();
+}
+
+sub idle_locks
+{
+	my ($by) = @_;
+
+	return join ' ', map { "$_->[0]=$_->[1]" } ($by || $observer)->rows('SELECT mode, sessions FROM lockguard.idle_locks WHERE sessions > 0 ORDER BY mode');
+}
+
+# Before it blocks: the strongest lock of an idle session.
+{
+	my $holder = session('holder');
+	my $other = session('other', dbname => 'other');
+
+	$node->safe_psql('postgres', 'CREATE TABLE many (id int) PARTITION BY RANGE (id);'
+		  . join ';', map { "CREATE TABLE m$_ PARTITION OF many FOR VALUES FROM ($_) TO ($_ + 1)" } 1 .. 200);
+	$holder->query_ok('CREATE TEMP TABLE temporary (id int PRIMARY KEY)');
+	is(held($holder), '- -', 'no lock');
+	is(idle_locks(), '', 'none at all');
+	foreach my $case (
+		[ 'AccessShareLock t', 'SELECT FROM t' ],
+		[ 'RowShareLock t', 'SELECT FROM t WHERE id = 1 FOR UPDATE' ],
+		[ 'RowExclusiveLock t', 'UPDATE t SET v = v WHERE id = 1' ],
+		[ 'AccessShareLock many', 'SELECT FROM many' ],
+		[ 'RowExclusiveLock m150', 'SELECT FROM many', 'INSERT INTO m150 VALUES (150)' ],
+		[ 'ShareUpdateExclusiveLock t', 'LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE' ],
+		[ 'ShareLock t', 'LOCK TABLE t IN SHARE MODE', 'SELECT FROM many' ],
+		[ 'ShareRowExclusiveLock t', map { "LOCK TABLE t IN $_ MODE" } 'SHARE ROW EXCLUSIVE', 'ACCESS SHARE' ],
+		[ 'ExclusiveLock m7', 'SELECT FROM t', 'LOCK TABLE m7 IN EXCLUSIVE MODE' ],
+		[ 'AccessExclusiveLock t', 'SELECT FROM many', 'TRUNCATE t' ],
+		[ 'AccessExclusiveLock t', 'DROP TABLE t' ],
+		[ 'AccessExclusiveLock pg_class', 'LOCK TABLE pg_class', 1 ],
+		[ 'AccessShareLock t', 'CREATE TABLE mine (id int PRIMARY KEY)', 'SELECT FROM t' ],
+		[ 'AccessShareLock t', 'SELECT FROM t', 'TRUNCATE temporary -- CREATE' ],
+		[ 'AccessShareLock t', 'SELECT pg_advisory_xact_lock(1)', 'SELECT FROM t' ])
+	{
+		my ($expected, @sql) = @$case;
+		my $no_catalog = $sql[-1] eq '1' && pop @sql;
+
+		$holder->query_ok($_) foreach 'BEGIN', @sql;
+		is(held($holder), $no_catalog ? $expected =~ s/ .*/ - oid/r : "$expected oid", join('; ', @sql));
+		is(idle_locks(), $expected =~ s/ .*/=1/r, 'which is counted');
+		is(held($holder, $other), $expected =~ s/ .*/ - oid/r, 'from another database: without a name')
+		  if $expected =~ /Lock [tm]/ && "@sql" !~ /CREATE/;
+		$holder->query_ok('ROLLBACK');
+	}
+
+	# The lock is another session's to want: it has been moved to the shared table.
+	my $waiter = session('waiter');
+	$holder->query_ok($_) foreach 'BEGIN', 'SELECT FROM t';
+	$waiter->start('ALTER TABLE t ADD never int');
+	is_waiting($observer, $waiter);
+	is(held($holder), 'AccessShareLock t oid', 'a lock that others wait for');
+	is(held($waiter), '- -', 'a session that waits is not idle');
+	$observer->query_ok('SELECT pg_cancel_backend(' . $waiter->pid . ')');
+	$waiter->finish;
+
+	# Since when, and only while it is idle.
+	is( $observer->value('SELECT s.state_change = a.state_change FROM lockguard.sessions s JOIN pg_stat_activity a USING (pid) WHERE pid = ' . $holder->pid),
+		't', 'state_change is that of pg_stat_activity');
+	ok( $observer->poll(q(SELECT longest_idle >= '300 ms' AND longest_idle < '10 s' FROM lockguard.idle_locks WHERE mode = 'AccessShareLock')),
+		'how long it has been idle');
+	$holder->query_ok('LOCK TABLE t');
+	$holder->start('SELECT pg_sleep(1000)');
+	ok($observer->poll(q(SELECT wait_event FROM pg_stat_activity WHERE pid = ) . $holder->pid, 'PgSleep'), 'it is at work');
+	is(held($holder), '- -', 'at work, it holds nothing that would show');
+	is(idle_locks(), '', 'and is not counted');
+	$observer->query_ok('SELECT pg_cancel_backend(' . $holder->pid . ')');
+	$holder->finish;
+	$holder->query_ok('ROLLBACK');
+
+	# A savepoint is left in a failed transaction.
+	$holder->query_ok($_) foreach 'BEGIN', 'LOCK TABLE t IN SHARE MODE', 'SAVEPOINT a';
+	$holder->query('SELECT 1/0');
+	is(held($holder), 'ShareLock t oid', 'in a failed transaction');
+
+	# Masked like the state.
+	my $app = session('app', user => 'app');
+	is(held($holder, $app), '- -', 'another user does not see it');
+	is(idle_locks($app), 'ShareLock=1', 'but the figures');
+	is($app->value('SELECT state_change FROM lockguard.sessions WHERE pid = ' . $holder->pid), undef, 'state_change is masked');
+	$holder->query_ok('ROLLBACK');
+	$app->query_ok($_) foreach 'BEGIN', 'SELECT FROM t';
+	$holder->query_ok('SET ROLE app');
+	is(held($app, $holder), 'AccessShareLock t oid', 'the role itself does');
+	finish($holder, $other, $waiter, $app);
 }
 
 done_testing();

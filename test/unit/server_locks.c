@@ -15,6 +15,9 @@
 /* What the server's headers declare. */
 LWLockPadded *MainLWLockArray;
 int			DeadlockTimeout = 1000;
+#if PG_VERSION_NUM >= 180000
+int			FastPathLockGroupsPerBackend = 0;
+#endif
 
 void		(*on_lwlock) (LWLock *lock);
 int			lwlocks_taken;
