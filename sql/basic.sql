@@ -106,6 +106,19 @@ SELECT lockguard.report(0);
 SELECT lockguard.report(-1);
 SELECT lockguard.report(9223372036854775807);
 
+-- What a limit would have done: which limits, and which values.
+SELECT * FROM lockguard.what_if('idle_blocker_timeout', '5s');
+SELECT * FROM lockguard.what_if('blocker_timeout', NULL);
+SELECT * FROM lockguard.what_if('queued_blocker_timeout', '0');
+SELECT * FROM lockguard.what_if('max_blocked_sessions', '10');
+SELECT * FROM lockguard.what_if('statement_timeout', '10s');
+SELECT * FROM lockguard.what_if('no_such_limit', '10s');
+SELECT * FROM lockguard.what_if('blocker_timeout', '5 apples');
+SELECT * FROM lockguard.what_if('blocker_timeout', '-1');
+SELECT * FROM lockguard.what_if('blocker_timeout', '25d');
+SELECT * FROM lockguard.what_if('max_blocked_sessions', '10s');
+SHOW lockguard.blocker_timeout;
+
 SELECT lockguard.pause(NULL);
 SELECT lockguard.pause('-1s');
 SELECT lockguard.pause('300000 years');

@@ -250,6 +250,15 @@ AS 'MODULE_PATHNAME', 'lockguard_report'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION lockguard.report(bigint) IS 'an incident as a postmortem in Markdown, with Mermaid diagrams';
 
+CREATE FUNCTION lockguard.what_if(
+    limit_name text, setting text, OUT incident_id bigint, OUT would_act bool,
+    OUT pid int, OUT action text, OUT acts_after interval, OUT saved interval,
+    OUT note text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'lockguard_what_if'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard.what_if(text, text) IS 'what a limit would have done about each incident on record';
+
 CREATE FUNCTION lockguard.scan() RETURNS void
 AS 'MODULE_PATHNAME', 'lockguard_scan'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;

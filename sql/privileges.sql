@@ -122,6 +122,7 @@ SELECT count(*) >= 0 AS contention FROM lockguard.contention;
 SELECT count(*) AS stats FROM lockguard.stats;
 SELECT count(*) > 0 AS limits FROM lockguard.limits;
 SELECT lockguard.tree();
+SELECT count(*) >= 0 AS what_if FROM lockguard.what_if('blocker_timeout', '5s');
 :look;
 SET ROLE regress_lockguard_stats;
 :look;

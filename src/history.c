@@ -300,6 +300,7 @@ load_incident(const char *data, size_t length)
 		!sane_time(incident.ended_at) || !sane_time(incident.backend_start) ||
 		!sane_time(incident.xact_start) || !sane_time(incident.peak_at) ||
 		!sane_address(incident.client_addr) || incident.waits < 0 || incident.gave_up < 0 ||
+		incident.idle_from < 0 || incident.longest_idle < 0 ||
 		incident.tag.locktag_type > LOCKTAG_LAST_TYPE || !sane_sessions(&incident))
 		return false;
 	TERMINATE(incident.datname.data);

@@ -542,6 +542,22 @@ take_figures(LgIncident *incident, const LgEpisode *episode)
 	incident->longest_wait = episode->longest_wait / 1000;
 }
 
+/* Note for how long the root has been idle while it blocked, if it is idle now. */
+static void
+note_idle(LgView *view, LgIncident *incident, const LgNode *root)
+{
+	int64		begin = lg_clock_at(&view->clock, incident->started_at);
+	int64		from;
+
+	if (root->known->idle_since == LG_NEVER)
+		return;
+	from = Max(root->known->idle_since, begin);
+	if ((view->clock.now - from) / 1000 <= incident->longest_idle)
+		return;
+	incident->longest_idle = (view->clock.now - from) / 1000;
+	incident->idle_from = (from - begin) / 1000;
+}
+
 /*
  * The root's tree has just been traversed: bring the incident up to date.
  * Returns true if the tree was kept anew.
@@ -554,6 +570,7 @@ update_from_tree(LgIncidents *incidents, LgView *view, LgIncident *incident, con
 
 	take_figures(incident, &incidents->episodes[root - view->graph->nodes]);
 	incident->updated_at = view->clock.wall;
+	note_idle(view, incident, root);
 	if (larger)
 	{
 		describe_root(incident, &root->known->session);

@@ -134,6 +134,10 @@ typedef struct LgIncident
 	int64		gave_up;		/* of those ended without the lock */
 	int64		action_id;		/* the last signal in its tree, or 0 */
 
+	/* The longest for which the root was seen idle while it blocked, in us: */
+	int64		idle_from;		/* after started_at */
+	int64		longest_idle;
+
 	/* The tree at its worst. */
 	int			nsessions;		/* in the arena, the root first */
 	int			nleft_out;		/* for want of room */

@@ -14,6 +14,7 @@ my $node = lockguard_node('main', conf => <<'CONF');
 compute_query_id = on
 lockguard.incident_threshold = '100ms'
 lockguard.naptime = '20ms'
+deadlock_timeout = '300ms'
 CONF
 my $observer = LockguardTest::Session->new($node, 'observer');
 
@@ -253,6 +254,148 @@ sub idle_locks
 	$holder->query_ok('SET ROLE app');
 	is(held($app, $holder), 'AccessShareLock t oid', 'the role itself does');
 	finish($holder, $other, $waiter, $app);
+}
+
+# What a limit would have done about an incident: would_act, the victim's name, action, and
+# whether the times are between those given; the note must match.
+sub would
+{
+	my ($id, $limit, $setting, $expected, $note, $between) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($row) = $observer->rows("SELECT coalesce(would_act::text, '-'), coalesce(action, '-'), pid, extract(epoch FROM acts_after),"
+		  . " extract(epoch FROM saved), coalesce(note, '') FROM lockguard.what_if('$limit', '$setting') WHERE incident_id = $id");
+
+	is("$row->[0] $row->[1]", $expected, "incident $id, $limit = $setting: $expected");
+	like($row->[5], $note, 'with the note');
+	return $row if !$between;
+	ok($row->[3] >= $between->[0] && $row->[3] <= $between->[1], "it acts between $between->[0] and $between->[1] s")
+	  || diag $row->[3];
+	ok($row->[4] >= $between->[2] && $row->[4] <= $between->[3], "it saves $between->[2] to $between->[3] s")
+	  || diag $row->[4];
+	return $row;
+}
+
+# Let the waits go on until the first has waited for so long.
+sub waited
+{
+	my ($session, $time) = @_;
+	return $observer->poll(
+		"SELECT waitstart < clock_timestamp() - interval '$time' FROM pg_locks WHERE NOT granted AND pid = " . $session->pid);
+}
+
+# Has the worker seen it as it is now?
+sub end_of
+{
+	my ($id) = @_;
+	scan($observer);
+	return $observer->value("SELECT extract(epoch FROM ended_at - started_at) FROM lockguard.incidents WHERE incident_id = $id");
+}
+
+{
+	my ($root, $w1, $w2, $w3) = map { session($_) } qw(root w1 w2 w3);
+	my $update = 'UPDATE t SET v = v + 1 WHERE id = 5';
+
+	# Idle all the time; it ends by itself.
+	$root->query_ok($_) foreach 'BEGIN', $update;
+	$_->start($update), is_waiting($observer, $_) foreach $w1, $w2;
+	my $id = is_open($root, 2);
+	would($id, 'idle_blocker_timeout', '1h', '- -', qr/still open/);
+	waited($w2, '1200 ms');
+	scan($observer);
+	$root->query_ok('COMMIT');
+	is_closed($id);
+	$_->finish foreach $w1, $w2;
+	my $end = end_of($id);
+	would($id, 'idle_blocker_timeout', '500ms', 'true rollback', qr/^$/, [ 0.5, 0.5, 2 * ($end - 0.6) - 0.2, 2 * ($end - 0.5) + 0.01 ]);
+	would($id, 'blocker_timeout', '500ms', 'true rollback', qr/^$/, [ 0.5, 0.5, 2 * ($end - 0.6) - 0.2, 2 * ($end - 0.5) + 0.01 ]);
+	would($id, 'max_blocked_sessions', '1', 'true rollback', qr/^$/, [ 0.3, 0.6, 1, 2 * $end ]);
+	would($id, 'max_blocked_sessions', '2', 'false -', qr/never so many/);
+	would($id, 'queued_blocker_timeout', '500ms', '- -', qr/no lock request/);
+	would($id, $_, '1h', 'false -', qr/over before/) foreach qw(idle_blocker_timeout blocker_timeout queued_blocker_timeout);
+	would($id, $_, '0', 'false -', qr/off/) foreach qw(idle_blocker_timeout max_blocked_sessions);
+
+	# Others do not learn from it whether the root was idle.
+	my $app = session('app', user => 'app');
+	is_deeply(
+		[ $app->rows("SELECT would_act, pid, action, acts_after, saved, note FROM lockguard.what_if('idle_blocker_timeout', '1s') WHERE incident_id = $id") ],
+		[ [ undef, $root->pid, undef, undef, undef, '<insufficient privilege>' ] ], 'masked like the query');
+
+	# Idle for a part of the time, before most were blocked; and one that gave up.
+	$root->query_ok($_) foreach 'BEGIN', $update;
+	$w1->start($update);
+	$id = is_open($root, 1);
+	waited($w1, '700 ms');
+	scan($observer);
+	$root->start('SELECT pg_sleep(1000)');
+	$w2->start("SET lock_timeout = '100ms'; $update");
+	$w2->finish;
+	$w2->query_ok('RESET lock_timeout');
+	waited($w1, '1500 ms');
+	$observer->query_ok('SELECT pg_cancel_backend(' . $root->pid . ')');
+	$root->finish;
+	$root->query_ok('ROLLBACK');
+	is_closed($id);
+	$w1->finish;
+	would($id, 'idle_blocker_timeout', '500ms', 'true rollback', qr/only part of the time.*1 wait ended/);
+	would($id, 'idle_blocker_timeout', '1200ms', 'false -', qr/only part of the time/);
+	would($id, 'blocker_timeout', '1200ms', 'true cancel', qr/1 wait ended/);
+
+	# A lock request in the queue; the root is never idle.
+	$root->query_ok($_) foreach 'BEGIN', 'SELECT FROM t';
+	$root->start('SELECT pg_sleep(1000)');
+	$w1->start('ALTER TABLE t ADD later int');
+	is_waiting($observer, $w1);
+	$_->start('SELECT FROM t'), is_waiting($observer, $_) foreach $w2;
+	waited($w2, '700 ms');
+	$w3->start('SELECT FROM t');
+	is_waiting($observer, $w3);
+	$id = is_open($root, 3);
+	waited($w3, '400 ms');
+	$observer->query_ok('SELECT pg_cancel_backend(' . $root->pid . ')');
+	$root->finish;
+	$root->query_ok('ROLLBACK');
+	$_->finish foreach $w1, $w2, $w3;
+	is_closed($id);
+	$end = end_of($id);
+	my $row = would($id, 'queued_blocker_timeout', '500ms', 'true cancel', qr/exempt.* is not known/, [ 0.4, 0.8, 0.4, 2 * $end - 1 ]);
+	is($row->[2], $w1->pid, 'the lock request is the victim');
+	would($id, 'queued_blocker_timeout', '800ms', 'true cancel', qr/exempt.* is not known/);
+	would($id, 'queued_blocker_timeout', '1h', 'false -', qr/over before/);
+	would($id, 'idle_blocker_timeout', '500ms', 'false -', qr/not idle/);
+	$row = would($id, 'max_blocked_sessions', '1', 'true cancel', qr/^$/);
+	is($row->[2], $root->pid, 'the root is the first with more than one');
+	would($id, 'max_blocked_sessions', '3', 'false -', qr/never so many/);
+
+	# A signal of the past has ended it.
+	$root->query_ok($_) foreach "SET lockguard.idle_blocker_timeout = '600ms'", 'BEGIN', $update;
+	$w1->start($update);
+	$id = is_open($root, 1);
+	is_closed($id);
+	$w1->finish;
+	would($id, 'idle_blocker_timeout', '300ms', 'true rollback', qr/a signal ended/);
+	would($id, $_, '10s', '- -', qr/a signal ended/) foreach qw(idle_blocker_timeout blocker_timeout queued_blocker_timeout);
+
+	# Nothing may be done about it.
+	$root->query_ok($_) foreach 'ROLLBACK', 'RESET lockguard.idle_blocker_timeout', 'SET lockguard.exempt = on', 'BEGIN', $update;
+	$w1->start($update);
+	$id = is_open($root, 1);
+	waited($w1, '500 ms');
+	$root->query_ok('ROLLBACK');
+	is_closed($id);
+	$w1->finish;
+	would($id, $_, '300ms', 'false -', qr/exempt/) foreach qw(idle_blocker_timeout blocker_timeout);
+	finish($root, $w1, $w2, $w3, $app);
+}
+
+# All of it survives a restart.
+{
+	my $sql = q(SELECT w.* FROM (VALUES ('idle_blocker_timeout'), ('blocker_timeout'), ('queued_blocker_timeout')) l (name), lockguard.what_if(name, '500ms') w);
+	my @before = ($observer->rows($sql), $observer->rows('SELECT * FROM lockguard.contention'));
+
+	$observer->close;
+	$node->restart;
+	$observer = session('observer');
+	is_deeply([ $observer->rows($sql), $observer->rows('SELECT * FROM lockguard.contention') ], \@before, 'the same after a restart');
 }
 
 done_testing();

@@ -558,6 +558,8 @@ impossible_records(void)
 		INCIDENT(peak_at, PG_INT64_MAX),
 		INCIDENT(backend_start, PG_INT64_MAX),
 		INCIDENT(xact_start, PG_INT64_MAX),
+		INCIDENT(idle_from, -1),
+		INCIDENT(longest_idle, -1),
 		ROOT(size, 0),
 		ROOT(size, 8),
 		ROOT(size, 0xfff8),
