@@ -263,9 +263,44 @@ drop_half_character(char *string)
 }
 
 /*
+ * A query was cut to size - 1 bytes, and "end" has its last bytes.  If a comment
+ * stands there, as tools write them that say where a query comes from, the end of what
+ * was kept gives way to "..." and that comment, or its last LG_COMMENT_SIZE bytes.
+ * Nothing is parsed: what looks like a comment is taken for one.
+ */
+static void
+keep_comment(char *query, size_t size, char *end)
+{
+	size_t		len = strlen(end);
+	char	   *comment = NULL;
+	char	   *p;
+
+	while (len > 0 && strchr("; \t\r\n", end[len - 1]) != NULL)
+		len--;
+	if (size < 2 * LG_COMMENT_SIZE || len < 4 || memcmp(end + len - 2, "*/", 2) != 0)
+		return;
+	end[len] = '\0';
+	p = end + (len > LG_COMMENT_SIZE ? len - LG_COMMENT_SIZE : 0);
+	for (char *next = p; (next = strstr(next, "/*")) != NULL; next++)
+		comment = next;
+	if (comment == NULL)
+	{
+		/* It is longer; do not begin in the middle of a character. */
+		comment = p;
+		while (comment < p + 3 && ((unsigned char) *comment & 0xC0) == 0x80)
+			comment++;
+	}
+	p = query + size - 1 - strlen(comment) - 3;
+	*p = '\0';
+	drop_half_character(query);
+	strcat(strcat(query, "..."), comment);
+}
+
+/*
  * Copy a session's query, application name (NAMEDATALEN) and client address
  * (LG_ADDR_SIZE) as raw bytes; returns false, with empty strings, if the
- * session is gone or has no status.  Any of them may be NULL.
+ * session is gone or has no status.  Any of them may be NULL.  Of a query that is
+ * longer, the first part is copied, and a comment at its end.
  */
 bool
 lg_read_texts(const LgSession *session, char *query, size_t query_size,
@@ -274,6 +309,8 @@ lg_read_texts(const LgSession *session, char *query, size_t query_size,
 	PGPROC	   *proc = &ProcGlobal->allProcs[session->procno];
 	volatile PgBackendStatus *entry;
 	SockAddr	addr;
+	char		end[LG_COMMENT_SIZE + 50];	/* some more for what follows it */
+	size_t		len = 0;
 	bool		done = false;
 
 	if (query)
@@ -299,8 +336,12 @@ lg_read_texts(const LgSession *session, char *query, size_t query_size,
 		{
 			/* The texts are NUL-terminated in their last byte at all times. */
 			if (query)
-				strlcpy(query, (char *) entry->st_activity_raw,
-						Min(query_size, (size_t) pgstat_track_activity_query_size));
+			{
+				char	   *raw = (char *) entry->st_activity_raw;
+
+				len = strlcpy(query, raw, Min(query_size, (size_t) pgstat_track_activity_query_size));
+				strlcpy(end, raw + (len >= sizeof(end) ? len - sizeof(end) + 1 : 0), sizeof(end));
+			}
 			if (application_name)
 				strlcpy(application_name, (char *) entry->st_appname, NAMEDATALEN);
 			if (client_addr)
@@ -327,6 +368,8 @@ lg_read_texts(const LgSession *session, char *query, size_t query_size,
 	if (query && strlen(query) + 1 ==
 		Min(query_size, (size_t) pgstat_track_activity_query_size))
 		drop_half_character(query);
+	if (query && len >= query_size)
+		keep_comment(query, query_size, end);
 
 	if (client_addr &&
 		(addr.addr.ss_family == AF_INET || addr.addr.ss_family == AF_INET6))

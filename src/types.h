@@ -20,6 +20,7 @@
 #define LG_NEVER	PG_INT64_MAX
 
 #define LG_QUERY_SIZE			1024	/* bytes of query text kept */
+#define LG_COMMENT_SIZE			200 /* bytes kept of a comment at its end */
 #define LG_ADDR_SIZE			64
 #define LG_REASON_SIZE			96
 #define LG_GID_SIZE				200

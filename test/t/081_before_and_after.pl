@@ -15,6 +15,7 @@ compute_query_id = on
 lockguard.incident_threshold = '100ms'
 lockguard.naptime = '20ms'
 deadlock_timeout = '300ms'
+track_activity_query_size = 4096
 CONF
 my $observer = LockguardTest::Session->new($node, 'observer');
 
@@ -292,7 +293,7 @@ sub end_of
 }
 
 {
-	my ($root, $w1, $w2, $w3) = map { session($_) } qw(root w1 w2 w3);
+	my ($root, $w1, $w2, $w3, $w4) = map { session($_) } qw(root w1 w2 w3 w4);
 	my $update = 'UPDATE t SET v = v + 1 WHERE id = 5';
 
 	# Idle all the time; it ends by itself.
@@ -340,21 +341,24 @@ sub end_of
 	would($id, 'idle_blocker_timeout', '1200ms', 'false -', qr/only part of the time/);
 	would($id, 'blocker_timeout', '1200ms', 'true cancel', qr/1 wait ended/);
 
-	# A lock request in the queue; the root is never idle.
-	$root->query_ok($_) foreach 'BEGIN', 'SELECT FROM t';
+	# A lock request in the queue, and one that waits for something else; the root is
+	# never idle.
+	$root->query_ok($_) foreach 'BEGIN', 'SELECT pg_advisory_xact_lock(4) FROM t LIMIT 1';
 	$root->start('SELECT pg_sleep(1000)');
 	$w1->start('ALTER TABLE t ADD later int');
 	is_waiting($observer, $w1);
 	$_->start('SELECT FROM t'), is_waiting($observer, $_) foreach $w2;
 	waited($w2, '700 ms');
+	$w4->start('SELECT pg_advisory_lock(4)');
+	is_waiting($observer, $w4);
 	$w3->start('SELECT FROM t');
 	is_waiting($observer, $w3);
-	$id = is_open($root, 3);
+	$id = is_open($root, 4);
 	waited($w3, '400 ms');
 	$observer->query_ok('SELECT pg_cancel_backend(' . $root->pid . ')');
 	$root->finish;
 	$root->query_ok('ROLLBACK');
-	$_->finish foreach $w1, $w2, $w3;
+	$_->finish foreach $w1, $w2, $w3, $w4;
 	is_closed($id);
 	$end = end_of($id);
 	my $row = would($id, 'queued_blocker_timeout', '500ms', 'true cancel', qr/exempt.* is not known/, [ 0.4, 0.8, 0.4, 2 * $end - 1 ]);
@@ -364,7 +368,7 @@ sub end_of
 	would($id, 'idle_blocker_timeout', '500ms', 'false -', qr/not idle/);
 	$row = would($id, 'max_blocked_sessions', '1', 'true cancel', qr/^$/);
 	is($row->[2], $root->pid, 'the root is the first with more than one');
-	would($id, 'max_blocked_sessions', '3', 'false -', qr/never so many/);
+	would($id, 'max_blocked_sessions', '4', 'false -', qr/never so many/);
 
 	# A signal of the past has ended it.
 	$root->query_ok($_) foreach "SET lockguard.idle_blocker_timeout = '600ms'", 'BEGIN', $update;
@@ -384,7 +388,33 @@ sub end_of
 	is_closed($id);
 	$w1->finish;
 	would($id, $_, '300ms', 'false -', qr/exempt/) foreach qw(idle_blocker_timeout blocker_timeout);
-	finish($root, $w1, $w2, $w3, $app);
+	finish($root, $w1, $w2, $w3, $w4, $app);
+}
+
+# Where a query comes from: a comment at its end.
+{
+	my ($root, $waiter) = map { session($_) } qw(root waiter);
+	my $comment = "/*controller='orders',traceparent='00-5bd66ef5095369c7b0d1f8f4bd33716a-c532cb4098ac3dd2-01'*/";
+	my $query = sub { 'UPDATE t SET v = v + 1 WHERE id = 6 AND ' . ' 1 = 1 AND' x 300 . " true $_[0]" };
+
+	$root->query_ok($_) foreach "SET lockguard.idle_blocker_timeout = '400ms'", 'BEGIN', $query->($comment);
+	$waiter->start($query->("$comment;"));
+	my $id = is_open($root, 1);
+	like($observer->value('SELECT query FROM lockguard.sessions WHERE pid = ' . $waiter->pid), qr/^UPDATE t .*AND\.\.\.\Q$comment\E$|^UPDATE t .*\.\.\.\Q$comment\E$/, 'of a live session');
+	is_closed($id);
+	succeeds($waiter);
+	foreach my $view ("incidents WHERE incident_id = $id", "actions WHERE incident_id = $id")
+	{
+		my $kept = $observer->value("SELECT query FROM lockguard.$view");
+
+		like($kept, qr/^UPDATE t SET v = v \+ 1 WHERE id = 6 AND .*\.\.\.\Q$comment\E$/, "in $view");
+		cmp_ok(length $kept, '<', 1024, 'the query is cut');
+	}
+	foreach my $text ('lock_tree FROM lockguard.incidents WHERE incident_id = ', 'lockguard.report(incident_id) FROM lockguard.incidents WHERE incident_id = ')
+	{
+		is(() = $observer->value("SELECT $text$id") =~ /\.\.\.\Q$comment\E$/mg, 2, "of both sessions in $text");
+	}
+	finish($root, $waiter);
 }
 
 # All of it survives a restart.

@@ -318,6 +318,75 @@ texts(void)
 	CHECK_TEXT(query, "");
 }
 
+/* A query of so many "q", this behind it, as it is read into so many bytes. */
+static char *
+read_query(int length, const char *end, size_t size)
+{
+	static char query[LG_QUERY_SIZE];
+	char	   *raw = status_of(0)->st_activity_raw;
+	char	   *exact = malloc(size);
+
+	memset(raw, 'q', length);
+	strcpy(raw + length, end);
+	CHECK(lg_read_texts(&session, exact, size, NULL, NULL));
+	strcpy(query, exact);
+	free(exact);
+	return query;
+}
+
+static void
+comments(void)
+{
+	char		comment[400];
+	char	   *query;
+
+	scene(1);
+	read_session(0);
+	for (size_t size = 400; size <= 700; size += 100)
+	{
+		query = read_query(800, "/*a='1',b='2'*/", size);
+		CHECK_INT(strlen(query), size - 1);
+		CHECK_TEXT(query + size - 1 - 18, ".../*a='1',b='2'*/");
+		CHECK_INT(strspn(query, "q"), size - 1 - 18);
+		CHECK_TEXT(read_query(800, "/* b */ q /*a='1'*/ ; \n", size) + size - 1 - 12, ".../*a='1'*/");
+	}
+
+	/* It fits, or the buffer is small, or there is none. */
+	CHECK_INT(strlen(read_query(384, "/*a='1',b='2'*/", 400)), 399);
+	CHECK_INT(strspn(query = read_query(384, "/*a='1',b='2'*/", 400), "q"), 384);
+	CHECK_TEXT(query + 384, "/*a='1',b='2'*/");
+	CHECK_INT(strspn(read_query(385, "/*a='1',b='2'*/", 400), "q"), 381);
+	CHECK_INT(strspn(read_query(800, "/*a*/", 399), "q"), 398);
+	CHECK_INT(strspn(read_query(800, "/*a*/ q", 400), "q"), 399);
+	CHECK_INT(strspn(read_query(800, "/*a", 400), "q"), 399);
+	CHECK_INT(strspn(read_query(800, "*/", 400), "q"), 399 - 3 - 200);
+
+	/* Longer than what is kept; not from the middle of a character on. */
+	memset(comment, 'c', sizeof(comment));
+	memcpy(comment, "/*", 2);
+	strcpy(comment + 397, "*/");
+	query = read_query(500, comment, 500);
+	CHECK_INT(strlen(query), 499);
+	CHECK_INT(strspn(query, "q"), 499 - 203);
+	CHECK_TEXT(query + 499 - 200, comment + 399 - 200);
+	memcpy(comment + 399 - 202, "\360\237\230\200", 4);
+	query = read_query(500, comment, 500);
+	CHECK_INT(strspn(query, "q"), 499 - 201);
+	CHECK_TEXT(query + 499 - 198, comment + 399 - 198);
+	for (int i = 0; i < 4; i++)
+	{
+		/* Half a character before the gap. */
+		memset(status_of(0)->st_activity_raw, 'q', 800);
+		for (int at = i; at + 4 < 800; at += 4)
+			memcpy(status_of(0)->st_activity_raw + at, "\360\237\230\200", 4);
+		strcpy(status_of(0)->st_activity_raw + 800, "/*a*/");
+		CHECK(lg_read_texts(&session, comment, 400, NULL, NULL));
+		CHECK_INT((strlen(comment) - i - 8) % 4, 0);
+		CHECK(strlen(comment) > 395 - 4);
+		CHECK_TEXT(comment + strlen(comment) - 8, ".../*a*/");
+	}
+}
+
 /* Neither in its transaction any more nor out of the way. */
 static void
 in_transit(void)
@@ -725,6 +794,7 @@ const Test	session_tests[] = {
 	{"session: kinds of processes", kinds},
 	{"session: a status that changes", status_that_changes},
 	{"session: texts", texts},
+	{"session: texts, comments", comments},
 	{"session: at the end of a transaction", in_transit},
 	{"session: processes that are there", live_procs},
 	{"session: what is remembered", tracks},
