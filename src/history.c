@@ -303,6 +303,9 @@ load_incident(const char *data, size_t length)
 		incident.idle_from < 0 || incident.longest_idle < 0 ||
 		incident.tag.locktag_type > LOCKTAG_LAST_TYPE || !sane_sessions(&incident))
 		return false;
+	for (int i = 0; i < LG_MAX_GAVE_UP; i++)
+		if (!sane_time(incident.gave_up_by[i].at) || incident.gave_up_by[i].waited < 0)
+			return false;
 	TERMINATE(incident.datname.data);
 	TERMINATE(incident.usename.data);
 	TERMINATE(incident.gid);

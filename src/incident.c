@@ -58,6 +58,7 @@ typedef struct LgMember
 {
 	int			procno;
 	int			pid;
+	Oid			userid;
 	int			level;			/* 1 = waits for the root itself */
 	int64		seen;			/* first look that saw this wait */
 	int64		since;
@@ -76,6 +77,7 @@ typedef struct LgEpisode
 	int64		from;			/* since when is counted, monotonic ns */
 	int64		waits;
 	int64		gave_up;
+	LgGaveUp	gave_up_by[LG_MAX_GAVE_UP];
 	int64		lost;			/* ns */
 	int64		longest_wait;	/* ns */
 	int			nmembers;
@@ -191,6 +193,8 @@ lg_incidents_create(void)
 			memcpy(incidents->open[procno], incident, LG_INCIDENT_SIZE(incident));
 			incidents->episodes[procno].waits = incident->waits;
 			incidents->episodes[procno].gave_up = incident->gave_up;
+			memcpy(incidents->episodes[procno].gave_up_by, incident->gave_up_by,
+				   sizeof(incident->gave_up_by));
 			incidents->episodes[procno].lost = incident->total_wait * 1000;
 			incidents->episodes[procno].longest_wait = incident->longest_wait * 1000;
 			incidents->nopen++;
@@ -376,6 +380,18 @@ has_given_up(const LgGraph *graph, const LgMember *member, const LgBlockTime *ro
 	}
 }
 
+/* Count a member's wait that has ended without the lock. */
+static void
+count_gave_up(LgEpisode *episode, const LgView *view, const LgMember *member)
+{
+	LgGaveUp   *one = &episode->gave_up_by[episode->gave_up++ % LG_MAX_GAVE_UP];
+
+	one->at = view->clock.wall;
+	one->waited = (view->clock.now - member->since) / 1000;
+	one->pid = member->pid;
+	one->userid = member->userid;
+}
+
 /*
  * Count those whose wait has been found to be over by the last pass over the
  * PGPROCs: these are no members any more.  Of one that waits again, the next look
@@ -396,7 +412,7 @@ count_ended(LgIncidents *incidents, LgView *view, int root)
 							   ((volatile PGPROC *) &ProcGlobal->allProcs[member->procno])->waitLock != NULL))
 			episode->members[kept++] = *member;
 		else if (has_given_up(view->graph, member, &view->times[root]))
-			episode->gave_up++;
+			count_gave_up(episode, view, member);
 	}
 	episode->nmembers = kept;
 }
@@ -486,7 +502,7 @@ follow_members(LgIncidents *incidents, LgView *view, LgEpisode *episode, int64 l
 			episode->waits++;
 			if (lg_wait_end(graph, before->procno, before->pid, before->seen,
 							before->granted) != LG_GRANTED)
-				episode->gave_up++;
+				count_gave_up(episode, view, before);
 		}
 	}
 
@@ -497,7 +513,7 @@ follow_members(LgIncidents *incidents, LgView *view, LgEpisode *episode, int64 l
 	for (int i = 0; i < episode->nmembers; i++)
 		if (episode->members[i].ended && episode->members[i].level == 1 &&
 			ProcGlobal->allProcs[episode->members[i].procno].pid != episode->members[i].pid)
-			episode->gave_up++;
+			count_gave_up(episode, view, &episode->members[i]);
 
 	if (n > episode->max_members)
 	{
@@ -523,6 +539,7 @@ follow_members(LgIncidents *incidents, LgView *view, LgEpisode *episode, int64 l
 
 		member->procno = waiter->procno;
 		member->pid = waiter->pid;
+		member->userid = ProcGlobal->allProcs[waiter->procno].roleId;
 		member->level = graph->steps[i].level;
 		member->seen = waiter->seen;
 		member->since = waiter->since;
@@ -538,6 +555,7 @@ take_figures(LgIncident *incident, const LgEpisode *episode)
 {
 	incident->waits = episode->waits;
 	incident->gave_up = episode->gave_up;
+	memcpy(incident->gave_up_by, episode->gave_up_by, sizeof(incident->gave_up_by));
 	incident->total_wait = episode->lost / 1000;
 	incident->longest_wait = episode->longest_wait / 1000;
 }

@@ -93,6 +93,16 @@ typedef struct LgIncidentSession
 	char		texts[FLEXIBLE_ARRAY_MEMBER];
 } LgIncidentSession;
 
+/* One of those whose wait in an incident ended without the lock. */
+typedef struct LgGaveUp
+{
+	TimestampTz at;				/* when that was seen */
+	int64		waited;			/* us */
+	int32		pid;
+	Oid			userid;
+} LgGaveUp;
+
+#define LG_MAX_GAVE_UP		20	/* of them are kept, the last ones */
 #define LG_ARENA_SIZE		(8 * 1024)
 #define LG_INCIDENT_QUERY	400 /* bytes of each query kept in the arena */
 
@@ -132,6 +142,7 @@ typedef struct LgIncident
 	int64		total_wait;		/* us, summed over all blocked sessions */
 	int64		waits;
 	int64		gave_up;		/* of those ended without the lock */
+	LgGaveUp	gave_up_by[LG_MAX_GAVE_UP]; /* the n-th at n modulo that */
 	int64		action_id;		/* the last signal in its tree, or 0 */
 
 	/* The longest for which the root was seen idle while it blocked, in us: */

@@ -545,6 +545,29 @@ append_impact(StringInfo out, const LgIncident *incident)
 					 (long long) incident->gave_up);
 }
 
+/* Who went away without the lock: the last ones. */
+static void
+append_gave_up(StringInfo out, const LgIncident *incident)
+{
+	int64		first = Max(incident->gave_up - LG_MAX_GAVE_UP, 0);
+
+	if (incident->gave_up == 0)
+		return;
+	appendStringInfo(out, "\n## Who gave up\n\n%sThe time is when that was seen.\n\n"
+					 "| when | process | user | waited for |\n|---|---|---|---|\n",
+					 first > 0 ? psprintf("The last %d of %lld.  ", LG_MAX_GAVE_UP,
+										  (long long) incident->gave_up) : "");
+	for (int64 n = first; n < incident->gave_up; n++)
+	{
+		const LgGaveUp *one = &incident->gave_up_by[n % LG_MAX_GAVE_UP];
+		char	   *name = GetUserNameFromId(one->userid, true);
+
+		appendStringInfo(out, "| %s | %d | ", timestamptz_to_str(one->at), one->pid);
+		append_code(out, name ? name : psprintf("OID %u", one->userid));
+		appendStringInfo(out, " | %s |\n", duration(one->waited));
+	}
+}
+
 /* Which session waited for which, as a drawing. */
 static void
 append_graph(StringInfo out, const LgIncident *incident)
@@ -691,6 +714,7 @@ lockguard_report(PG_FUNCTION_ARGS)
 	append_timeline(&out, incident, actions.data);
 	append_gantt(&out, incident, milestones.data);
 	append_impact(&out, incident);
+	append_gave_up(&out, incident);
 	append_graph(&out, incident);
 	append_sessions(&out, incident);
 	append_queries(&out, incident);

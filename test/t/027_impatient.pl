@@ -83,6 +83,10 @@ foreach my $way ('lock_timeout', 'statement_timeout')
 	is($gave_up, $failed, "$way: as many gave up as failed");
 	is($waits, $failed + 1, "$way: and one got the row");
 	is($resolution, 'rolled back', "$way: the end of it");
+	my $report = $observer->value('SELECT lockguard.report(max(incident_id)) FROM lockguard.incidents WHERE root_pid = ' . $s->pid);
+	my ($pid, $user) = ($w->pid, scalar getpwuid($>));
+	my @rows = $report =~ /^\| \d{4}-[^|]+ \| $pid \| `\Q$user\E` \| \d+ ms \|$/mg;
+	is(scalar @rows, $failed, "$way: the report lists who gave up, and when");
 	$w->close;
 }
 
