@@ -6,6 +6,7 @@ CREATE EXTENSION lockguard;
 \d lockguard.idle_locks
 \d lockguard.actions
 \d lockguard.incidents
+\d lockguard.deadlocks
 \d lockguard.contention
 \d lockguard.stats
 \d lockguard.limits
@@ -41,6 +42,7 @@ SELECT lockguard.reset_history();
 SELECT * FROM lockguard.lock_tree;
 SELECT * FROM lockguard.actions;
 SELECT * FROM lockguard.incidents;
+SELECT * FROM lockguard.deadlocks;
 SELECT lockguard.tree();
 SELECT lockguard.reset_stats();
 SELECT cancels, terminations, rollbacks, logged, suppressed, self_resolved, unresponsive,

@@ -46,7 +46,7 @@ RESET ROLE;
 -- The extension is created, and all of it used, with these before all else.
 SET search_path = hostile, pg_catalog;
 CREATE EXTENSION lockguard;
-\set all 'TABLE lockguard.lock_tree \\g /dev/null \\\\ TABLE lockguard.sessions \\g /dev/null \\\\ TABLE lockguard.idle_locks \\g /dev/null \\\\ TABLE lockguard.actions \\g /dev/null \\\\ TABLE lockguard.incidents \\g /dev/null \\\\ TABLE lockguard.contention \\g /dev/null \\\\ TABLE lockguard.stats \\g /dev/null \\\\ TABLE lockguard.action_counts \\g /dev/null \\\\ TABLE lockguard.limits \\g /dev/null \\\\ SELECT lockguard.tree(), lockguard.scan(), lockguard.resume(), lockguard.exempt(pg_catalog.pg_backend_pid(), NULL) \\g /dev/null'
+\set all 'TABLE lockguard.lock_tree \\g /dev/null \\\\ TABLE lockguard.sessions \\g /dev/null \\\\ TABLE lockguard.idle_locks \\g /dev/null \\\\ TABLE lockguard.actions \\g /dev/null \\\\ TABLE lockguard.incidents \\g /dev/null \\\\ TABLE lockguard.deadlocks \\g /dev/null \\\\ TABLE lockguard.contention \\g /dev/null \\\\ TABLE lockguard.stats \\g /dev/null \\\\ TABLE lockguard.action_counts \\g /dev/null \\\\ TABLE lockguard.limits \\g /dev/null \\\\ SELECT lockguard.tree(), lockguard.scan(), lockguard.resume(), lockguard.exempt(pg_catalog.pg_backend_pid(), NULL) \\g /dev/null'
 :all
 SET search_path = '';
 :all

@@ -103,7 +103,7 @@ CREATE FUNCTION lockguard._stats(
     OUT acted_within_1s bigint, OUT acted_later bigint,
     OUT max_lateness float8, OUT cancels bigint,
     OUT terminations bigint, OUT rollbacks bigint, OUT yields bigint,
-    OUT let_pass bigint, OUT logged bigint,
+    OUT let_pass bigint, OUT deadlocks bigint, OUT logged bigint,
     OUT suppressed bigint, OUT self_resolved bigint, OUT unresponsive bigint,
     OUT incidents bigint, OUT open_incidents bigint, OUT blocked_time float8,
     OUT worker_pid int, OUT worker_start timestamptz,
@@ -132,6 +132,15 @@ RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'lockguard_incidents'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION lockguard._incidents() IS 'internal: see view lockguard.incidents';
+
+CREATE FUNCTION lockguard._deadlocks(
+    OUT deadlock_id bigint, OUT detected_at timestamptz, OUT pid int,
+    OUT datname text, OUT usename text, OUT application_name text,
+    OUT query text, OUT graph text, OUT queryids bigint[])
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'lockguard_deadlocks'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard._deadlocks() IS 'internal: see view lockguard.deadlocks';
 
 CREATE FUNCTION lockguard._contention(
     OUT datname text, OUT usename text, OUT queryid bigint,
@@ -190,6 +199,9 @@ SELECT incident_id, status, started_at, ended_at, root_pid, gid, usename,
 FROM lockguard._incidents();
 COMMENT ON VIEW lockguard.incidents IS 'each outage: which session blocked how many others, for how long, and how it ended';
 
+CREATE VIEW lockguard.deadlocks AS SELECT * FROM lockguard._deadlocks();
+COMMENT ON VIEW lockguard.deadlocks IS 'each deadlock that the server has resolved: which session got the error, and who waited for whom';
+
 CREATE VIEW lockguard.contention AS SELECT * FROM lockguard._contention();
 COMMENT ON VIEW lockguard.contention IS 'what each database, role and statement has cost the sessions that it blocked, by lock';
 
@@ -234,9 +246,9 @@ WHERE pg_catalog.lower(c.entry) OPERATOR(pg_catalog.~~) 'lockguard.%';
 COMMENT ON VIEW lockguard.limits IS 'each setting: the server''s own value, and each role, database, or role in a database with another';
 
 GRANT SELECT ON lockguard.lock_tree, lockguard.sessions, lockguard.idle_locks,
-                lockguard.actions,
-                lockguard.incidents, lockguard.contention, lockguard.stats,
-                lockguard.action_counts, lockguard.limits TO PUBLIC;
+                lockguard.actions, lockguard.incidents, lockguard.deadlocks,
+                lockguard.contention, lockguard.stats, lockguard.action_counts,
+                lockguard.limits TO PUBLIC;
 
 -- Functions for people
 
@@ -249,6 +261,11 @@ CREATE FUNCTION lockguard.report(incident_id bigint) RETURNS text
 AS 'MODULE_PATHNAME', 'lockguard_report'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION lockguard.report(bigint) IS 'an incident as a postmortem in Markdown, with Mermaid diagrams';
+
+CREATE FUNCTION lockguard.deadlock_report(deadlock_id bigint) RETURNS text
+AS 'MODULE_PATHNAME', 'lockguard_deadlock_report'
+LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION lockguard.deadlock_report(bigint) IS 'a deadlock as a postmortem in Markdown, with a Mermaid diagram';
 
 CREATE FUNCTION lockguard.what_if(
     limit_name text, setting text, OUT incident_id bigint, OUT would_act bool,
@@ -302,7 +319,7 @@ COMMENT ON FUNCTION lockguard.reset_stats() IS 'set the counters of lockguard.st
 CREATE FUNCTION lockguard.reset_history() RETURNS void
 AS 'MODULE_PATHNAME', 'lockguard_reset_history'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION lockguard.reset_history() IS 'remove all recorded actions and incidents';
+COMMENT ON FUNCTION lockguard.reset_history() IS 'remove all recorded actions, incidents and deadlocks';
 
 REVOKE ALL ON FUNCTION lockguard.scan(), lockguard.exempt(int, interval),
     lockguard.pause(interval), lockguard.resume(), lockguard.cancel_blockers(int),

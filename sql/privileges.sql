@@ -118,6 +118,7 @@ SELECT count(*) >= 0 AS lock_tree FROM lockguard.lock_tree;
 SELECT count(*) AS idle_locks FROM lockguard.idle_locks;
 SELECT count(*) >= 0 AS actions FROM lockguard.actions;
 SELECT count(*) >= 0 AS incidents FROM lockguard.incidents;
+SELECT count(*) >= 0 AS deadlocks FROM lockguard.deadlocks;
 SELECT count(*) >= 0 AS contention FROM lockguard.contention;
 SELECT count(*) AS stats FROM lockguard.stats;
 SELECT count(*) > 0 AS limits FROM lockguard.limits;

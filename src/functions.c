@@ -207,6 +207,7 @@ lockguard_reset_stats(PG_FUNCTION_ARGS)
 	pg_atomic_write_u64(&scan->blocked_time, 0);
 	pg_atomic_write_u64(&scan->yields, 0);
 	pg_atomic_write_u64(&scan->let_pass, 0);
+	pg_atomic_write_u64(&scan->deadlocks, 0);
 	LWLockAcquire(lg_shared->lock, LW_EXCLUSIVE);
 	memset(&lg_shared->stats, 0, sizeof(LgStats));
 	lg_shared->stats.stats_reset = GetCurrentTimestamp();

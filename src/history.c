@@ -59,7 +59,8 @@ typedef enum RecordKind
 	RECORD_ACTION = 1,
 	RECORD_INCIDENT,
 	RECORD_CONTENTION,
-	RECORD_END					/* the last one: see EndRecord */
+	RECORD_END,					/* the last one: see EndRecord */
+	RECORD_DEADLOCK
 } RecordKind;
 
 /*
@@ -72,7 +73,8 @@ typedef struct FileHeader
 	uint32		action_size;
 	uint32		incident_size;
 	uint32		contention_size;
-	uint32		settings;		/* limits are kept by number */
+	uint16		settings;		/* limits are kept by number */
+	uint16		deadlock_size;
 	pg_crc32c	crc;			/* of the above */
 } FileHeader;
 
@@ -89,6 +91,7 @@ typedef struct EndRecord
 {
 	int64		next_action_id;
 	int64		next_incident_id;
+	int64		next_deadlock_id;
 	int64		records;
 } EndRecord;
 
@@ -107,6 +110,7 @@ header_crc(const FileHeader *header)
 static void
 make_header(FileHeader *header)
 {
+	StaticAssertStmt(sizeof(LgDeadlock) <= PG_UINT16_MAX, "its size has 16 bits");
 	memset(header, 0, sizeof(*header));
 	header->magic = FILE_MAGIC;
 	header->version = FILE_VERSION;
@@ -114,6 +118,7 @@ make_header(FileHeader *header)
 	header->incident_size = sizeof(LgIncident);
 	header->contention_size = sizeof(LgContention);
 	header->settings = LG_NUM_SETTINGS;
+	header->deadlock_size = sizeof(LgDeadlock);
 	header->crc = header_crc(header);
 }
 
@@ -144,6 +149,8 @@ sane_length(uint32 kind, uint32 length)
 			return length == sizeof(LgContention);
 		case RECORD_END:
 			return length == sizeof(EndRecord);
+		case RECORD_DEADLOCK:
+			return length >= offsetof(LgDeadlock, arena) && length <= sizeof(LgDeadlock);
 		default:
 			return false;
 	}
@@ -335,6 +342,57 @@ load_contention(const char *data)
 	return true;
 }
 
+/* Do the sessions of a deadlock hang together? */
+static bool
+sane_cycle(const LgDeadlock *deadlock)
+{
+	int			at = 0;
+	int			n = 0;
+
+	while (at < deadlock->used)
+	{
+		const LgDeadlockSession *session =
+			(const LgDeadlockSession *) (deadlock->arena + at);
+		int			nuls = 0;
+
+		if (deadlock->used - at < (int) sizeof(LgDeadlockSession) ||
+			session->size < offsetof(LgDeadlockSession, texts) + 3 ||
+			session->size != MAXALIGN(session->size) ||
+			session->size > deadlock->used - at ||
+			session->kind > LG_KIND_OTHER || session->mode > MaxLockMode ||
+			session->tag.locktag_type > LOCKTAG_LAST_TYPE ||
+			session->tag.locktag_lockmethodid > USER_LOCKMETHOD)
+			return false;
+		for (int i = offsetof(LgDeadlockSession, texts); i < session->size; i++)
+			nuls += deadlock->arena[at + i] == '\0';
+		if (nuls < 3)
+			return false;
+		at += session->size;
+		n++;
+	}
+	return n == deadlock->nsessions && n >= 1 && n <= LG_DEADLOCK_SESSIONS &&
+		deadlock->in_cycle >= n;
+}
+
+/* Load a deadlock; false if it holds what no deadlock can. */
+static bool
+load_deadlock(const char *data, size_t length)
+{
+	static LgDeadlock deadlock;
+
+	memset(&deadlock, 0, sizeof(deadlock));
+	memcpy(&deadlock, data, length);
+	if (deadlock.deadlock_id <= 0 || deadlock.deadlock_id >= PG_INT64_MAX / 2 ||
+		!sane_time(deadlock.detected_at) || !sane_time(deadlock.stmt_start) ||
+		!sane_cycle(&deadlock))
+		return false;
+	TERMINATE(deadlock.datname.data);
+	TERMINATE(deadlock.usename.data);
+	TERMINATE(deadlock.application_name);
+	lg_restore_deadlock(&deadlock);
+	return true;
+}
+
 /*
  * Load one record, whose length is sane; false if it makes no sense.  The last
  * one is also copied to *end.
@@ -356,10 +414,17 @@ load_record(const RecordHeader *header, const char *data, EndRecord *end)
 		case RECORD_END:
 			memcpy(end, data, sizeof(EndRecord));
 			if (end->next_action_id <= 0 || end->next_action_id >= PG_INT64_MAX / 2 ||
-				end->next_incident_id <= 0 || end->next_incident_id >= PG_INT64_MAX / 2)
+				end->next_incident_id <= 0 || end->next_incident_id >= PG_INT64_MAX / 2 ||
+				end->next_deadlock_id <= 0 || end->next_deadlock_id >= PG_INT64_MAX / 2)
 				return false;
-			lg_restore_ids(end->next_action_id, end->next_incident_id);
+			lg_restore_ids(end->next_action_id, end->next_incident_id,
+						   end->next_deadlock_id);
 			return true;
+		case RECORD_DEADLOCK:
+			if (((const LgDeadlock *) data)->used < 0 ||
+				header->length != LG_DEADLOCK_SIZE((const LgDeadlock *) data))
+				return false;
+			return load_deadlock(data, header->length);
 		default:
 			return false;
 	}
@@ -603,6 +668,7 @@ write_records(FILE *file)
 	FileHeader	header;
 	LgAction   *action = palloc(sizeof(LgAction));
 	LgIncident *incident = palloc(sizeof(LgIncident));
+	LgDeadlock *deadlock = palloc(sizeof(LgDeadlock));
 	LgContention *contention = palloc_array(LgContention, LG_MAX_CONTENTION);
 	int64		first;
 	int64		next;
@@ -615,6 +681,7 @@ write_records(FILE *file)
 
 	lg_action_range(&first, &end.next_action_id);
 	lg_incident_range(&first, &end.next_incident_id);
+	lg_deadlock_range(&first, &end.next_deadlock_id);
 	lg_action_range(&first, &next);
 	for (int64 id = first; id < next; id++)
 		if (lg_fetch_action(id, action) &&
@@ -624,6 +691,11 @@ write_records(FILE *file)
 	for (int64 id = first; id < next; id++)
 		if (lg_fetch_incident(id, incident) &&
 			!write_record(file, RECORD_INCIDENT, incident, LG_INCIDENT_SIZE(incident), &end))
+			return false;
+	lg_deadlock_range(&first, &next);
+	for (int64 id = first; id < next; id++)
+		if (lg_fetch_deadlock(id, deadlock) &&
+			!write_record(file, RECORD_DEADLOCK, deadlock, LG_DEADLOCK_SIZE(deadlock), &end))
 			return false;
 	n = lg_fetch_contention(contention);
 	for (int i = 0; i < n; i++)

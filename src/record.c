@@ -3,8 +3,8 @@
  * record.c
  *		What happened and what lockguard did, in shared memory.
  *
- * The last max_history actions and as many incidents are kept in two rings;
- * the oldest makes room for the newest.  A lock of its own protects all of it;
+ * The last max_history actions, and as many incidents and deadlocks, are kept in
+ * three rings; the oldest makes room for the newest.  A lock of its own protects all of it;
  * it is held for the copy of one row at a time.  That something has changed
  * is told to history.c, which keeps a copy on disk.
  *
@@ -20,6 +20,9 @@
 #include "shared.h"
 #include "types.h"
 
+/* How far back one is looked for that another worker may have recorded. */
+#define LATEST_DEADLOCKS	32
+
 typedef struct LgRecord
 {
 	LWLock	   *lock;
@@ -30,6 +33,8 @@ typedef struct LgRecord
 	int64		next_action_id;
 	int64		first_incident_id;
 	int64		next_incident_id;
+	int64		first_deadlock_id;
+	int64		next_deadlock_id;
 	int			ncontention;
 	LgContention contention[LG_MAX_CONTENTION];
 } LgRecord;
@@ -37,6 +42,7 @@ typedef struct LgRecord
 static LgRecord *record = NULL;
 static LgAction *actions = NULL;
 static LgIncident *incidents = NULL;
+static LgDeadlock *deadlocks = NULL;
 
 /* Shared memory wanted for max_history rows of each kind. */
 Size
@@ -45,7 +51,8 @@ lg_record_shmem_size(void)
 	Size		size = MAXALIGN(sizeof(LgRecord));
 
 	size = add_size(size, mul_size(lg_max_history, MAXALIGN(sizeof(LgAction))));
-	return add_size(size, mul_size(lg_max_history, MAXALIGN(sizeof(LgIncident))));
+	size = add_size(size, mul_size(lg_max_history, MAXALIGN(sizeof(LgIncident))));
+	return add_size(size, mul_size(lg_max_history, MAXALIGN(sizeof(LgDeadlock))));
 }
 
 /* Attach to it, and with "init" make it empty first. */
@@ -56,6 +63,8 @@ lg_record_shmem_init(void *memory, LWLock *lock, bool init)
 	actions = (LgAction *) ((char *) memory + MAXALIGN(sizeof(LgRecord)));
 	incidents = (LgIncident *) ((char *) actions +
 								lg_max_history * MAXALIGN(sizeof(LgAction)));
+	deadlocks = (LgDeadlock *) ((char *) incidents +
+								lg_max_history * MAXALIGN(sizeof(LgIncident)));
 	if (!init)
 		return;
 	memset(memory, 0, lg_record_shmem_size());
@@ -65,6 +74,7 @@ lg_record_shmem_init(void *memory, LWLock *lock, bool init)
 	pg_atomic_init_u32(&record->writer, PG_UINT32_MAX);
 	record->first_action_id = record->next_action_id = 1;
 	record->first_incident_id = record->next_incident_id = 1;
+	record->first_deadlock_id = record->next_deadlock_id = 1;
 }
 
 /* How many actions have been recorded since shared memory was set up. */
@@ -119,6 +129,12 @@ static LgIncident *
 incident_row(int64 incident_id)
 {
 	return &incidents[incident_id % lg_max_history];
+}
+
+static LgDeadlock *
+deadlock_row(int64 deadlock_id)
+{
+	return &deadlocks[deadlock_id % lg_max_history];
 }
 
 /* Count an outcome in the statistics.  Takes LgShared->lock. */
@@ -366,6 +382,74 @@ lg_count_open_incidents(void)
 	return n;
 }
 
+/*
+ * Has a deadlock of the same statement been recorded just now?  A statement fails
+ * once, but several of its parallel workers may get the error.  The caller holds
+ * the lock.
+ */
+static bool
+recorded_just_now(const LgDeadlock *deadlock)
+{
+	for (int64 id = record->next_deadlock_id - 1;
+		 id >= Max(record->first_deadlock_id, record->next_deadlock_id - LATEST_DEADLOCKS); id--)
+		if (deadlock_row(id)->pid == deadlock->pid &&
+			deadlock_row(id)->stmt_start == deadlock->stmt_start)
+			return true;
+	return false;
+}
+
+/*
+ * Add a row, and count it; of a parallel worker, only if its statement has none.
+ * Its deadlock_id is filled in.  Takes the lock; called in the process that gets the
+ * error, and raises none.
+ */
+void
+lg_record_deadlock(LgDeadlock *deadlock, bool is_parallel_worker)
+{
+	LWLockAcquire(record->lock, LW_EXCLUSIVE);
+	if (is_parallel_worker && recorded_just_now(deadlock))
+	{
+		LWLockRelease(record->lock);
+		return;
+	}
+	deadlock->deadlock_id = record->next_deadlock_id++;
+	record->first_deadlock_id = Max(record->first_deadlock_id,
+									record->next_deadlock_id - lg_max_history);
+	memcpy(deadlock_row(deadlock->deadlock_id), deadlock, LG_DEADLOCK_SIZE(deadlock));
+	LWLockRelease(record->lock);
+	lg_record_changed();
+	pg_atomic_fetch_add_u64(&lg_shared->scan_stats.deadlocks, 1);
+}
+
+/* Copy a row; false if it is no longer kept.  Takes the lock, shared. */
+bool
+lg_fetch_deadlock(int64 deadlock_id, LgDeadlock *deadlock)
+{
+	LgDeadlock *row = deadlock_row(deadlock_id);
+	bool		found;
+
+	if (deadlock_id <= 0)
+		return false;
+	LWLockAcquire(record->lock, LW_SHARED);
+	found = deadlock_id >= record->first_deadlock_id &&
+		deadlock_id < record->next_deadlock_id &&
+		row->deadlock_id == deadlock_id;
+	if (found)
+		memcpy(deadlock, row, LG_DEADLOCK_SIZE(row));
+	LWLockRelease(record->lock);
+	return found;
+}
+
+/* The ids kept: from *first to before *next.  Takes the lock, shared. */
+void
+lg_deadlock_range(int64 *first, int64 *next)
+{
+	LWLockAcquire(record->lock, LW_SHARED);
+	*first = record->first_deadlock_id;
+	*next = record->next_deadlock_id;
+	LWLockRelease(record->lock);
+}
+
 /* Are both about the same database, role, query id and kind of lock? */
 static bool
 same_cause(const LgContention *a, const LgContention *b)
@@ -448,8 +532,8 @@ lg_forget_contention(void)
 }
 
 /*
- * Remove all actions and incidents; those that are open are still followed, but
- * not kept.  Takes the lock.
+ * Remove all actions, incidents and deadlocks; those that are open are still
+ * followed, but not kept.  Takes the lock.
  */
 void
 lg_forget_history(void)
@@ -457,8 +541,10 @@ lg_forget_history(void)
 	LWLockAcquire(record->lock, LW_EXCLUSIVE);
 	record->first_action_id = record->next_action_id;
 	record->first_incident_id = record->next_incident_id;
+	record->first_deadlock_id = record->next_deadlock_id;
 	memset(actions, 0, lg_max_history * sizeof(LgAction));
 	memset(incidents, 0, lg_max_history * sizeof(LgIncident));
+	memset(deadlocks, 0, lg_max_history * sizeof(LgDeadlock));
 	LWLockRelease(record->lock);
 	lg_record_changed();
 }
@@ -494,6 +580,14 @@ lg_restore_incident(const LgIncident *incident)
 		memcpy(incident_row(incident->incident_id), incident, LG_INCIDENT_SIZE(incident));
 }
 
+void
+lg_restore_deadlock(const LgDeadlock *deadlock)
+{
+	if (restore_id(deadlock->deadlock_id, &record->first_deadlock_id,
+				   &record->next_deadlock_id))
+		memcpy(deadlock_row(deadlock->deadlock_id), deadlock, LG_DEADLOCK_SIZE(deadlock));
+}
+
 /* What a damaged file holds twice counts once. */
 void
 lg_restore_contention(const LgContention *contention)
@@ -506,7 +600,7 @@ lg_restore_contention(const LgContention *contention)
 }
 
 /*
- * The ids that the next action and the next incident get; some before may be
+ * The ids that the next action, incident and deadlock get; some before may be
  * missing.  No lock.
  */
 static void
@@ -521,9 +615,11 @@ restore_next(int64 id, int64 *first, int64 *next)
 }
 
 void
-lg_restore_ids(int64 next_action_id, int64 next_incident_id)
+lg_restore_ids(int64 next_action_id, int64 next_incident_id, int64 next_deadlock_id)
 {
 	restore_next(next_action_id, &record->first_action_id, &record->next_action_id);
 	restore_next(next_incident_id, &record->first_incident_id,
 				 &record->next_incident_id);
+	restore_next(next_deadlock_id, &record->first_deadlock_id,
+				 &record->next_deadlock_id);
 }

@@ -164,6 +164,58 @@ typedef struct LgIncident
 #define LG_INCIDENT_SIZE(incident) \
 	(offsetof(LgIncident, arena) + (incident)->used)
 
+/*
+ * A session in the cycle of a deadlock.  In the deadlock's arena one such header
+ * follows the other, in the order in which each waits for the next one, each with
+ * its texts behind it: user name, application name and statement, each with its
+ * terminating NUL.
+ */
+typedef struct LgDeadlockSession
+{
+	uint16		size;			/* of all of it, MAXALIGNed */
+	uint8		kind;			/* LgKind; LG_KIND_NONE = not known */
+	uint8		mode;			/* lock mode it waited for; NoLock = not known */
+	int32		pid;
+	int32		blocker_pid;	/* that it waited for; 0 = not known */
+	int32		leader_pid;		/* of its lock group, or its own */
+	Oid			userid;
+	LOCKTAG		tag;			/* of the lock; lock method 0 = not known */
+	int64		query_id;		/* 0 = not known */
+	char		texts[FLEXIBLE_ARRAY_MEMBER];
+} LgDeadlockSession;
+
+#define LG_DEADLOCK_SESSIONS	10	/* kept of one deadlock */
+#define LG_DEADLOCK_ARENA		(4 * 1024)
+
+/* A row of lockguard.deadlocks. */
+typedef struct LgDeadlock
+{
+	int64		deadlock_id;
+	TimestampTz detected_at;
+
+	/* The session that got the error; its statement is the first one. */
+	int			pid;
+	TimestampTz stmt_start;		/* of that statement */
+	Oid			datid;
+	Oid			userid;
+	NameData	datname;		/* empty if not known */
+	NameData	usename;
+	char		application_name[NAMEDATALEN];
+
+	int			in_cycle;		/* sessions */
+	int			nsessions;		/* of these, in the arena */
+	int			used;			/* bytes of the arena */
+	union
+	{
+		char		arena[LG_DEADLOCK_ARENA];
+		int64		align;		/* as its sessions need it */
+	};
+} LgDeadlock;
+
+/* Everything of a deadlock but what the arena does not use. */
+#define LG_DEADLOCK_SIZE(deadlock) \
+	(offsetof(LgDeadlock, arena) + (deadlock)->used)
+
 /* A row of lockguard.contention. */
 typedef struct LgContention
 {
@@ -208,6 +260,10 @@ extern bool lg_fetch_incident(int64 incident_id, LgIncident *incident);
 extern void lg_incident_range(int64 *first, int64 *next);
 extern int	lg_count_open_incidents(void);
 
+extern void lg_record_deadlock(LgDeadlock *deadlock, bool is_parallel_worker);
+extern bool lg_fetch_deadlock(int64 deadlock_id, LgDeadlock *deadlock);
+extern void lg_deadlock_range(int64 *first, int64 *next);
+
 extern void lg_count_contention(const LgContention *more);
 extern int	lg_fetch_contention(LgContention *all);
 extern void lg_forget_contention(void);
@@ -215,7 +271,9 @@ extern void lg_forget_history(void);
 
 extern void lg_restore_action(const LgAction *action);
 extern void lg_restore_incident(const LgIncident *incident);
-extern void lg_restore_ids(int64 next_action_id, int64 next_incident_id);
+extern void lg_restore_deadlock(const LgDeadlock *deadlock);
+extern void lg_restore_ids(int64 next_action_id, int64 next_incident_id,
+						   int64 next_deadlock_id);
 extern void lg_restore_contention(const LgContention *contention);
 
 #endif							/* LOCKGUARD_RECORD_H */

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * report.c
- *		lockguard.report(): an incident as a postmortem in Markdown.
+ *		lockguard.report() and lockguard.deadlock_report(): an incident, or a
+ *		deadlock, as a postmortem in Markdown.
  *
  * Names and queries are text of other users.  In Markdown they are put into code
  * spans and code blocks only, fenced by more backticks than they contain; in
@@ -20,6 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "deadlock.h"
 #include "incident.h"
 #include "record.h"
 #include "settings.h"
@@ -721,6 +723,207 @@ lockguard_report(PG_FUNCTION_ARGS)
 	appendStringInfoString(&out, "\n## What to do next\n\n");
 	append_advice(&out, incident, acted > 0, spared.action_id != 0 ? &spared : NULL,
 				  lg_may_see(incident->userid));
+
+	PG_RETURN_TEXT_P(cstring_to_text_with_len(out.data, out.len));
+}
+
+/* The lock that a session of a deadlock waited for, with its mode. */
+static char *
+awaited(const LgDeadlockSession *session)
+{
+	return psprintf("%s%s%s",
+					session->mode == NoLock ? "" :
+					GetLockmodeName(DEFAULT_LOCKMETHOD, session->mode),
+					session->mode == NoLock ? "" : ", ",
+					session->tag.locktag_lockmethodid == 0 ? "a lock that is not known" :
+					lock_name(&session->tag));
+}
+
+/* Which session waited for which, as a drawing. */
+static void
+append_cycle(StringInfo out, const LgDeadlock *deadlock)
+{
+	const LgDeadlockSession *session = NULL;
+	const char *usename;
+	const char *application_name;
+	const char *query;
+	int			left_out = deadlock->in_cycle - deadlock->nsessions;
+	int			n = 0;
+
+	appendStringInfoString(out, "\n\n## The cycle\n\n```mermaid\nflowchart LR\n");
+	while ((session = lg_next_in_cycle(deadlock, session, &usename,
+									   &application_name, &query)) != NULL)
+	{
+		appendStringInfo(out, "    n%d[\"%d ", n++, session->pid);
+		append_label(out, application_name[0] ? application_name : usename, 40);
+		appendStringInfoString(out, "\"]\n");
+	}
+	if (left_out > 0)
+		appendStringInfo(out, "    n%d[\"%d more\"]\n", n, left_out);
+	n = 0;
+	while ((session = lg_next_in_cycle(deadlock, session, &usename,
+									   &application_name, &query)) != NULL)
+	{
+		n++;
+		if (session->blocker_pid == 0)
+			continue;
+		appendStringInfo(out, "    n%d -->|\"", n - 1);
+		append_label(out, awaited(session), 120);
+		appendStringInfo(out, "\"| n%d\n",
+						 n == deadlock->nsessions && left_out == 0 ? 0 : n);
+	}
+	if (left_out > 0)
+		appendStringInfo(out, "    n%d --> n0\n", n);
+	appendStringInfoString(out, "    style n0 stroke-width:4px\n```\n");
+}
+
+/* The sessions of the cycle, as a table. */
+static void
+append_cycle_sessions(StringInfo out, const LgDeadlock *deadlock)
+{
+	const LgDeadlockSession *session = NULL;
+	const char *usename;
+	const char *application_name;
+	const char *query;
+	int			left_out = deadlock->in_cycle - deadlock->nsessions;
+
+	appendStringInfoString(out, "\n## Sessions\n\n"
+						   "| process | role | application | waited for | blocked by |\n"
+						   "|---|---|---|---|---|\n");
+	while ((session = lg_next_in_cycle(deadlock, session, &usename,
+									   &application_name, &query)) != NULL)
+	{
+		appendStringInfo(out, "| %d | ", session->pid);
+		append_code(out, usename);
+		appendStringInfoString(out, " | ");
+		append_code(out, application_name);
+		appendStringInfo(out, " | %s | %s |\n", awaited(session),
+						 session->blocker_pid == 0 ? "" : psprintf("%d", session->blocker_pid));
+	}
+	if (left_out > 0)
+		appendStringInfo(out, "\n%s could not be kept.\n", count_of(left_out, "more session"));
+}
+
+/* Their statements, as far as the caller may see them. */
+static void
+append_cycle_queries(StringInfo out, const LgDeadlock *deadlock)
+{
+	const LgDeadlockSession *session = NULL;
+	const char *usename;
+	const char *application_name;
+	const char *query;
+
+	appendStringInfoString(out, "\n## What they ran\n");
+	while ((session = lg_next_in_cycle(deadlock, session, &usename,
+									   &application_name, &query)) != NULL)
+	{
+		bool		visible = lg_may_see(session->userid);
+
+		if (visible && query[0] == '\0')
+			continue;
+		appendStringInfo(out, "\n%d:\n\n", session->pid);
+		append_block(out, "sql", visible ? query : "<insufficient privilege>");
+	}
+}
+
+/* Does a session wait for another's transaction because of a row? */
+static bool
+is_about_row(const LOCKTAG *tag)
+{
+	return tag->locktag_type == LOCKTAG_TRANSACTION || tag->locktag_type == LOCKTAG_TUPLE ||
+		tag->locktag_type == LOCKTAG_SPECULATIVE_TOKEN;
+}
+
+/* Can a transaction choose when to take such a lock? */
+static bool
+can_be_ordered(const LOCKTAG *tag)
+{
+	return is_about_row(tag) || tag->locktag_type == LOCKTAG_RELATION ||
+		tag->locktag_type == LOCKTAG_OBJECT || tag->locktag_type == LOCKTAG_ADVISORY;
+}
+
+/*
+ * Which order of locks would have avoided a deadlock of two?  Each held what the
+ * other waited for.
+ */
+static void
+append_order(StringInfo out, const LgDeadlockSession *one, const LgDeadlockSession *other)
+{
+	const char *first = lock_name(&one->tag);
+	const char *second = lock_name(&other->tag);
+
+	if (memcmp(&one->tag, &other->tag, sizeof(LOCKTAG)) == 0)
+		appendStringInfo(out, "- Both held a lock on %s and waited for a stronger one. If each took the strongest lock that it needs first (`SELECT ... FOR UPDATE`, `LOCK TABLE`), one would have waited for the other to finish.\n",
+						 first);
+	else if (is_about_row(&one->tag) && is_about_row(&other->tag))
+		appendStringInfo(out, "- Process %d had changed or locked a row that process %d waited for, and process %d one that process %d waited for. If both took their rows in the same order, by their key for example (`SELECT ... ORDER BY ... FOR UPDATE`), one would have waited for the other to finish.\n",
+						 one->pid, other->pid, other->pid, one->pid);
+	else
+	{
+		if (is_about_row(&one->tag))
+			first = psprintf("a row of %s", first);
+		if (is_about_row(&other->tag))
+			second = psprintf("a row of %s", second);
+		appendStringInfo(out, "- Process %d held %s and waited for %s; process %d held %s and waited for %s. If both took these locks in the same order, one would have waited for the other to finish.\n",
+						 one->pid, second, first, other->pid, first, second);
+	}
+}
+
+/* What to do so that it does not come again. */
+static void
+append_deadlock_advice(StringInfo out, const LgDeadlock *deadlock)
+{
+	const LgDeadlockSession *one;
+	const LgDeadlockSession *other;
+	const char *text[3];
+
+	one = lg_next_in_cycle(deadlock, NULL, &text[0], &text[1], &text[2]);
+	other = lg_next_in_cycle(deadlock, one, &text[0], &text[1], &text[2]);
+	if (deadlock->in_cycle == 2 && other != NULL &&
+		one->tag.locktag_lockmethodid != 0 && other->tag.locktag_lockmethodid != 0 &&
+		can_be_ordered(&one->tag) && can_be_ordered(&other->tag))
+		append_order(out, one, other);
+	else
+		appendStringInfoString(out, "- Transactions that take their locks in the same order do not deadlock: look for the statements of these that take them in different orders.\n");
+	appendStringInfoString(out, "- Run the transaction that got the error again: deadlocks that are rare need no other remedy.\n"
+						   "- Is it a frequent one? Group `lockguard.deadlocks` by `queryids`.\n");
+}
+
+PG_FUNCTION_INFO_V1(lockguard_deadlock_report);
+
+/*
+ * deadlock_report(deadlock_id): the same about a deadlock, masked for the caller.
+ * Errors out if there is no such deadlock.
+ */
+Datum
+lockguard_deadlock_report(PG_FUNCTION_ARGS)
+{
+	int64		id = PG_GETARG_INT64(0);
+	LgDeadlock *deadlock = palloc0(sizeof(LgDeadlock));
+	StringInfoData out;
+
+	lg_require_loaded();
+	if (!lg_fetch_deadlock(id, deadlock))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("deadlock %lld does not exist", (long long) id),
+				 errhint("lockguard.deadlocks lists those that are kept.")));
+
+	initStringInfo(&out);
+	appendStringInfo(&out, "# Deadlock %lld: %s\n\nAt %s, process %d (role ", (long long) id,
+					 count_of(deadlock->in_cycle, "session"),
+					 timestamptz_to_str(deadlock->detected_at), deadlock->pid);
+	append_code(&out, NameStr(deadlock->usename));
+	appendStringInfoString(&out, ", database ");
+	append_code(&out, NameStr(deadlock->datname));
+	appendStringInfoString(&out, ", application ");
+	append_code(&out, deadlock->application_name);
+	appendStringInfoString(&out, ") got the error \"deadlock detected\", so that the others could go on.");
+	append_cycle(&out, deadlock);
+	append_cycle_sessions(&out, deadlock);
+	append_cycle_queries(&out, deadlock);
+	appendStringInfoString(&out, "\n## What to do next\n\n");
+	append_deadlock_advice(&out, deadlock);
 
 	PG_RETURN_TEXT_P(cstring_to_text_with_len(out.data, out.len));
 }

@@ -250,8 +250,8 @@ lg_read_session(int procno, LgSession *session)
 }
 
 /* The last character of a text that was cut may be half a one of UTF-8: drop it. */
-static void
-drop_half_character(char *string)
+void
+lg_drop_half_character(char *string)
 {
 	int			len = strlen(string);
 	int			last = len - 1;
@@ -292,7 +292,7 @@ keep_comment(char *query, size_t size, char *end)
 	}
 	p = query + size - 1 - strlen(comment) - 3;
 	*p = '\0';
-	drop_half_character(query);
+	lg_drop_half_character(query);
 	strcat(strcat(query, "..."), comment);
 }
 
@@ -367,7 +367,7 @@ lg_read_texts(const LgSession *session, char *query, size_t query_size,
 	}
 	if (query && strlen(query) + 1 ==
 		Min(query_size, (size_t) pgstat_track_activity_query_size))
-		drop_half_character(query);
+		lg_drop_half_character(query);
 	if (query && len >= query_size)
 		keep_comment(query, query_size, end);
 

@@ -150,6 +150,7 @@ typedef struct LgLive
 
 extern void lg_live_procs(LgLive *live);
 extern void lg_read_session(int procno, LgSession *session);
+extern void lg_drop_half_character(char *string);
 extern bool lg_read_texts(const LgSession *session, char *query, size_t query_size,
 						  char *application_name, char *client_addr);
 extern void lg_track_session(LgTrack *track, const LgSession *session,

@@ -291,7 +291,7 @@ lg_settings_define(void)
 							 prepared_action_options,
 							 PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("lockguard.max_history",
-							"How many actions and how many incidents are kept.", NULL,
+							"How many actions, incidents and deadlocks are kept, each.", NULL,
 							&lg_max_history, 1000, 10, 1000000,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 

@@ -40,6 +40,7 @@ init_scan_stats(LgScanStats *stats)
 	pg_atomic_init_u64(&stats->blocked_time, 0);
 	pg_atomic_init_u64(&stats->yields, 0);
 	pg_atomic_init_u64(&stats->let_pass, 0);
+	pg_atomic_init_u64(&stats->deadlocks, 0);
 }
 
 /*

@@ -14,7 +14,8 @@
  *	LgSlot, wait					the worker				atomics and barriers
  *	LgShared, up to last_scan		see each field			atomics
  *	LgShared, the rest				see each field			LgShared->lock
- *	LgRecord, in record.c			the worker, functions	LgRecord->lock
+ *	LgRecord, in record.c			the worker, functions,	LgRecord->lock
+ *									a deadlock's victim
  *
  * Order of locks: LgShared->lock; then either partition locks of the lock
  * manager, in their order, or ProcArrayLock.  With a partition lock in hand,
@@ -206,6 +207,7 @@ typedef struct LgScanStats
 	pg_atomic_uint64 blocked_time;
 	pg_atomic_uint64 yields;	/* requests taken out of the way */
 	pg_atomic_uint64 let_pass;	/* waiters that have passed one */
+	pg_atomic_uint64 deadlocks; /* counted by the session that got the error */
 } LgScanStats;
 
 typedef struct LgShared

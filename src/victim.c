@@ -2,14 +2,16 @@
  *
  * victim.c
  *		What runs in every session: its error message says why it was signalled
- *		or rolled back, and it says when it has begun to commit.
+ *		or rolled back, a deadlock is recorded, and it says when it has begun to
+ *		commit.
  *
  * The message, its severity and its SQLSTATE stay PostgreSQL's own.  DETAIL and
  * HINT are added by emit_log_hook, which sees an error before the client does.
  * (PostgreSQL calls it only for errors that are also written to the server log.
  * So with log_min_messages = log, fatal or panic cancelled statements, and those
  * refused after a rollback, but for COMMIT, and with panic terminated sessions, are
- * not told why; since 19, with the level that is set for client backends.)
+ * not told why, and with all three no deadlock is recorded; since 19, with the
+ * level that is set for client backends.)
  *
  *-------------------------------------------------------------------------
  */
@@ -28,6 +30,7 @@
 #include "utils/elog.h"
 
 #include "compat.h"
+#include "deadlock.h"
 #include "explain.h"
 #include "limit.h"
 #include "rollback.h"
@@ -207,7 +210,8 @@ explain_wait(ErrorData *edata)
 }
 
 /*
- * Is this the error that a signal of lockguard causes?  A cancel counts only within the
+ * Sees each error before it is logged, and records a deadlock.  Is it the error
+ * that a signal of lockguard causes?  A cancel counts only within the
  * transaction, or the statement, that it was meant for, so that a later one by
  * another process is not explained by it.
  */
@@ -251,6 +255,8 @@ emit_log(ErrorData *edata)
 		lg_client_told();
 	if (!explained && ends_a_wait(edata))
 		explain_wait(edata);
+	if (unlikely(edata->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED))
+		lg_note_deadlock(edata);
 	if (next_emit_log)
 		next_emit_log(edata);
 }

@@ -15,6 +15,7 @@
 #include "access/transam.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
+#include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -34,6 +35,7 @@
 #include "brakes.h"
 #include "clock.h"
 #include "compat.h"
+#include "deadlock.h"
 #include "incident.h"
 #include "judge.h"
 #include "look.h"
@@ -841,6 +843,62 @@ lockguard_incidents(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/* The query ids of a deadlock's statements that the reader may see. */
+static Datum
+query_ids_of(const LgDeadlock *deadlock)
+{
+	int64		ids[LG_DEADLOCK_SESSIONS];
+	int			n = lg_deadlock_query_ids(deadlock, lg_may_see, ids);
+	Datum		elements[LG_DEADLOCK_SESSIONS];
+
+	for (int i = 0; i < n; i++)
+		elements[i] = Int64GetDatum(ids[i]);
+	return PointerGetDatum(construct_array(elements, n, INT8OID, sizeof(int64),
+										   FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+PG_FUNCTION_INFO_V1(lockguard_deadlocks);
+
+/* The deadlocks that the server has resolved, the oldest first. */
+Datum
+lockguard_deadlocks(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	LgDeadlock *deadlock = palloc(sizeof(LgDeadlock));
+	int64		first;
+	int64		next;
+	Row			row;
+
+	lg_require_loaded();
+	InitMaterializedSRF(fcinfo, 0);
+	lg_deadlock_range(&first, &next);
+	init_row(&row);
+	for (int64 id = first; id < next; id++)
+	{
+		StringInfoData graph;
+		const char *text[3] = {"", "", ""};
+
+		CHECK_FOR_INTERRUPTS();
+		if (!lg_fetch_deadlock(id, deadlock))
+			continue;
+		begin_row(&row);
+		initStringInfo(&graph);
+		lg_deadlock_graph(deadlock, lg_may_see, lg_clean, &graph);
+		(void) lg_next_in_cycle(deadlock, NULL, &text[0], &text[1], &text[2]);
+		put_datum(&row, Int64GetDatum(deadlock->deadlock_id));
+		put_time(&row, deadlock->detected_at);
+		put_datum(&row, Int32GetDatum(deadlock->pid));
+		put_database(&row, NameStr(deadlock->datname), deadlock->datid);
+		put_role(&row, NameStr(deadlock->usename), deadlock->userid);
+		put_text(&row, deadlock->application_name);
+		put_text(&row, lg_may_see(deadlock->userid) ? text[2] : "<insufficient privilege>");
+		put_text(&row, graph.data);
+		put_datum(&row, query_ids_of(deadlock));
+		emit_row(rsinfo, &row);
+	}
+	return (Datum) 0;
+}
+
 PG_FUNCTION_INFO_V1(lockguard_contention);
 
 /* Who makes others wait, since the statistics were reset. */
@@ -951,6 +1009,7 @@ lockguard_stats(PG_FUNCTION_ARGS)
 	put_count(stats.rollbacks);
 	put_count(pg_atomic_read_u64(&scan->yields));
 	put_count(pg_atomic_read_u64(&scan->let_pass));
+	put_count(pg_atomic_read_u64(&scan->deadlocks));
 	put_count(stats.logged);
 	put_count(stats.suppressed);
 	put_count(stats.self_resolved);

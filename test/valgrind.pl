@@ -69,7 +69,7 @@ sub look_at_everything
 	foreach my $session ($observer, $somebody)
 	{
 		$session->query_ok("SELECT * FROM lockguard.$_")
-		  foreach qw(lock_tree sessions idle_locks actions incidents contention stats action_counts limits tree());
+		  foreach qw(lock_tree sessions idle_locks actions incidents deadlocks contention stats action_counts limits tree());
 		$session->query_ok("SELECT lockguard.report($_)") foreach @incidents;
 		$session->query('SELECT lockguard.report(-1)')->{error} or die 'a report of nothing';
 	}

@@ -208,7 +208,7 @@ $first->query_ok("CREATE DATABASE euc TEMPLATE template0 ENCODING 'EUC_JP' LOCAL
 	{
 		my ($session, $encoding) = @$reader;
 		foreach my $what ('lockguard.lock_tree', 'lockguard.sessions', 'lockguard.actions', 'lockguard.incidents',
-			'lockguard.contention', 'lockguard.tree()', "lockguard.report($id)")
+			'lockguard.deadlocks', 'lockguard.contention', 'lockguard.tree()', "lockguard.report($id)")
 		{
 			my $text = join "\n", map { $_->[0] } $session->rows("SELECT v::text FROM $what v");
 			ok(defined eval { decode($encoding, $text, Encode::FB_CROAK) }, "$encoding: $what");

@@ -243,7 +243,7 @@ foreach my $who (sort keys %by)
 		}
 	}
 	is($n, 6, 'all queries of the exporters');
-	foreach my $view (qw(lock_tree sessions idle_locks actions incidents contention stats action_counts limits tree()))
+	foreach my $view (qw(lock_tree sessions idle_locks actions incidents deadlocks contention stats action_counts limits tree()))
 	{
 		my $error = $exporter->query("SELECT 1 FROM lockguard.$view")->{error};
 

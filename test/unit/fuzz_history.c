@@ -75,6 +75,7 @@ write_seeds(const char *directory)
 		enter_data_directory();
 		forget_history(30);
 		make_history(sizes[i][0], sizes[i][1], sizes[i][2]);
+		make_deadlocks(sizes[i][0]);
 		lg_record_changed();
 		write_history_worker();
 		bytes = read_whole(HISTORY_FILE, &size);

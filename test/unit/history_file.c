@@ -16,6 +16,7 @@
 #include "postmaster/interrupt.h"
 #include "utils/timestamp.h"
 
+#include "../../src/deadlock.h"
 #include "../../src/history.h"
 #include "../../src/incident.h"
 
@@ -159,6 +160,57 @@ make_incident(LgIncident *incident, int number, int sessions)
 		}
 		incident->used += session->size;
 		incident->nsessions++;
+	}
+}
+
+/* Each session waits for the next one. */
+void
+make_deadlock(LgDeadlock *deadlock, int number, int sessions)
+{
+	memset(deadlock, 0, sizeof(*deadlock));
+	deadlock->detected_at = clock_offset + number;
+	deadlock->stmt_start = clock_offset - number;
+	deadlock->pid = 1000 + number;
+	fill(NameStr(deadlock->usename), NAMEDATALEN, number);
+	fill(deadlock->application_name, NAMEDATALEN, number + 1);
+	deadlock->in_cycle = sessions;
+	for (int i = 0; i < Min(sessions, LG_DEADLOCK_SESSIONS); i++)
+	{
+		LgDeadlockSession *session = (LgDeadlockSession *) (deadlock->arena + deadlock->used);
+		char text[	60];
+		size_t		size = 0;
+
+		session->kind = LG_KIND_CLIENT;
+		session->mode = i % (MaxLockMode + 1);
+		session->pid = 1000 + number + i;
+		session->blocker_pid = 1000 + number + (i + 1) % sessions;
+		session->leader_pid = session->pid;
+		session->userid = number + i;
+		session->tag.locktag_type = i % (LOCKTAG_LAST_TYPE + 1);
+		session->tag.locktag_lockmethodid = i % 3;
+		session->query_id = i % 4;
+		for (int t = 0; t < 3; t++)
+		{
+			fill(text, sizeof(text), number + i + t);
+			strcpy(session->texts + size, text);
+			size += strlen(text) + 1;
+		}
+		session->size = MAXALIGN(offsetof(LgDeadlockSession, texts) + size);
+		deadlock->used += session->size;
+		deadlock->nsessions++;
+	}
+}
+
+/* So many, with one session more each, up to more than are kept. */
+void
+make_deadlocks(int deadlocks)
+{
+	static LgDeadlock deadlock;
+
+	for (int i = 0; i < deadlocks; i++)
+	{
+		make_deadlock(&deadlock, i, 1 + i % (LG_DEADLOCK_SESSIONS + 2));
+		lg_record_deadlock(&deadlock, false);
 	}
 }
 
@@ -349,11 +401,43 @@ check_incident(const LgIncident *incident)
 	lg_incident_tree(incident, may_see, clean, &tree);
 }
 
+static void
+check_deadlock(const LgDeadlock *deadlock)
+{
+	const LgDeadlockSession *session = NULL;
+	const char *string[3];
+	int64		ids[LG_DEADLOCK_SESSIONS];
+	StringInfoData graph;
+	int			n = 0;
+
+	CHECK(deadlock->deadlock_id > 0 && deadlock->deadlock_id < PG_INT64_MAX / 2);
+	CHECK_TIME(deadlock->detected_at);
+	CHECK_TERMINATED(deadlock->datname.data);
+	CHECK_TERMINATED(deadlock->usename.data);
+	CHECK_TERMINATED(deadlock->application_name);
+	CHECK(deadlock->used >= 0 && deadlock->used <= LG_DEADLOCK_ARENA);
+	while ((session = lg_next_in_cycle(deadlock, session, &string[0], &string[1], &string[2])) != NULL)
+	{
+		for (int i = 0; i < 3; i++)
+			CHECK(string[i] >= session->texts &&
+				  string[i] + strlen(string[i]) < (const char *) session + session->size);
+		n++;
+	}
+	CHECK_INT(n, deadlock->nsessions);
+	CHECK(n >= 1 && n <= LG_DEADLOCK_SESSIONS && n <= deadlock->in_cycle);
+	initStringInfo(&graph);
+	lg_deadlock_graph(deadlock, may_see, clean, &graph);
+	n = lg_deadlock_query_ids(deadlock, may_see, ids);
+	for (int i = 1; i < n; i++)
+		CHECK(ids[i - 1] < ids[i]);
+}
+
 void
 check_history(void)
 {
 	static LgAction action;
 	static LgIncident incident;
+	static LgDeadlock deadlock;
 	static LgContention contention[LG_MAX_CONTENTION];
 	int64		first;
 	int64		next;
@@ -374,6 +458,14 @@ check_history(void)
 		{
 			CHECK_INT(incident.incident_id, id);
 			check_incident(&incident);
+		}
+	lg_deadlock_range(&first, &next);
+	CHECK(first >= 1 && first <= next && next - first <= lg_max_history);
+	for (int64 id = first; id < next; id++)
+		if (lg_fetch_deadlock(id, &deadlock))
+		{
+			CHECK_INT(deadlock.deadlock_id, id);
+			check_deadlock(&deadlock);
 		}
 	n = lg_fetch_contention(contention);
 	CHECK(n >= 0 && n <= LG_MAX_CONTENTION);

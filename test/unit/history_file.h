@@ -30,7 +30,7 @@ typedef struct RecordHeader
 
 enum
 {
-	RECORD_ACTION = 1, RECORD_INCIDENT, RECORD_CONTENTION, RECORD_END
+	RECORD_ACTION = 1, RECORD_INCIDENT, RECORD_CONTENTION, RECORD_END, RECORD_DEADLOCK
 };
 
 extern uint32 header_checksum(const char *file);
@@ -40,6 +40,8 @@ extern void enter_data_directory(void);
 extern void forget_history(int max_history);
 extern void make_action(LgAction *action, int number);
 extern void make_incident(LgIncident *incident, int number, int sessions);
+extern void make_deadlock(LgDeadlock *deadlock, int number, int sessions);
+extern void make_deadlocks(int deadlocks);
 extern void make_history(int actions, int incidents, int contention);
 
 extern void write_history_worker(void);

@@ -112,7 +112,7 @@ main(int argc, char **argv)
 		clientio_tests, session_tests, waitgraph_tests, blocktime_tests, unblock_tests,
 		stepaside_tests,
 		limit_tests, judge_tests, proof_tests, rollback_tests, follow_tests,
-		history_tests
+		history_tests, deadlock_tests
 	};
 	int			passed = 0;
 	int			failed = 0;

@@ -91,6 +91,7 @@ extern void releases(int procno, LOCK *lock, LOCKMODE mode);
 extern void releases_all(int procno);
 extern void (*on_lwlock) (LWLock *lock);	/* when it is about to be taken */
 extern int	lwlocks_taken;
+extern bool tags_backwards;		/* in which order they are described */
 extern bool proc_array_busy;	/* ProcArrayLock is not to be had at once */
 
 /*

@@ -83,6 +83,26 @@ GetLockmodeName(LOCKMETHODID method, LOCKMODE mode)
 	return mode_names[mode];
 }
 
+/* What a lock is on, in no language: each field that the type has, in some order. */
+bool		tags_backwards;
+
+void
+DescribeLockTag(StringInfo buf, const LOCKTAG *tag)
+{
+	static const int fields[LOCKTAG_LAST_TYPE + 1] = {
+		[LOCKTAG_RELATION] = 2,[LOCKTAG_RELATION_EXTEND] = 2,[LOCKTAG_DATABASE_FROZEN_IDS] = 1,
+		[LOCKTAG_PAGE] = 3,[LOCKTAG_TUPLE] = 4,[LOCKTAG_TRANSACTION] = 1,
+		[LOCKTAG_VIRTUALTRANSACTION] = 2,[LOCKTAG_SPECULATIVE_TOKEN] = 2,[LOCKTAG_OBJECT] = 3,
+		[LOCKTAG_USERLOCK] = 3,[LOCKTAG_ADVISORY] = 4
+	};
+	uint32		field[4] = {tag->locktag_field1, tag->locktag_field2, tag->locktag_field3, tag->locktag_field4};
+	int			n = fields[tag->locktag_type] != 0 ? fields[tag->locktag_type] : 3;
+
+	appendStringInfo(buf, "%c", 'a' + tag->locktag_type);
+	for (int i = 0; i < n; i++)
+		appendStringInfo(buf, "[%u]", field[tags_backwards ? n - 1 - i : i]);
+}
+
 const char *
 GetLockNameFromTagType(uint16 type)
 {

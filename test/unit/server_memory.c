@@ -276,6 +276,13 @@ initStringInfo(StringInfo str)
 }
 
 void
+resetStringInfo(StringInfo str)
+{
+	str->data[0] = '\0';
+	str->len = 0;
+}
+
+void
 enlargeStringInfo(StringInfo str, int needed)
 {
 	while (str->len + needed >= str->maxlen)

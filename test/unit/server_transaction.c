@@ -47,6 +47,12 @@ static Datum relation_arg;
 static XactCallback transaction_callback;
 static void *transaction_arg;
 
+TimestampTz
+GetCurrentStatementStartTimestamp(void)
+{
+	return MyBEEntry != NULL ? MyBEEntry->st_activity_start_timestamp : 0;
+}
+
 /* What CurrentMemoryContext and the like point to. */
 static char somewhere[2];
 

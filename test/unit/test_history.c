@@ -72,6 +72,7 @@ a_file(int actions, int incidents, int contention)
 	enter_data_directory();
 	forget_history(1000);
 	make_history(actions, incidents, contention);
+	make_deadlocks(contention);
 	write_history_worker();
 	keep_file();
 }
@@ -82,6 +83,7 @@ is_loaded(int record)
 {
 	static LgAction action;
 	static LgIncident incident;
+	static LgDeadlock deadlock;
 	static LgContention contention[LG_MAX_CONTENTION];
 	int			n;
 
@@ -91,6 +93,8 @@ is_loaded(int record)
 			return lg_fetch_action(records[record].id, &action);
 		case RECORD_INCIDENT:
 			return lg_fetch_incident(records[record].id, &incident);
+		case RECORD_DEADLOCK:
+			return lg_fetch_deadlock(records[record].id, &deadlock);
 		case RECORD_CONTENTION:
 			n = lg_fetch_contention(contention);
 			for (int i = 0; i < n; i++)
@@ -109,6 +113,8 @@ round_trip(void)
 	static LgAction expected;
 	static LgIncident incident;
 	static LgIncident expected_incident;
+	static LgDeadlock deadlock;
+	static LgDeadlock expected_deadlock;
 	static LgContention contention[LG_MAX_CONTENTION];
 	int64		first;
 	int64		next;
@@ -160,6 +166,15 @@ round_trip(void)
 		CHECK_INT(contention[i].actions, 8 + i);
 	}
 
+	for (int i = 0; i < 20; i++)
+	{
+		memset(&deadlock, 0, sizeof(deadlock));
+		CHECK(lg_fetch_deadlock(i + 1, &deadlock));
+		make_deadlock(&expected_deadlock, i, 1 + i % (LG_DEADLOCK_SESSIONS + 2));
+		expected_deadlock.deadlock_id = i + 1;
+		CHECK(memcmp(&deadlock, &expected_deadlock, sizeof(deadlock)) == 0);
+	}
+
 	/* The same once more. */
 	lg_record_changed();
 	write_history_worker();
@@ -167,7 +182,7 @@ round_trip(void)
 	forget_history(1000);
 	load_history(file, file_size);
 	CHECK_INT(reports[WARNING], 0);
-	CHECK_INT(nrecords, 40 + 45 + 20 + 1);
+	CHECK_INT(nrecords, 40 + 45 + 20 + 20 + 1);
 }
 
 /* Nothing at all; and no file. */
@@ -198,12 +213,19 @@ ids_go_on(void)
 {
 	static LgAction action;
 	static LgIncident incident;
+	static LgDeadlock deadlock;
+	int64		first;
+	int64		next;
 
 	enter_data_directory();
 	forget_history(1000);
 	make_history(7, 9, 0);
+	make_deadlocks(5);
 	lg_forget_history();
-	CHECK(!lg_fetch_action(7, &action) && !lg_fetch_incident(9, &incident));
+	CHECK(!lg_fetch_action(7, &action) && !lg_fetch_incident(9, &incident) &&
+		  !lg_fetch_deadlock(5, &deadlock));
+	lg_deadlock_range(&first, &next);
+	CHECK(first == 6 && next == 6);
 	write_history_worker();
 	keep_file();
 	CHECK_INT(nrecords, 1);
@@ -213,7 +235,9 @@ ids_go_on(void)
 	make_incident(&incident, 0, 2);
 	CHECK_INT(lg_record_action(&action), 8);
 	CHECK_INT(lg_record_incident(&incident), 10);
-	CHECK(lg_fetch_action(8, &action) && lg_fetch_incident(10, &incident));
+	make_deadlocks(1);
+	CHECK(lg_fetch_action(8, &action) && lg_fetch_incident(10, &incident) &&
+		  lg_fetch_deadlock(6, &deadlock));
 	check_history();
 }
 
@@ -469,7 +493,7 @@ hostile_texts(void)
 {
 	static LgAction action;
 	static const uint32 lengths[] = {
-		0, 0x01010101, sizeof(LgAction), sizeof(LgIncident), sizeof(LgContention), 24
+		0, 0x01010101, sizeof(LgAction), sizeof(LgIncident), sizeof(LgContention), sizeof(LgDeadlock), 32
 	};
 	int			n = 0;
 
@@ -513,6 +537,9 @@ impossible_records(void)
 #define CONTENTION(field, value) {RECORD_CONTENTION, offsetof(LgContention, field), sizeof(((LgContention *) 0)->field), value}
 #define ROOT(field, value) {RECORD_INCIDENT, offsetof(LgIncident, arena) + offsetof(LgIncidentSession, field), \
 	sizeof(((LgIncidentSession *) 0)->field), value}
+#define DEADLOCK(field, value) {RECORD_DEADLOCK, offsetof(LgDeadlock, field), sizeof(((LgDeadlock *) 0)->field), value}
+#define VICTIM(field, value) {RECORD_DEADLOCK, offsetof(LgDeadlock, arena) + offsetof(LgDeadlockSession, field), \
+	sizeof(((LgDeadlockSession *) 0)->field), value}
 #define SECOND(field, value) {RECORD_INCIDENT, -1 - (int) offsetof(LgIncidentSession, field), \
 	sizeof(((LgIncidentSession *) 0)->field), value}
 	static const struct
@@ -579,7 +606,29 @@ impossible_records(void)
 		SECOND(tag.locktag_lockmethodid, USER_LOCKMETHOD + 1),
 		SECOND(size, 8),
 		CONTENTION(locktype, LOCKTAG_LAST_TYPE + 1),
-		CONTENTION(mode, MaxLockMode + 1)
+		CONTENTION(mode, MaxLockMode + 1),
+		DEADLOCK(deadlock_id, 0),
+		DEADLOCK(deadlock_id, -1),
+		DEADLOCK(deadlock_id, PG_INT64_MAX),
+		DEADLOCK(detected_at, PG_INT64_MIN),
+		DEADLOCK(stmt_start, PG_INT64_MAX),
+		DEADLOCK(in_cycle, 2),
+		DEADLOCK(in_cycle, -1),
+		DEADLOCK(nsessions, 0),
+		DEADLOCK(nsessions, 2),
+		DEADLOCK(nsessions, 4),
+		DEADLOCK(used, -1),
+		DEADLOCK(used, 0),
+		DEADLOCK(used, 8),
+		DEADLOCK(used, LG_DEADLOCK_ARENA + 8),
+		VICTIM(size, 0),
+		VICTIM(size, 8),
+		VICTIM(size, 0xfff8),
+		VICTIM(size, 49),
+		VICTIM(kind, LG_KIND_OTHER + 1),
+		VICTIM(mode, MaxLockMode + 1),
+		VICTIM(tag.locktag_type, LOCKTAG_LAST_TYPE + 1),
+		VICTIM(tag.locktag_lockmethodid, USER_LOCKMETHOD + 1)
 	};
 
 	/* The second incident has three sessions. */
@@ -592,6 +641,7 @@ impossible_records(void)
 		make_incident(&incident, 1, 3);
 		lg_record_incident(&incident);
 	}
+	make_deadlocks(3);
 	write_history_worker();
 	keep_file();
 	for (int c = 0; c < (int) lengthof(cases); c++)
@@ -662,14 +712,21 @@ custom_wait_events(void)
 static void
 other_versions(void)
 {
+	uint16		size;
+
 	a_file(3, 3, 3);
-	for (int field = 1; field < 6; field++)
+	memcpy(&size, file + 22, sizeof(size));
+	CHECK_INT(size, sizeof(LgDeadlock));
+	for (int i = 1; i <= 6; i++)
 	{
+		/* The last two fields are halves of a word. */
+		int			field = Min(i, 5);
+		uint32		one = i == 6 ? 0x10000 : 1;
 		uint32		value;
 		uint32		crc;
 
 		memcpy(&value, file + 4 * field, sizeof(value));
-		value++;
+		value += one;
 		memcpy(file + 4 * field, &value, sizeof(value));
 		crc = header_checksum(file);
 		memcpy(file + 24, &crc, sizeof(crc));
@@ -677,9 +734,9 @@ other_versions(void)
 		load_history(file, file_size);
 		CHECK_INT(reports[WARNING], 1);
 		CHECK(strncmp(last_detail, "0 intact records", 16) == 0);
-		for (int i = 0; i < nrecords - 1; i++)
-			CHECK(!is_loaded(i));
-		value--;
+		for (int r = 0; r < nrecords - 1; r++)
+			CHECK(!is_loaded(r));
+		value -= one;
 		memcpy(file + 4 * field, &value, sizeof(value));
 	}
 }
@@ -848,7 +905,7 @@ cannot_write(void)
 		CHECK_INT(reports[LOG], 1);
 		CHECK(access(HISTORY_FILE ".tmp", F_OK) != 0);
 		keep_file();
-		CHECK_INT(nrecords, 3 + 3 + 3 + 1 + 1 + how);
+		CHECK_INT(nrecords, 3 + 3 + 3 + 3 + 1 + 1 + how);
 	}
 
 	/* Still so at the end: the old file is there. */
@@ -918,6 +975,7 @@ rings(void)
 {
 	static LgAction action;
 	static LgIncident incident;
+	static LgDeadlock deadlock;
 	int64		first;
 	int64		next;
 
@@ -930,6 +988,7 @@ rings(void)
 		make_incident(&incident, i, i);
 		CHECK_INT(lg_record_action(&action), i);
 		CHECK_INT(lg_record_incident(&incident), i);
+		make_deadlocks(1);
 		lg_action_range(&first, &next);
 		CHECK_INT(first, Max(1, i - 9));
 		CHECK_INT(next, i + 1);
@@ -938,6 +997,7 @@ rings(void)
 		{
 			CHECK_INT(lg_fetch_action(id, &action), id >= first && id < next);
 			CHECK_INT(lg_fetch_incident(id, &incident), id >= first && id < next);
+			CHECK_INT(lg_fetch_deadlock(id, &deadlock), id >= first && id < next);
 		}
 	}
 

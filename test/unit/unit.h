@@ -47,5 +47,6 @@ extern const Test proof_tests[];
 extern const Test rollback_tests[];
 extern const Test follow_tests[];
 extern const Test history_tests[];
+extern const Test deadlock_tests[];
 
 #endif							/* UNIT_H */
