@@ -454,7 +454,7 @@ close_signal(LgView *view, const LgOpen *open, LgBrake why)
 		track->open_action = 0;
 	track->released_at = now;
 	if (why == LG_NO_BRAKE && view->times[open->procno].occupant == open->pid &&
-		lg_timer_of(open->limit) >= 0)
+		lg_limit_is_about_blocking(open->limit))
 		lg_restart_block_time(&view->times[open->procno], now);
 }
 
