@@ -177,6 +177,14 @@ lg_leader_number(volatile PGPROC *proc)
  */
 #define LG_IGNORE_SIGNAL	((pqsigfunc) (void *) SIG_IGN)
 
+/* Is a backslash in a string an ordinary character?  Since 19 always. */
+#if PG_VERSION_NUM >= 190000
+#define lg_conforming_strings	true
+#else
+#include "parser/parser.h"
+#define lg_conforming_strings	standard_conforming_strings
+#endif
+
 /* Memory for a GUC's "extra". */
 #if PG_VERSION_NUM >= 160000
 #define lg_guc_malloc(size)		guc_malloc(LOG, size)

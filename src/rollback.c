@@ -61,7 +61,6 @@
 #include "access/xact.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "parser/parser.h"
 #include "replication/walsender.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -286,7 +285,7 @@ roll_back(void)
 {
 	MemoryContext context = CurrentMemoryContext;
 	CommandDest destination = whereToSendOutput;
-	bool		conforming = standard_conforming_strings;
+	bool		conforming = lg_conforming_strings;
 	int			encoding = pg_get_client_encoding();
 	SavedTransactionCharacteristics characteristics;
 
@@ -306,7 +305,7 @@ roll_back(void)
 	RestoreTransactionCharacteristics(&characteristics);
 	MemoryContextSwitchTo(context);
 	whereToSendOutput = destination;
-	quoting_changed = conforming != standard_conforming_strings ||
+	quoting_changed = conforming != lg_conforming_strings ||
 		encoding != pg_get_client_encoding();
 
 	/* As PostgresMain() does in that state. */

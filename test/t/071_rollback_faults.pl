@@ -165,15 +165,21 @@ SKIP:
 }
 
 # The settings by which the client has quoted its text are gone, and it does not know yet.
-$session = idle_session('quoting', 'BEGIN', 'SET LOCAL standard_conforming_strings = off', 'SET LOCAL escape_string_warning = off', 'SELECT in_the_way()');
-wait_for($session);
-ask($session);
-succeeds($waiter);
-my $text = "ROLLBACK; INSERT INTO written VALUES ('a\\'); DELETE FROM written; --')";
-is($session->query($text)->{error}{C}, '25P02', 'a ROLLBACK that does not come alone is refused once');
-is($session->{status}, 'E', 'and does nothing');
-ok(!$session->query('ROLLBACK; SELECT 1')->{error}, 'when the client has been told, it is done');
-$session->close;
+SKIP:
+{
+	skip 'strings always conform to the standard since 19', 4
+	  if $observer->query('SET standard_conforming_strings = off')->{error};
+	$observer->query_ok('RESET standard_conforming_strings');
+	$session = idle_session('quoting', 'BEGIN', 'SET LOCAL standard_conforming_strings = off', 'SET LOCAL escape_string_warning = off', 'SELECT in_the_way()');
+	wait_for($session);
+	ask($session);
+	succeeds($waiter);
+	my $text = "ROLLBACK; INSERT INTO written VALUES ('a\\'); DELETE FROM written; --')";
+	is($session->query($text)->{error}{C}, '25P02', 'a ROLLBACK that does not come alone is refused once');
+	is($session->{status}, 'E', 'and does nothing');
+	ok(!$session->query('ROLLBACK; SELECT 1')->{error}, 'when the client has been told, it is done');
+	$session->close;
+}
 
 # What a subtransaction has set for itself does not go on.
 $session = idle_session('READ ONLY in a savepoint', 'BEGIN', 'SELECT in_the_way()', 'SAVEPOINT a', 'SET TRANSACTION READ ONLY');
