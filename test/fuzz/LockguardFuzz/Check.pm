@@ -1358,7 +1358,7 @@ sub _check_signals
 			# Whatever the client sent next was refused, but for ROLLBACK.
 			my ($next) = grep { $_->[0] > $row->{acted_at} + TOLERANCE } @{ $session->{statements} };
 
-			$self->_complain('not refused', $next->[1], $row)
+			$self->_complain('untold', $next->[1], $row)
 			  if $next && defined $next->[2] && $next->[1] ne 'ROLLBACK' && !$session->{closed};
 		}
 		foreach my $row (grep { $_->{action} eq 'terminate' } @rows)
