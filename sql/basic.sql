@@ -116,7 +116,6 @@ SELECT * FROM lockguard.what_if('max_blocked_sessions', '10');
 SELECT * FROM lockguard.what_if('statement_timeout', '10s');
 SELECT * FROM lockguard.what_if('no_such_limit', '10s');
 SELECT * FROM lockguard.what_if('blocker_timeout', '5 apples');
-SELECT * FROM lockguard.what_if('blocker_timeout', '-1');
 SELECT * FROM lockguard.what_if('blocker_timeout', '25d');
 SELECT * FROM lockguard.what_if('max_blocked_sessions', '10s');
 SHOW lockguard.blocker_timeout;
