@@ -1359,7 +1359,7 @@ sub _check_signals
 			my ($next) = grep { $_->[0] > $row->{acted_at} + TOLERANCE } @{ $session->{statements} };
 
 			$self->_complain('untold', $next->[1], $row)
-			  if $next && defined $next->[2] && $next->[1] ne 'ROLLBACK' && !$session->{closed};
+			  if $next && defined $next->[2] && $next->[1] ne 'ROLLBACK' && ($session->{lives} || $session->{leaves});
 		}
 		foreach my $row (grep { $_->{action} eq 'terminate' } @rows)
 		{
