@@ -38,6 +38,7 @@
 #include "deadlock.h"
 #include "record.h"
 #include "session.h"
+#include "settings.h"
 #include "shared.h"
 #include "text.h"
 #include "types.h"
@@ -510,7 +511,7 @@ lg_note_deadlock(const ErrorData *edata)
 
 	if (edata->elevel < ERROR || edata->elevel > FATAL || edata->message_id == NULL ||
 		strcmp(edata->message_id, "deadlock detected") != 0 ||
-		MyProc == NULL || lg_shared == NULL)
+		MyProc == NULL || lg_shared == NULL || !lg_enabled)
 		return;
 
 	memset(&deadlock, 0, offsetof(LgDeadlock, arena));

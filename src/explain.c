@@ -11,10 +11,11 @@
  * hold that lock, or wait for it, in a conflicting mode.  If not, nothing is said.
  *
  * That it was this wait is told by its start: PGPROC.waitStart is set when a wait
- * begins, and becomes 0 when the lock is granted (ProcWakeup()), but not when the
- * wait is given up (RemoveFromWaitQueue()).  What a function has caught, or a
- * transaction before this one was ended by, has been undone since: see
- * forget_wait().
+ * begins, and becomes 0 when the lock is granted (ProcWakeup()), but up to 18 not
+ * when the wait is given up (RemoveFromWaitQueue()).  Since 19 it does, and it is
+ * only known that the last wait failed: then what was seen must be of this
+ * statement.  What a function has caught, or a transaction before this one was ended
+ * by, has been undone since: see forget_wait().
  *
  *-------------------------------------------------------------------------
  */
@@ -134,6 +135,8 @@ show_wait(const LgGraph *graph, const LgWaiter *waiter, const LgBlocker *blocker
 	slot->wait.procno = blocker->procno;
 	slot->wait.pid = blocker->pid;
 	slot->wait.is_queued = blocker->kind == LG_QUEUE;
+	slot->wait.other_start =
+		(TimestampTz) pg_atomic_read_u64(&ProcGlobal->allProcs[blocker->procno].waitStart);
 	pg_write_barrier();
 	pg_atomic_fetch_add_u32(&slot->wait_changes, 1);
 }
@@ -179,7 +182,7 @@ lg_show_waits(LgView *view, LgShownWait *shown)
  * All below runs in the session.
  */
 
-/* The start of a wait that has failed, and whose failure has been dealt with. */
+/* Waits that began up to then, and failed, have been dealt with. */
 static TimestampTz forgotten = 0;
 
 /* What a process was shown; false if it was nothing, or is being changed. */
@@ -196,10 +199,27 @@ read_wait(int procno, LgSeenWait *wait)
 		*wait = slot->wait;
 		pg_read_barrier();
 		if ((before & 1) == 0 && pg_atomic_read_u32(&slot->wait_changes) == before)
-			return wait->wait_start != 0 &&
-				(TimestampTz) pg_atomic_read_u64(&ProcGlobal->allProcs[procno].waitStart) == wait->wait_start;
+			return wait->wait_start != 0;
 	}
 	return false;
+}
+
+/* Is that the wait which the process is in, or, up to 18, was in last? */
+static bool
+is_its_wait(int procno, const LgSeenWait *wait)
+{
+	return wait->wait_start ==
+		(TimestampTz) pg_atomic_read_u64(&ProcGlobal->allProcs[procno].waitStart);
+}
+
+/* Is that the wait of this session that has just failed? */
+static bool
+has_just_failed(const LgSeenWait *wait)
+{
+	return MyProc->waitStatus == PROC_WAIT_STATUS_ERROR &&
+		wait->mode == MyProc->waitLockMode && wait->wait_start > forgotten &&
+		(LG_KEEPS_WAIT_START ? is_its_wait(lg_proc_number(MyProc), wait) :
+		 wait->wait_start >= GetCurrentStatementStartTimestamp());
 }
 
 /*
@@ -220,6 +240,7 @@ is_still_in_the_way(const LgSeenWait *wait)
 		LOCK	   *lock = other->waitLock;
 
 		found = other->pid == wait->pid && lock != NULL &&
+			(TimestampTz) pg_atomic_read_u64(&other->waitStart) == wait->other_start &&
 			memcmp(&lock->tag, &wait->tag, sizeof(LOCKTAG)) == 0 &&
 			(LOCKBIT_ON(other->waitLockMode) & conflicts) != 0;
 	}
@@ -287,7 +308,7 @@ find_root(int *procno, int *pid)
 
 		if (((volatile PGPROC *) &ProcGlobal->allProcs[*procno])->waitLock == NULL)
 			return moved;
-		if (!read_wait(*procno, &wait) || !is_still_in_the_way(&wait))
+		if (!read_wait(*procno, &wait) || !is_its_wait(*procno, &wait) || !is_still_in_the_way(&wait))
 			return false;
 		*procno = wait.procno;
 		*pid = wait.pid;
@@ -314,9 +335,9 @@ lg_explain_wait(void)
 	int			pid;
 	int			len;
 
-	if (!lg_explain_waits || MyProc == NULL || MyProc->waitStatus != PROC_WAIT_STATUS_ERROR ||
-		!read_wait(lg_proc_number(MyProc), &wait) || wait.wait_start == forgotten ||
-		wait.mode != MyProc->waitLockMode || !is_still_in_the_way(&wait))
+	if (!lg_enabled || !lg_explain_waits || MyProc == NULL ||
+		!read_wait(lg_proc_number(MyProc), &wait) || !has_just_failed(&wait) ||
+		!is_still_in_the_way(&wait))
 		return NULL;
 
 	initStringInfo(&buf);
@@ -356,7 +377,7 @@ static void
 forget_wait(void)
 {
 	if (MyProc != NULL && MyProc->waitStatus == PROC_WAIT_STATUS_ERROR)
-		forgotten = (TimestampTz) pg_atomic_read_u64(&MyProc->waitStart);
+		forgotten = GetCurrentTimestamp();
 }
 
 static void

@@ -520,7 +520,7 @@ follow_up_one(LgView *view, LgFollow *list, LgOpen *open, int64 *next_due)
 	{
 		LgBrake		why = unanswered ? why_not_obeyed(view, open, withdrawn) : LG_NO_BRAKE;
 
-		if (why == LG_BRAKE_CHANGED)
+		if (why == LG_BRAKE_CHANGED && has_gone_on(open))
 			note_missed(track, open);
 		close_signal(view, open, why);
 		return false;

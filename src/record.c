@@ -406,7 +406,16 @@ recorded_just_now(const LgDeadlock *deadlock)
 void
 lg_record_deadlock(LgDeadlock *deadlock, bool is_parallel_worker)
 {
-	LWLockAcquire(record->lock, LW_EXCLUSIVE);
+	/*
+	 * It still holds its heavyweight locks.  If a process has been stopped
+	 * with this lock in hand, the record is lost; the deadlock must end.
+	 */
+	for (int tries = 0; !LWLockConditionalAcquire(record->lock, LW_EXCLUSIVE); tries++)
+	{
+		if (tries == 1000)
+			return;
+		pg_usleep(100);
+	}
 	if (is_parallel_worker && recorded_just_now(deadlock))
 	{
 		LWLockRelease(record->lock);

@@ -72,7 +72,8 @@ typedef struct LgSeenWait
 	LOCKMODE	mode;
 	int			procno;			/* the one in the way: holds the lock, */
 	int			pid;
-	bool		is_queued;		/* or waits ahead for it */
+	bool		is_queued;		/* or waits ahead for it, */
+	TimestampTz other_start;	/* in the wait that began then */
 } LgSeenWait;
 
 /*

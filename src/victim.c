@@ -137,6 +137,7 @@ is_refusal(int sqlerrcode)
 static void
 refuse_rollback(void)
 {
+	lg_client_told();
 	ereport(ERROR,
 			(errcode(ERRCODE_IN_FAILED_SQL_TRANSACTION),
 			 errmsg("current transaction is aborted, commands ignored until end of transaction block")));

@@ -579,7 +579,7 @@ lockguard_idle_locks(PG_FUNCTION_ARGS)
 
 		CHECK_FOR_INTERRUPTS();
 		lg_read_session(procno, &session);
-		if (session.kind != LG_KIND_CLIENT)
+		if (session.kind != LG_KIND_CLIENT || !lg_may_see(session.userid))
 			continue;
 		begin_row(&row);
 		if (idle_lock(&session, catalogs, &lock))
@@ -907,6 +907,7 @@ lockguard_contention(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	LgContention *all = palloc_array(LgContention, LG_MAX_CONTENTION);
+	bool		catalogs;
 	int			n;
 	Row			row;
 
@@ -914,6 +915,7 @@ lockguard_contention(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	n = lg_fetch_contention(all);
 	init_row(&row);
+	catalogs = lock_catalogs();
 	for (int i = 0; i < n; i++)
 	{
 		begin_row(&row);
@@ -923,7 +925,7 @@ lockguard_contention(PG_FUNCTION_ARGS)
 			   Int64GetDatum(all[i].query_id));
 		put_text(&row, all[i].mode == NoLock ? NULL : GetLockNameFromTagType(all[i].locktype));
 		put_if(&row, all[i].relation != InvalidOid, ObjectIdGetDatum(all[i].relation));
-		put_relation_name(&row, all[i].relation != InvalidOid, all[i].lock_datid, all[i].relation);
+		put_relation_name(&row, catalogs && all[i].relation != InvalidOid, all[i].lock_datid, all[i].relation);
 		put_text(&row, all[i].mode == NoLock ? NULL :
 				 GetLockmodeName(DEFAULT_LOCKMETHOD, all[i].mode));
 		put_datum(&row, Int64GetDatum(all[i].incidents));
@@ -933,6 +935,8 @@ lockguard_contention(PG_FUNCTION_ARGS)
 		put_datum(&row, Int64GetDatum(all[i].actions));
 		emit_row(rsinfo, &row);
 	}
+	if (catalogs)
+		unlock_catalogs();
 	return (Datum) 0;
 }
 

@@ -195,6 +195,17 @@ root_remedy(const Past *past)
 	return strcmp(past->incident->state, "idle") == 0 ? LG_DO_TERMINATE : LG_DO_ROLLBACK;
 }
 
+/*
+ * By when had it begun that some session waited all the time until a limit was
+ * passed?  If any gave up, there may have been gaps before the longest wait.
+ */
+static int64
+began_at_latest(const Past *past)
+{
+	return past->incident->gave_up == 0 ? 0 :
+		Max(past->end - past->incident->longest_wait, 0);
+}
+
 static void
 ask_idle_blocker_timeout(const Past *past, int64 limit, Answer *answer)
 {
@@ -204,8 +215,11 @@ ask_idle_blocker_timeout(const Past *past, int64 limit, Answer *answer)
 
 	if (!root_is_within_reach(past, answer))
 		return;
-	if (incident->longest_idle >= limit)
-		would(answer, 0, incident->idle_from + limit,
+	if (incident->longest_idle >= limit && incident->gave_up > 0 &&
+		incident->longest_wait < limit)
+		not_known(answer, "sessions gave up and others came; for how long in all some waited is not known");
+	else if (incident->longest_idle >= limit)
+		would(answer, 0, Max(incident->idle_from, began_at_latest(past)) + limit,
 			  is_idle(past) ? root_remedy(past) : LG_DO_ROLLBACK,
 			  is_idle(past) ? NULL : "the root was idle only part of the time");
 	else if (!is_idle(past) && past->end >= limit &&
@@ -226,7 +240,7 @@ ask_blocker_timeout(const Past *past, int64 limit, Answer *answer)
 	if (!root_is_within_reach(past, answer))
 		return;
 	if (Min(past->incident->longest_wait, past->end) >= limit)
-		would(answer, 0, limit, root_remedy(past), NULL);
+		would(answer, 0, began_at_latest(past) + limit, root_remedy(past), NULL);
 	else if (past->end >= limit)
 		not_known(answer, "sessions gave up and others came; for how long in all some waited is not known");
 	else
@@ -282,7 +296,8 @@ ask_queued_blocker_timeout(const Past *past, int64 limit, Answer *answer)
 		(at <= past->peak || surely_waited(past, past->behind[queued] + 1, past->behind[queued] + 1, at)))
 	{
 		if (past->sessions[queued]->kind != LG_KIND_CLIENT)
-			would_not(answer, "the lock request was no client session's, and is never signalled");
+			would_not(answer, lg_may_see(past->sessions[queued]->userid) ?
+					  "the lock request was no client session's, and is never signalled" : NULL);
 		else
 			would(answer, queued, at, LG_DO_CANCEL,
 				  "whether the session was exempt, and whether those behind it could have gone on, is not known");

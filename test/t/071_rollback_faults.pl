@@ -323,7 +323,7 @@ forget_actions($observer);
 configure($observer, blocker_timeout => undef, idle_blocker_timeout => '300ms');
 
 # The most that may be done is to roll back.
-configure($observer, action => 'rollback', blocker_timeout => '300ms');
+configure($observer, action => 'rollback');
 $session = idle_session('action = rollback');
 wait_for($session);
 is_rolled_back($observer, $session, 'idle_blocker_timeout');
@@ -341,6 +341,7 @@ is($observer->value('SELECT reason FROM lockguard.actions ORDER BY action_id DES
 	'lockguard.action is rollback, which cannot reach this session', 'and the row says why');
 forget_actions($observer);
 
+configure($observer, blocker_timeout => '300ms');
 $session->query_ok('BEGIN; SELECT in_the_way()');
 $session->start('SELECT pg_sleep(100)');
 wait_for($session);

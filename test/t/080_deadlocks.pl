@@ -44,7 +44,7 @@ sub logged
 	my $log = slurp_file($logfile || $node->logfile, $offset);
 	my %logged;
 
-	while ($log =~ /^[^\t\n][^\n]* \[(\d+)\] [^\n]*ERROR:  deadlock detected\n[^\t\n][^\n]* \[\1\] [^\n]*DETAIL:  ((?:[^\n]*\n)(?:\t[^\n]*\n)*)/mg)
+	while ($log =~ /^[^\t\n][^\n]*\[(\d+)\] [^\n]*ERROR:  deadlock detected\n[^\t\n][^\n]*\[\1\] [^\n]*DETAIL:  ((?:[^\n]*\n)(?:\t[^\n]*\n)*)/mg)
 	{
 		my ($pid, $detail) = ($1, $2);
 		my $edges = '';

@@ -32,6 +32,7 @@ int			lg_naptime = 1000;
 int			lg_max_actions_per_minute = 60;
 bool		lg_dry_run = false;
 bool		lg_log_incidents = true;
+bool		lg_enabled = true;
 
 TransactionId next_xid;
 
