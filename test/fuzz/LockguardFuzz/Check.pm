@@ -1334,8 +1334,10 @@ sub _check_signals
 		{
 			my $kind = { 57014 => 'cancel', '57P01' => 'terminate' }->{ $error->{C} } || 'rollback';
 			my ($limit) = ($error->{D} || '') =~ /lockguard\.(\w+) (?:is|of process)/;
+			# Of rollbacks, one that the client answered with ROLLBACK was not felt.
+			my @before = grep { $_->{acted_at} <= $error->{at} + TOLERANCE } @rows;
 			my ($row) = grep { $_->{action} eq $kind && !$_->{felt}
-				  && (!$limit || $_->{limit_name} eq $limit) } @rows;
+				  && (!$limit || $_->{limit_name} eq $limit) } $kind eq 'rollback' ? reverse(@before) : (), @rows;
 
 			$self->{felt}++;
 			if (!$row)
