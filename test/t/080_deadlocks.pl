@@ -350,6 +350,8 @@ SQL
 {
 	my $role = qq(m"al\nlory; waits for x);
 
+	# Since 19 a role's name is on one line by itself.
+	$role =~ s/\n/ / if $observer->value('SHOW server_version_num') >= 190000;
 	$observer->query_ok('CREATE ROLE ' . $observer->value("SELECT quote_ident(\$x\$$role\$x\$)") . ' LOGIN SUPERUSER');
 	my @s = (session($node, "na\tme \e[31m", user => $role), session($node, 'S2'), victim('S3'));
 	my $pids = join ',', map { $_->pid } @s;
