@@ -177,13 +177,6 @@ lg_leader_number(volatile PGPROC *proc)
  */
 #define LG_IGNORE_SIGNAL	((pqsigfunc) (void *) SIG_IGN)
 
-/* Does waitStart stay when a wait is given up? */
-#if PG_VERSION_NUM >= 190000
-#define LG_KEEPS_WAIT_START	false
-#else
-#define LG_KEEPS_WAIT_START	true
-#endif
-
 /* Is a backslash in a string an ordinary character?  Since 19 always. */
 #if PG_VERSION_NUM >= 190000
 #define lg_conforming_strings	true

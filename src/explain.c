@@ -11,11 +11,11 @@
  * hold that lock, or wait for it, in a conflicting mode.  If not, nothing is said.
  *
  * That it was this wait is told by its start: PGPROC.waitStart is set when a wait
- * begins, and becomes 0 when the lock is granted (ProcWakeup()), but up to 18 not
- * when the wait is given up (RemoveFromWaitQueue()).  Since 19 it does, and it is
- * only known that the last wait failed: then what was seen must be of this
- * statement.  What a function has caught, or a transaction before this one was ended
- * by, has been undone since: see forget_wait().
+ * begins, and becomes 0 when the lock is granted (ProcWakeup()).  When the wait is
+ * given up, some releases leave it as it is and others set it to 0, too: then it is
+ * only known that the last wait failed, and what was seen must be of this statement.
+ * What a function has caught, or a transaction before this one was ended by, has
+ * been undone since: see forget_wait().
  *
  *-------------------------------------------------------------------------
  */
@@ -204,7 +204,7 @@ read_wait(int procno, LgSeenWait *wait)
 	return false;
 }
 
-/* Is that the wait which the process is in, or, up to 18, was in last? */
+/* Is that the wait which the process is in? */
 static bool
 is_its_wait(int procno, const LgSeenWait *wait)
 {
@@ -216,9 +216,11 @@ is_its_wait(int procno, const LgSeenWait *wait)
 static bool
 has_just_failed(const LgSeenWait *wait)
 {
+	TimestampTz start = (TimestampTz) pg_atomic_read_u64(&MyProc->waitStart);
+
 	return MyProc->waitStatus == PROC_WAIT_STATUS_ERROR &&
 		wait->mode == MyProc->waitLockMode && wait->wait_start > forgotten &&
-		(LG_KEEPS_WAIT_START ? is_its_wait(lg_proc_number(MyProc), wait) :
+		(start != 0 ? start == wait->wait_start :
 		 wait->wait_start >= GetCurrentStatementStartTimestamp());
 }
 
