@@ -1360,9 +1360,12 @@ sub _check_signals
 		}
 		foreach my $row (grep { $_->{action} eq 'rollback' && $_->{result} eq 'released' && !$_->{felt} } @rows)
 		{
-			# Whatever the client sent next was refused, but for ROLLBACK.
+			# Whatever the client sent next was refused, but for ROLLBACK; unless that had
+			# crossed with the request.
 			my ($next) = grep { $_->[0] > $row->{acted_at} + TOLERANCE } @{ $session->{statements} };
+			my ($before) = grep { $_->[0] <= $row->{acted_at} + TOLERANCE } reverse @{ $session->{statements} };
 
+			next if !$before || !defined $before->[2] || $before->[2] > $row->{acted_at} - TOLERANCE;
 			$self->_complain('untold', $next->[1], $row)
 			  if $next && defined $next->[2] && $next->[1] ne 'ROLLBACK' && ($session->{lives} || $session->{leaves});
 		}
