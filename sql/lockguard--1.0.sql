@@ -200,7 +200,7 @@ FROM lockguard._incidents();
 COMMENT ON VIEW lockguard.incidents IS 'each outage: which session blocked how many others, for how long, and how it ended';
 
 CREATE VIEW lockguard.deadlocks AS SELECT * FROM lockguard._deadlocks();
-COMMENT ON VIEW lockguard.deadlocks IS 'each deadlock that the server has resolved: which session got the error, and who waited for whom';
+COMMENT ON VIEW lockguard.deadlocks IS 'each deadlock that the server has resolved: which session got the error, and which waited for which';
 
 CREATE VIEW lockguard.contention AS SELECT * FROM lockguard._contention();
 COMMENT ON VIEW lockguard.contention IS 'what each database, role and statement has cost the sessions that it blocked, by lock';

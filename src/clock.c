@@ -132,3 +132,13 @@ lg_clock_wall(const LgClock *clock, int64 at)
 {
 	return clock->wall - (clock->now - at) / 1000;
 }
+
+/* For qsort(): moments or durations (int64), the earliest or shortest first. */
+int
+lg_compare_times(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return x < y ? -1 : x > y;
+}

@@ -44,5 +44,6 @@ extern void lg_clock_read(LgClock *clock);
 extern int64 lg_clock_at(const LgClock *clock, TimestampTz wall);
 extern int64 lg_moment(const LgClock *clock, LgMoment *moment, TimestampTz wall);
 extern TimestampTz lg_clock_wall(const LgClock *clock, int64 at);
+extern int	lg_compare_times(const void *a, const void *b);
 
 #endif							/* LOCKGUARD_CLOCK_H */

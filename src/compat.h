@@ -367,7 +367,8 @@ lg_is_last_queued(LOCK *lock, volatile PGPROC *proc)
 
 /*
  * Weak locks on relations that a process keeps in its PGPROC, three bits a slot,
- * from AccessShareLock on: under its fpInfoLock.  Since 18, there are several groups of slots.
+ * from AccessShareLock on: under its fpInfoLock.  Since 18, there are several groups
+ * of slots.
  */
 #if PG_VERSION_NUM >= 180000
 #define LG_FAST_GROUPS			FastPathLockGroupsPerBackend

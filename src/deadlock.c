@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * deadlock.c
- *		Deadlocks that the server has resolved: who was in the cycle.
+ *		Deadlocks that the server has resolved: which processes were in the cycle.
  *
  * All of it is done in the session that gets the error, when that is reported.
  * By then the lock manager need not show the cycle any more: a subtransaction
@@ -20,9 +20,9 @@
  *
  * The DETAIL for the log has the same, and then for each process its statement,
  * after a text that is translated, too, and that gettext() gives here as it gave it
- * there.  A statement may contain such a text.  If one of these is there twice,
- * nobody can tell where a statement ends, and perhaps whose it is: then each
- * session is asked what it runs now.
+ * there.  A statement may contain such a text.  If one of these is there twice, it
+ * cannot be told where a statement ends, and perhaps whose it is: then what each
+ * session runs now is read instead.
  *
  *-------------------------------------------------------------------------
  */
@@ -157,28 +157,11 @@ is_circle(const char *detail, const Places *places, int *first, int *lines)
 	return *lines > 0 && (int) blocker == *first;
 }
 
-/*
- * The procno of the process with that pid, or -1.  Takes no lock: it may have
- * ended by now.
- */
-static int
-find_process(int pid)
-{
-	for (int procno = 0; procno < (int) ProcGlobal->allProcCount; procno++)
-	{
-		volatile PGPROC *proc = &ProcGlobal->allProcs[procno];
-
-		if (proc->pid == pid && lg_proc_pid(proc) == pid)
-			return procno;
-	}
-	return -1;
-}
-
 /* Is it this process, or one of its lock group? */
 static bool
 is_of_my_group(int pid)
 {
-	int			procno = pid == MyProcPid ? lg_proc_number(MyProc) : find_process(pid);
+	int			procno = pid == MyProcPid ? lg_proc_number(MyProc) : lg_find_process(pid);
 
 	return procno >= 0 &&
 		lg_leader_number(&ProcGlobal->allProcs[procno]) == lg_leader_number(MyProc);
@@ -408,7 +391,7 @@ keep_session(LgDeadlock *deadlock, const Edge *edge, const char *statement, int 
 	char		application_name[NAMEDATALEN];
 	const char *usename = "";
 	char	   *string;
-	int			procno = find_process(edge->pid);
+	int			procno = lg_find_process(edge->pid);
 	int			leader_pid = edge->pid;
 	bool		cut = false;
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * deadlock.h
- *		Deadlocks that the server has resolved: who was in the cycle.
+ *		Deadlocks that the server has resolved: which processes were in the cycle.
  *
  *-------------------------------------------------------------------------
  */

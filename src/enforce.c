@@ -377,7 +377,7 @@ signal_victim(LgView *view, const LgVerdict *verdict, const LgRequest *request,
 	if (verdict->still.idle && !lg_state_is_idle(session) &&
 		lg_client_has_moved(&view->tracks[session->procno], session))
 		return lg_not_proved(verdict);
-	return lg_prove_and_signal(verdict, verdict->action, &reason, acted_at);
+	return lg_prove_and_signal(verdict, &reason, acted_at);
 }
 
 /* Count a signal that was sent at that time (monotonic ns) in the statistics. */

@@ -1,14 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * explain.c
- *		Tells a session that has waited in vain whom it was waiting for.
+ *		Tells a session whose wait for a lock has failed which session blocked it.
  *
  * When a wait for a lock ends with an error, the session has left the queue
  * already, and nothing in it tells which lock it was.  So the worker shows each
- * session, in its slot, what it waits for and who is in the way, whenever a look at
- * the lock manager finds that this has changed.  When the error is reported, the
- * session compares: it must have been this very wait, and the other one must still
- * hold that lock, or wait for it, in a conflicting mode.  If not, nothing is said.
+ * session, in its slot, what it waits for and which process blocks it, whenever a look
+ * at the lock manager finds that this has changed.  When the error is reported, the
+ * session compares: it must have been this very wait, and the other process must
+ * still hold that lock, or wait for it, in a conflicting mode.  If not, nothing is
+ * said.
  *
  * That it was this wait is told by its start: PGPROC.waitStart is set when a wait
  * begins, and becomes 0 when the lock is granted (ProcWakeup()).  When the wait is
@@ -29,6 +30,7 @@
 #include "storage/proc.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
 #include "compat.h"
 #include "explain.h"
 #include "look.h"
@@ -90,8 +92,8 @@ find_first_blockers(const LgGraph *graph, const LgLock *lock, FirstBlockers *fir
 }
 
 /*
- * Who is in the way of a waiter: a holder of the lock, else the first ahead of it in
- * the queue.  False if there is none.
+ * What blocks a waiter: a holder of the lock, else the first ahead of it in the queue.
+ * False if there is none.
  */
 static bool
 find_blocker(LgGraph *graph, const LgWaiter *waiter, const FirstBlockers *first,
@@ -225,18 +227,20 @@ has_just_failed(const LgSeenWait *wait)
 }
 
 /*
- * Does the other one still hold the lock, or wait for it, in a mode that conflicts?
- * Takes the lock's partition lock, shared.
+ * Does the other process still hold the lock, or wait for it, in a mode that
+ * conflicts?  Takes the lock's partition lock, shared.
  */
 static bool
-is_still_in_the_way(const LgSeenWait *wait)
+blocks_still(const LgSeenWait *wait)
 {
 	PGPROC	   *other = &ProcGlobal->allProcs[wait->procno];
 	LOCKMASK	conflicts = GetLockTagsMethodTable(&wait->tag)->conflictTab[wait->mode];
 	LWLock	   *partition = LockHashPartitionLock(LockTagHashCode(&wait->tag));
+	int64		locked;
 	bool		found;
 
 	LWLockAcquire(partition, LW_SHARED);
+	locked = lg_now();
 	if (wait->is_queued)
 	{
 		LOCK	   *lock = other->waitLock;
@@ -252,7 +256,9 @@ is_still_in_the_way(const LgSeenWait *wait)
 
 		found = held != NULL && (held->holdMask & conflicts) != 0;
 	}
+	locked = lg_now() - locked;
 	LWLockRelease(partition);
+	lg_note_partition_lock_time(locked);
 	return found;
 }
 
@@ -310,7 +316,7 @@ find_root(int *procno, int *pid)
 
 		if (((volatile PGPROC *) &ProcGlobal->allProcs[*procno])->waitLock == NULL)
 			return moved;
-		if (!read_wait(*procno, &wait) || !is_its_wait(*procno, &wait) || !is_still_in_the_way(&wait))
+		if (!read_wait(*procno, &wait) || !is_its_wait(*procno, &wait) || !blocks_still(&wait))
 			return false;
 		*procno = wait.procno;
 		*pid = wait.pid;
@@ -320,8 +326,8 @@ find_root(int *procno, int *pid)
 }
 
 /*
- * The wait of this session has just ended with an error: whom was it waiting for?  A
- * sentence without its subject ("waited ..."), or NULL if that is not known.
+ * The wait of this session has just ended with an error: which process blocked it?
+ * Returns a sentence without its subject ("waited ..."), or NULL if that is not known.
  * Allocates in the current context; takes partition locks of the lock manager,
  * shared, one after the other.
  */
@@ -332,21 +338,19 @@ lg_explain_wait(void)
 	StringInfoData buf;
 	LgTreeStyle style = {0};
 	char		lock[256];
-	char		waited[32];
 	int			procno;
 	int			pid;
 	int			len;
 
 	if (!lg_enabled || !lg_explain_waits || MyProc == NULL ||
 		!read_wait(lg_proc_number(MyProc), &wait) || !has_just_failed(&wait) ||
-		!is_still_in_the_way(&wait))
+		!blocks_still(&wait))
 		return NULL;
 
 	initStringInfo(&buf);
 	lg_lock_text(&wait.tag, &style, lock, sizeof(lock));
-	snprintf(waited, sizeof(waited), "%lld ms",
-			 (long long) Max((GetCurrentTimestamp() - wait.wait_start) / 1000, 0));
-	appendStringInfo(&buf, "waited %s for %s on %s, %s", waited,
+	appendStringInfo(&buf, "waited %lld ms for %s on %s, %s",
+					 (long long) Max((GetCurrentTimestamp() - wait.wait_start) / 1000, 0),
 					 GetLockmodeName(wait.tag.locktag_lockmethodid, wait.mode), lock,
 					 wait.is_queued ? "for which " : "which ");
 	procno = wait.procno;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * explain.h
- *		Tells a session that has waited in vain whom it was waiting for.
+ *		Tells a session whose wait for a lock has failed which session blocked it.
  *
  *-------------------------------------------------------------------------
  */

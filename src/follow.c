@@ -386,9 +386,10 @@ repeat_signal(LgOpen *open, LgVerdict *verdict, int64 now)
 	TimestampTz at;
 
 	open->repeated_at = now;
+	verdict->action = open->action;
 	verdict->escalation = true;
 	lg_cap_count(now);
-	(void) lg_prove_and_signal(verdict, open->action, NULL, &at);
+	(void) lg_prove_and_signal(verdict, NULL, &at);
 }
 
 /*

@@ -89,19 +89,16 @@ interval_to_ns(const Interval *interval)
 	return Min(us, PG_INT64_MAX / 4000) * 1000;
 }
 
-/* The procno of a client session by its pid, or -1. */
+/* The procno of a session by its pid, or -1; reads what it does. */
 static int
 find_session(int pid, LgSession *session)
 {
-	for (int procno = 0; pid > 0 && procno < MaxBackends; procno++)
-	{
-		if (lg_proc_pid((volatile PGPROC *) &ProcGlobal->allProcs[procno]) != pid)
-			continue;
-		lg_read_session(procno, session);
-		if (session->pid == pid)
-			return procno;
-	}
-	return -1;
+	int			procno = lg_find_process(pid);
+
+	if (procno < 0 || procno >= MaxBackends)
+		return -1;
+	lg_read_session(procno, session);
+	return session->pid == pid ? procno : -1;
 }
 
 PG_FUNCTION_INFO_V1(lockguard_exempt);

@@ -681,8 +681,9 @@ last_signal(int64 incident_id, TimestampTz since, LgAction *action)
 		if (!lg_fetch_action(next, action) || action->acted_at < since)
 			return false;
 		if (action->incident_id == incident_id && action->action != LG_DO_YIELD &&
-			((action->result == LG_PENDING && !lg_awaits_rollback(&action->open)) || action->result == LG_RELEASED ||
-			 action->result == LG_ESCALATED || action->result == LG_UNRESPONSIVE))
+			(action->result == LG_RELEASED || action->result == LG_ESCALATED ||
+			 action->result == LG_UNRESPONSIVE ||
+			 (action->result == LG_PENDING && !lg_awaits_rollback(&action->open))))
 			return true;
 	}
 	return false;

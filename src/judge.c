@@ -140,7 +140,7 @@ is_to_roll_back(LgView *view, const LgNode *node, const LgSession *session, int 
 
 /*
  * The mildest remedy that can help, and can reach a session that is over a limit.
- * "node" may be NULL, if it is not known whom it blocks.
+ * "node" may be NULL, if it is not known what it blocks.
  */
 static LgActionKind
 mildest_remedy(LgView *view, const LgNode *node, const LgSession *session, int limit)

@@ -121,15 +121,6 @@ queued_blocker_timeout(LgView *view, const LgSubject *subject, int value, int64 
 	return passed_in_all(view, subject, LG_QUEUED_TIMER, value, measured);
 }
 
-static int
-compare_int64(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y;
-}
-
 /* When does max_blocked_sessions begin to count this session? */
 int64
 lg_counts_after(LgView *view, const LgStep *step)
@@ -171,7 +162,7 @@ max_blocked_sessions(LgView *view, const LgSubject *subject, int value, int64 *m
 	/* It is passed when one more than allowed will have waited so long. */
 	if (count <= value)
 	{
-		qsort(view->scratch, blocked, sizeof(int64), compare_int64);
+		qsort(view->scratch, blocked, sizeof(int64), lg_compare_times);
 		own_time = Max(own_time, view->scratch[value] + 1);
 	}
 	return own_time;

@@ -334,8 +334,8 @@ still_holds(const LgVerdict *verdict)
  * see lg_prove_and_signal().
  */
 static LgBrake
-signal_unless_changed(const LgVerdict *verdict, bool waits, LgActionKind kind,
-					  LgReason *reason, TimestampTz *acted_at)
+signal_unless_changed(const LgVerdict *verdict, bool waits, LgReason *reason,
+					  TimestampTz *acted_at)
 {
 	LgSlot	   *slot = lg_slot(verdict->session.procno);
 	LgBrake		brake;
@@ -366,13 +366,14 @@ signal_unless_changed(const LgVerdict *verdict, bool waits, LgActionKind kind,
 			lg_leave_reason(verdict->session.procno, reason);
 		}
 		*acted_at = GetCurrentTimestamp();
-		if (kind == LG_DO_ROLLBACK)
+		if (verdict->action == LG_DO_ROLLBACK)
 			brake = lg_ask_rollback(verdict->session.procno, now.lxid) ?
 				LG_NO_BRAKE : LG_BRAKE_CHANGED;
 		else
 		{
 			(void) lg_withdraw_rollback(verdict->session.procno, now.lxid);
-			brake = send_signal(verdict->session.pid, kind) ? LG_NO_BRAKE : LG_BRAKE_FAILED;
+			brake = send_signal(verdict->session.pid, verdict->action) ?
+				LG_NO_BRAKE : LG_BRAKE_FAILED;
 		}
 
 		/* A signal that another sends later must not be explained by this. */
@@ -385,10 +386,10 @@ signal_unless_changed(const LgVerdict *verdict, bool waits, LgActionKind kind,
 
 /*
  * Prove the verdict and, only then, leave the reason with the victim and send
- * the signal for that kind of action; for a rollback, ask for it, see rollback.c.
- * Returns LG_NO_BRAKE if it was sent, else why not.  *acted_at is
- * the time just before the signal.  "reason" may be NULL, if it has been left
- * with a signal that is repeated.
+ * the signal for its action; for a rollback, ask for it, see rollback.c.  Returns
+ * LG_NO_BRAKE if it was sent, else why not.  *acted_at is the time just before the
+ * signal.  "reason" may be NULL, if it has been left with a signal that is
+ * repeated.
  *
  * A session that commits is not signalled, unless it waits for a heavyweight
  * lock: NOTIFY takes one in the middle of COMMIT, and an error there still
@@ -401,8 +402,7 @@ signal_unless_changed(const LgVerdict *verdict, bool waits, LgActionKind kind,
  * the process there.
  */
 LgBrake
-lg_prove_and_signal(const LgVerdict *verdict, LgActionKind kind, LgReason *reason,
-					TimestampTz *acted_at)
+lg_prove_and_signal(const LgVerdict *verdict, LgReason *reason, TimestampTz *acted_at)
 {
 	PGPROC	   *victim = &ProcGlobal->allProcs[verdict->session.procno];
 	bool		partitions[NUM_LOCK_PARTITIONS] = {false};
@@ -446,14 +446,14 @@ lg_prove_and_signal(const LgVerdict *verdict, LgActionKind kind, LgReason *reaso
 
 	brake = still_holds(verdict);
 	if (brake == LG_NO_BRAKE)
-		brake = signal_unless_changed(verdict, waits, kind, reason, acted_at);
+		brake = signal_unless_changed(verdict, waits, reason, acted_at);
 
 	if (!by_lock && !waits)
 		LWLockRelease(ProcArrayLock);
 	else
 		unlock_partitions(partitions, locked);
 	LWLockRelease(lg_shared->lock);
-	if (brake == LG_NO_BRAKE && kind == LG_DO_ROLLBACK)
+	if (brake == LG_NO_BRAKE && verdict->action == LG_DO_ROLLBACK)
 		lg_wake_for_rollback(&verdict->session);
 	return brake;
 }

@@ -13,8 +13,8 @@
 #include "types.h"
 
 extern LgBrake lg_not_proved(const LgVerdict *verdict);
-extern LgBrake lg_prove_and_signal(const LgVerdict *verdict, LgActionKind kind,
-								   LgReason *reason, TimestampTz *acted_at);
+extern LgBrake lg_prove_and_signal(const LgVerdict *verdict, LgReason *reason,
+								   TimestampTz *acted_at);
 extern TimestampTz lg_held_against(const LgVerdict *verdict);
 extern bool lg_wait_for_signals(LgSlot *slots, int n, int64 most);
 

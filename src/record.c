@@ -4,9 +4,9 @@
  *		What happened and what lockguard did, in shared memory.
  *
  * The last max_history actions, and as many incidents and deadlocks, are kept in
- * three rings; the oldest makes room for the newest.  A lock of its own protects all of it;
- * it is held for the copy of one row at a time.  That something has changed
- * is told to history.c, which keeps a copy on disk.
+ * three rings; the oldest makes room for the newest.  A lock of its own protects all
+ * of it; it is held for the copy of one row at a time.  That something has changed is
+ * told to history.c, which keeps a copy on disk.
  *
  *-------------------------------------------------------------------------
  */

@@ -20,9 +20,9 @@
  * relation that cannot exist, and the interrupt (lg_wake_for_rollback()).
  *
  * Why the session is the proof.  The callback runs wherever messages are read,
- * and acts only if all of may_roll_back() holds.  So a request that comes late
- * hits neither another transaction nor the same one at work: the session compares
- * transaction and idle period with its own.  What the process that asks has proved
+ * and acts only if is_same_idle_period() and may_roll_back() hold.  So a request that
+ * comes late hits neither another transaction nor the same one at work: the session
+ * compares idle period and transaction with its own.  What the process that asks has proved
  * of others (that they wait for it) was so when it asked.
  *
  * Why it is safe at that place, condition by condition:
@@ -121,7 +121,6 @@ lg_ask_rollback(int procno, LocalTransactionId lxid)
 	if (word == rollback_word(lxid, LG_ROLLBACK_BEGUN) ||
 		word == rollback_word(lxid, LG_ROLLBACK_DONE))
 		return false;
-	pg_write_barrier();
 	return pg_atomic_compare_exchange_u64(&slot->rollback, &word,
 										  rollback_word(lxid, LG_ROLLBACK_ASKED));
 }
@@ -263,17 +262,18 @@ is_same_idle_period(const LgSlot *slot, const LgReason *reason)
 		MyBEEntry->st_state_start_timestamp == reason->state_start;
 }
 
-/* See the head of this file. */
+/*
+ * Is it in that transaction, and at the place where it can roll it back?  See the head
+ * of this file.
+ */
 static bool
-may_roll_back(const LgSlot *slot, const LgReason *reason)
+may_roll_back(const LgReason *reason)
 {
-	return reason->action == LG_DO_ROLLBACK && reason->pid == MyProcPid &&
-		reason->session_start == MyStartTimestamp &&
-		LocalTransactionIdIsValid(reason->lxid) && reason->lxid == lg_proc_lxid(MyProc) &&
+	return LocalTransactionIdIsValid(reason->lxid) && reason->lxid == lg_proc_lxid(MyProc) &&
 		InterruptHoldoffCount == 0 && CritSectionCount == 0 && !proc_exit_inprogress &&
 		MyBackendType == B_BACKEND && !am_walsender && MyProcPort != NULL &&
 		pq_is_reading_msg() && CurrentMemoryContext == MessageContext &&
-		ActivePortal == NULL && is_same_idle_period(slot, reason) && is_explicit_block();
+		ActivePortal == NULL && is_explicit_block();
 }
 
 /*
@@ -328,16 +328,16 @@ relation_invalidated(Datum arg, Oid relation)
 	slot = lg_slot(lg_proc_number(MyProc));
 	if (slot == NULL ||
 		(pg_atomic_read_u64(&slot->rollback) & STATE_MASK) != LG_ROLLBACK_ASKED ||
-		!lg_read_reason(&reason) || reason.pid != MyProcPid)
+		!lg_read_reason(&reason) || reason.action != LG_DO_ROLLBACK)
 		return;
 
 	/* It has gone on: say so, so that it can be judged anew. */
-	if (reason.action == LG_DO_ROLLBACK && !is_same_idle_period(slot, &reason))
+	if (!is_same_idle_period(slot, &reason))
 	{
 		(void) change_state(slot, reason.lxid, LG_ROLLBACK_ASKED, LG_NOT_ASKED);
 		return;
 	}
-	if (!may_roll_back(slot, &reason) ||
+	if (!may_roll_back(&reason) ||
 		!change_state(slot, reason.lxid, LG_ROLLBACK_ASKED, LG_ROLLBACK_BEGUN))
 		return;
 

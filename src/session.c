@@ -196,6 +196,19 @@ read_status(LgSession *session)
 }
 
 /*
+ * The procno of the process with that pid, or -1.  Takes no lock: it may have
+ * ended by now.
+ */
+int
+lg_find_process(int pid)
+{
+	for (int procno = 0; pid > 0 && procno < (int) ProcGlobal->allProcCount; procno++)
+		if (lg_proc_pid((volatile PGPROC *) &ProcGlobal->allProcs[procno]) == pid)
+			return procno;
+	return -1;
+}
+
+/*
  * Read one process.  A client that has no status yet is one that logs in.
  */
 void

@@ -149,6 +149,7 @@ typedef struct LgLive
 } LgLive;
 
 extern void lg_live_procs(LgLive *live);
+extern int	lg_find_process(int pid);
 extern void lg_read_session(int procno, LgSession *session);
 extern void lg_drop_half_character(char *string);
 extern bool lg_read_texts(const LgSession *session, char *query, size_t query_size,

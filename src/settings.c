@@ -301,7 +301,7 @@ lg_settings_define(void)
 							&lg_incident_threshold, 1000, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomBoolVariable("lockguard.explain_waits",
-							 "Tell a session whose wait for a lock has failed whom it was waiting for.", NULL,
+							 "Tell a session whose wait for a lock has failed which session blocked it.", NULL,
 							 &lg_explain_waits, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("lockguard.log_incidents",
 							 "Write to the server log when an incident begins and when it ends.", NULL,

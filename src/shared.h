@@ -7,8 +7,8 @@
  *	what							written by				protected by
  *	LgSlot, identity and settings	its session				atomics and barriers
  *	LgSlot, reason and exempt_*		a process that acts		LgShared->lock
- *	LgSlot, rollback				it, then the session	atomic; asked under
- *															LgShared->lock
+ *	LgSlot, rollback				a process that acts,	atomic; asked under
+ *									then the session		LgShared->lock
  *	LgSlot, measured_*				the worker				LgShared->lock
  *	LgSlot, yielding				the worker				atomic
  *	LgSlot, wait					the worker				atomics and barriers
@@ -64,13 +64,13 @@ typedef struct LgReason
 	uint32		statements;		/* LgSlot.statements, then */
 } LgReason;
 
-/* What the worker has last seen a session wait for, and who was in the way. */
+/* What the worker has last seen a session wait for, and which process blocked it. */
 typedef struct LgSeenWait
 {
 	TimestampTz wait_start;		/* its waitStart; 0 = nothing yet */
 	LOCKTAG		tag;
 	LOCKMODE	mode;
-	int			procno;			/* the one in the way: holds the lock, */
+	int			procno;			/* the blocker: holds the lock, */
 	int			pid;
 	bool		is_queued;		/* or waits ahead for it, */
 	TimestampTz other_start;	/* in the wait that began then */

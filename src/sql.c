@@ -14,6 +14,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/array.h"
+#include "utils/timestamp.h"
 
 #include "library.h"
 #include "shared.h"
@@ -88,4 +89,14 @@ lg_array_of_pids(const int *pids, int n)
 		elements[i] = Int32GetDatum(pids[i]);
 	return PointerGetDatum(construct_array(elements, n, INT4OID, sizeof(int32),
 										   true, TYPALIGN_INT));
+}
+
+/* A duration in us as an interval. */
+Datum
+lg_interval(int64 us)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	interval->time = us;
+	return IntervalPGetDatum(interval);
 }

@@ -14,5 +14,6 @@ extern void lg_require_loaded(void);
 extern bool lg_may_see(Oid userid);
 extern char *lg_clean(const char *string);
 extern Datum lg_array_of_pids(const int *pids, int n);
+extern Datum lg_interval(int64 us);
 
 #endif							/* LOCKGUARD_SQL_H */

@@ -194,7 +194,7 @@ ends_a_wait(const ErrorData *edata)
 		 strcmp(edata->message_id, "canceling statement due to statement timeout") == 0);
 }
 
-/* If it is, say whom the session was waiting for, after what is said already. */
+/* Say which process blocked this session, after what the error says already. */
 static void
 explain_wait(ErrorData *edata)
 {
@@ -221,7 +221,6 @@ emit_log(ErrorData *edata)
 {
 	bool		explained = edata->detail != NULL &&
 		strncmp(edata->detail, "lockguard: ", 11) == 0;
-
 	LgReason	reason;
 	const LgReason *rolled_back;
 

@@ -77,16 +77,6 @@ name_of_role(const char *known, Oid userid, bool *isnull)
 	return text_or_null(known, isnull);
 }
 
-/* A duration in us as an interval. */
-static Datum
-interval_of(int64 us)
-{
-	Interval   *interval = palloc0(sizeof(Interval));
-
-	interval->time = us;
-	return IntervalPGetDatum(interval);
-}
-
 /*
  * A row under construction: columns are set one after the other.  What they
  * take is in a context of its own, and is freed when the next row begins: there
@@ -206,6 +196,31 @@ blocked_by(LgView *view, const LgNode *node)
 	return lg_array_of_pids(pids, n);
 }
 
+/*
+ * Have the catalogs at hand in which relations are looked up, or return false if
+ * that would have to wait: then they show with their OIDs only.  They may be
+ * what an idle session has locked.
+ */
+static bool
+lock_catalogs(void)
+{
+	if (!ConditionalLockRelationOid(RelationRelationId, AccessShareLock))
+		return false;
+	if (ConditionalLockRelationOid(NamespaceRelationId, AccessShareLock))
+		return true;
+	UnlockRelationOid(RelationRelationId, AccessShareLock);
+	return false;
+}
+
+static void
+unlock_catalogs(bool catalogs)
+{
+	if (!catalogs)
+		return;
+	UnlockRelationOid(NamespaceRelationId, AccessShareLock);
+	UnlockRelationOid(RelationRelationId, AccessShareLock);
+}
+
 /* A relation's name, schema-qualified if need be. */
 static char *
 relation_name(Oid relation)
@@ -223,9 +238,12 @@ put_relation_name(Row *row, bool known, Oid database, Oid relation)
 		put_null(row);
 }
 
-/* Columns that all views of locks share; as in pg_locks. */
+/*
+ * Columns that all views of locks share; as in pg_locks.  Without "catalogs", the
+ * name of a relation is not looked up.
+ */
 static void
-put_lock(Row *row, const LOCKTAG *tag)
+put_lock(Row *row, const LOCKTAG *tag, bool catalogs)
 {
 	Oid			oid;
 	bool		relation;
@@ -243,12 +261,12 @@ put_lock(Row *row, const LOCKTAG *tag)
 		   tag->locktag_type != LOCKTAG_SPECULATIVE_TOKEN,
 		   ObjectIdGetDatum(tag->locktag_field1));
 	put_if(row, relation, ObjectIdGetDatum(oid));
-	put_relation_name(row, relation, tag->locktag_field1, oid);
+	put_relation_name(row, catalogs && relation, tag->locktag_field1, oid);
 }
 
 /* One row of lock_tree: a step of the traversal below a root. */
 static void
-emit_step(ReturnSetInfo *rsinfo, Row *row, LgView *view, int index, int *path)
+emit_step(ReturnSetInfo *rsinfo, Row *row, LgView *view, bool catalogs, int index, int *path)
 {
 	LgGraph    *graph = view->graph;
 	LgStep		step = graph->steps[index];
@@ -286,7 +304,7 @@ emit_step(ReturnSetInfo *rsinfo, Row *row, LgView *view, int index, int *path)
 	put_datum(row, blocked_by(view, node));
 	put_datum(row, Int32GetDatum(lg_downstream(graph, step.node)));
 	put_text(row, waiter == NULL ? NULL : step.kind == LG_HOLDER ? "holder" : "queue");
-	put_lock(row, waiter ? &graph->locks[waiter->lock].tag : NULL);
+	put_lock(row, waiter ? &graph->locks[waiter->lock].tag : NULL, catalogs);
 	put_text(row, waiter ? GetLockmodeName(graph->locks[waiter->lock].tag.locktag_lockmethodid,
 										   waiter->mode) : NULL);
 	put_time(row, waiter ? lg_clock_wall(&view->clock, waiter->since) : 0);
@@ -319,11 +337,13 @@ lockguard_lock_tree(PG_FUNCTION_ARGS)
 	int		   *roots;
 	int			nroots;
 	int		   *path;
+	bool		catalogs;
 	Row			row;
 
 	lg_require_loaded();
 	InitMaterializedSRF(fcinfo, 0);
 	view = lg_look();
+	catalogs = lock_catalogs();
 	init_row(&row);
 	roots = palloc_array(int, LG_TOTAL_PROCS);
 	path = palloc_array(int, LG_TOTAL_PROCS + 1);
@@ -340,11 +360,12 @@ lockguard_lock_tree(PG_FUNCTION_ARGS)
 		for (int i = 0; i <= n; i++)
 		{
 			memcpy(view->graph->steps, steps, (n + 1) * sizeof(LgStep));
-			emit_step(rsinfo, &row, view, i, path);
+			emit_step(rsinfo, &row, view, catalogs, i, path);
 			CHECK_FOR_INTERRUPTS();
 		}
 		pfree(steps);
 	}
+	unlock_catalogs(catalogs);
 	return (Datum) 0;
 }
 
@@ -360,15 +381,17 @@ lockguard_tree(PG_FUNCTION_ARGS)
 	int		   *roots;
 	int			nroots;
 	MemoryContext context;
+	bool		catalogs;
 	Row			row;
 
 	lg_require_loaded();
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	view = lg_look();
+	catalogs = lock_catalogs();
 	roots = palloc_array(int, LG_TOTAL_PROCS);
 	nroots = lg_find_roots(view->graph, roots);
 	style.width = TREE_WIDTH;
-	style.relation_name = relation_name;
+	style.relation_name = catalogs ? relation_name : NULL;
 	style.may_see = lg_may_see;
 	style.clean = lg_clean;
 
@@ -397,6 +420,7 @@ lockguard_tree(PG_FUNCTION_ARGS)
 		MemoryContextReset(context);
 		CHECK_FOR_INTERRUPTS();
 	}
+	unlock_catalogs(catalogs);
 	if (nroots == 0)
 	{
 		begin_row(&row);
@@ -452,29 +476,6 @@ blocking_since(LgView *view, const LgNode *node, int limit)
 		return lg_clock_wall(&view->clock, node->blocking_since);
 	return lg_clock_wall(&view->clock, view->clock.now -
 						 lg_block_time(view->graph, view->times, node, (LgTimer) timer));
-}
-
-/*
- * Have the catalogs at hand in which relations are looked up, or return false if
- * that would have to wait: then they show with their OIDs only.  They may be
- * what an idle session has locked.
- */
-static bool
-lock_catalogs(void)
-{
-	if (!ConditionalLockRelationOid(RelationRelationId, AccessShareLock))
-		return false;
-	if (ConditionalLockRelationOid(NamespaceRelationId, AccessShareLock))
-		return true;
-	UnlockRelationOid(RelationRelationId, AccessShareLock);
-	return false;
-}
-
-static void
-unlock_catalogs(void)
-{
-	UnlockRelationOid(NamespaceRelationId, AccessShareLock);
-	UnlockRelationOid(RelationRelationId, AccessShareLock);
 }
 
 /*
@@ -555,8 +556,8 @@ PG_FUNCTION_INFO_V1(lockguard_idle_locks);
 
 /*
  * By mode of the strongest table lock: how many idle sessions there are, and how long
- * the first of them has been.  A row for each mode.  No session can be told
- * from it, so that all may see it.
+ * the first of them has been.  A row for each mode.  Counts the sessions that the reader
+ * may see.
  */
 Datum
 lockguard_idle_locks(PG_FUNCTION_ARGS)
@@ -589,15 +590,14 @@ lockguard_idle_locks(PG_FUNCTION_ARGS)
 		}
 		MemoryContextSwitchTo(row.outer);
 	}
-	if (catalogs)
-		unlock_catalogs();
+	unlock_catalogs(catalogs);
 	now = GetCurrentTimestamp();
 	for (int mode = AccessShareLock; mode <= MaxLockMode; mode++)
 	{
 		begin_row(&row);
 		put_text(&row, GetLockmodeName(DEFAULT_LOCKMETHOD, mode));
 		put_datum(&row, Int64GetDatum(sessions[mode]));
-		put_datum(&row, interval_of(sessions[mode] == 0 ? 0 : Max(now - since[mode], 0)));
+		put_datum(&row, lg_interval(sessions[mode] == 0 ? 0 : Max(now - since[mode], 0)));
 		emit_row(rsinfo, &row);
 	}
 	return (Datum) 0;
@@ -705,8 +705,7 @@ lockguard_sessions(PG_FUNCTION_ARGS)
 		put_text(&row, visible ? query : "<insufficient privilege>");
 		emit_row(rsinfo, &row);
 	}
-	if (catalogs)
-		unlock_catalogs();
+	unlock_catalogs(catalogs);
 	return (Datum) 0;
 }
 
@@ -767,10 +766,10 @@ lockguard_actions(PG_FUNCTION_ARGS)
 		put_text(&row, lg_result_name(action->result));
 		/* It may tell what kind of process it is, and what it does. */
 		put_text(&row, visible || action->pid == 0 ? action->reason : NULL);
-		put_if(&row, action->released_after >= 0, interval_of(action->released_after));
+		put_if(&row, action->released_after >= 0, lg_interval(action->released_after));
 		put_datum(&row, Int32GetDatum(action->blocked_sessions));
 		put_datum(&row, lg_array_of_pids(action->blocked_pids, action->nblocked_pids));
-		put_if(&row, action->blocked_sessions > 0, interval_of(action->longest_wait));
+		put_if(&row, action->blocked_sessions > 0, lg_interval(action->longest_wait));
 		emit_row(rsinfo, &row);
 	}
 	return (Datum) 0;
@@ -831,8 +830,8 @@ lockguard_incidents(PG_FUNCTION_ARGS)
 		put_text(&row, GetLockNameFromTagType(incident->tag.locktag_type));
 		put_datum(&row, Int32GetDatum(incident->peak_blocked_sessions));
 		put_time(&row, incident->peak_at);
-		put_datum(&row, interval_of(incident->longest_wait));
-		put_datum(&row, interval_of(incident->total_wait));
+		put_datum(&row, lg_interval(incident->longest_wait));
+		put_datum(&row, lg_interval(incident->total_wait));
 		put_datum(&row, Int64GetDatum(incident->waits));
 		put_datum(&row, Int64GetDatum(incident->gave_up));
 		put_text(&row, lg_resolution_name(incident->resolution));
@@ -930,13 +929,12 @@ lockguard_contention(PG_FUNCTION_ARGS)
 				 GetLockmodeName(DEFAULT_LOCKMETHOD, all[i].mode));
 		put_datum(&row, Int64GetDatum(all[i].incidents));
 		put_datum(&row, Int64GetDatum(all[i].sessions));
-		put_datum(&row, interval_of(all[i].lost));
-		put_datum(&row, interval_of(all[i].longest_wait));
+		put_datum(&row, lg_interval(all[i].lost));
+		put_datum(&row, lg_interval(all[i].longest_wait));
 		put_datum(&row, Int64GetDatum(all[i].actions));
 		emit_row(rsinfo, &row);
 	}
-	if (catalogs)
-		unlock_catalogs();
+	unlock_catalogs(catalogs);
 	return (Datum) 0;
 }
 

@@ -310,15 +310,6 @@ ask_queued_blocker_timeout(const Past *past, int64 limit, Answer *answer)
 		not_known(answer, "a lock request held up others when most were blocked, but not for so long yet; what came then is not known");
 }
 
-static int
-compare_int64(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return x < y ? -1 : x > y;
-}
-
 /* Does a session of the tree wait for another one of it, or is it that one? */
 static bool
 is_below(const Past *past, int i, int above)
@@ -345,7 +336,7 @@ passed_at(const Past *past, int blocker, int64 limit)
 			since[n++] = began(past, i);
 	if (n <= limit)
 		return LG_NEVER;
-	qsort(since, n, sizeof(int64), compare_int64);
+	qsort(since, n, sizeof(int64), lg_compare_times);
 	at = since[limit] + (int64) DeadlockTimeout * 1000;
 	return at <= past->peak || surely_waited(past, n, limit + 1, at) ? at : LG_NEVER;
 }
@@ -468,15 +459,6 @@ read_value(int limit, const char *written)
 	return value;
 }
 
-static Datum
-interval_of(int64 us)
-{
-	Interval   *interval = palloc0(sizeof(Interval));
-
-	interval->time = us;
-	return IntervalPGetDatum(interval);
-}
-
 /* Add the row about one incident.  Allocates in the current context. */
 static void
 emit_answer(ReturnSetInfo *rsinfo, const LgIncident *incident, int question, int value)
@@ -512,13 +494,13 @@ emit_answer(ReturnSetInfo *rsinfo, const LgIncident *incident, int question, int
 		if (past.sessions[answer.victim] != NULL)
 			values[2] = Int32GetDatum(past.sessions[answer.victim]->pid);
 		values[3] = CStringGetTextDatum(lg_action_name(answer.action));
-		values[4] = interval_of(answer.after);
-		values[5] = interval_of(saved(&past, &answer));
+		values[4] = lg_interval(answer.after);
+		values[5] = lg_interval(saved(&past, &answer));
 	}
 	else if (answer.would_act == WOULD_NOT)
 	{
 		nulls[5] = false;
-		values[5] = interval_of(0);
+		values[5] = lg_interval(0);
 	}
 	note = notes(&past, &answer);
 	nulls[6] = note == NULL;

@@ -862,7 +862,7 @@ lg_worker_main(Datum main_arg)
 
 		requested = pg_atomic_read_u64(&lg_shared->scans_requested);
 #ifdef LOCKGUARD_DEBUG
-		if (LG_DEBUG_FAILS("silence"))
+		if (LG_DEBUG_FAILS("wake_some"))
 			lg_debug_wake_some();
 #endif
 		if (!lg_enabled)

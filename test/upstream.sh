@@ -168,7 +168,7 @@ write_conf()
 		lockguard.prepared_transaction_action = 'rollback'
 	CONF
 	[ -z "${LOCKGUARD_WAKE:-}" ] ||
-		echo "lockguard.debug_error_at = 'silence'" >>"$tmp/lockguard.conf"
+		echo "lockguard.debug_error_at = 'wake_some'" >>"$tmp/lockguard.conf"
 	[ -z "${LOCKGUARD_YIELD:-}" ] ||
 		echo "lockguard.queue_yield_timeout = '$LOCKGUARD_YIELD'" >>"$tmp/lockguard.conf"
 }

@@ -454,6 +454,7 @@ sub start
 {
 	my ($self, $sql) = @_;
 
+	croak "$self->{name} has not finished its last query" if $self->{busy};
 	$self->{result} = { rows => [] };
 	if ($self->{closed})
 	{

@@ -1,4 +1,4 @@
-# A transaction that is idle and in the way is rolled back, and its session goes on:
+# A transaction that is idle and blocks others is rolled back, and its session goes on:
 # from every state that an idle transaction can be in, and with whatever the client
 # sends next.  That the client is never told a commit that was none.
 

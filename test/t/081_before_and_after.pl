@@ -257,6 +257,36 @@ sub idle_locks
 	finish($holder, $other, $waiter, $app);
 }
 
+# A session that has locked the catalog of names keeps no view waiting.
+{
+	my ($holder, $waiter, $other) = map { session($_) } qw(holder waiter other);
+	my @views = ('lock_tree', 'tree()', 'contention', 'sessions', 'idle_locks');
+	my $counted = q(SELECT count(*) FROM lockguard.contention WHERE relation = 'unnamed'::regclass);
+
+	$observer->query_ok("SELECT count(*) FROM lockguard.$_") foreach @views;
+	$other->query_ok('CREATE TABLE unnamed ()');
+	my $oid = $other->value(q(SELECT 'unnamed'::regclass::oid));
+	$holder->query_ok($_) foreach 'BEGIN', 'LOCK TABLE unnamed';
+	$waiter->start('TABLE unnamed');
+	ok($other->poll($counted, 1), 'a wait for a table is counted');
+	$holder->query_ok('LOCK TABLE pg_class');
+	$observer->query_ok("SET statement_timeout = '20s'");
+	foreach my $view (@views)
+	{
+		my $result = $observer->query("SELECT v::text FROM lockguard.$view v");
+
+		ok(!$result->{error}, "$view while pg_class is locked");
+		like(join(' ', map { $_->[0] } @{ $result->{rows} }), qr/relation $oid in database/, 'with the OID') if $view eq 'tree()';
+	}
+	is($observer->value("SELECT count(*) > 0 AND count(relation_name) = 0 FROM lockguard.$_ WHERE relation = $oid"), 't', "there is no name in $_")
+	  foreach 'lock_tree', 'contention';
+	$holder->query_ok('ROLLBACK');
+	$observer->query_ok('RESET statement_timeout');
+	succeeds($waiter);
+	$other->query_ok('DROP TABLE unnamed');
+	finish($holder, $waiter, $other);
+}
+
 # What a limit would have done about an incident: would_act, the victim's name, action, and
 # whether the times are between those given; the note must match.
 sub would
@@ -340,6 +370,23 @@ sub end_of
 	would($id, 'idle_blocker_timeout', '500ms', 'true rollback', qr/only part of the time.*1 wait ended/);
 	would($id, 'idle_blocker_timeout', '1200ms', 'false -', qr/only part of the time/);
 	would($id, 'blocker_timeout', '1200ms', 'true cancel', qr/1 wait ended/);
+
+	# Waits that were given up, one after the other: none was as long as the limit.
+	$root->query_ok($_) foreach 'BEGIN', $update;
+	$w1->query_ok("SET lock_timeout = '400ms'");
+	$id = 0;
+	foreach my $wait (1 .. 4)
+	{
+		$w1->start($update);
+		is_waiting($observer, $w1);
+		$id ||= is_open($root, 1);
+		$w1->finish;
+	}
+	scan($observer);
+	$root->query_ok('ROLLBACK');
+	$w1->query_ok('RESET lock_timeout');
+	is_closed($id);
+	would($id, $_, '1s', '- -', qr/sessions gave up and others came/) foreach qw(idle_blocker_timeout blocker_timeout);
 
 	# A lock request in the queue, and one that waits for something else; the root is
 	# never idle.

@@ -1,4 +1,4 @@
-# A statement that has waited for a lock in vain is told whom it was waiting for: the right
+# A statement whose wait for a lock fails is told which session blocked it: the right
 # session, or nothing.
 
 use strict;
@@ -72,8 +72,7 @@ told($waiter, '55P03', qr/^$waited ShareLock on transaction \d+, which $holds, h
 $waiter->start('SELECT pg_advisory_xact_lock(1)');
 told($waiter, '55P03', qr/^$waited ExclusiveLock on advisory lock 1, which $holds, held\.$/, 'an advisory lock');
 $waiter->start('TRUNCATE t');
-told($waiter, '55P03', qr/^$waited AccessExclusiveLock on relation \d+ in database \d+, which $holds, held\.$/, 'a table')
-  if $waiter->query('RESET ALL; SET lock_timeout = $$600ms$$');
+told($waiter, '55P03', qr/^$waited AccessExclusiveLock on relation \d+ in database \d+, which $holds, held\.$/, 'a table');
 $waiter->query_ok("SET lock_timeout = 0; SET statement_timeout = '600ms'");
 $waiter->start('SELECT pg_advisory_lock(1)');
 told($waiter, '57014', qr/^$waited ExclusiveLock on advisory lock 1, which $holds, held\.$/, 'statement_timeout');
@@ -82,7 +81,7 @@ told($waiter, '57014', undef, 'statement_timeout after an earlier wait');
 $waiter->query_ok('RESET statement_timeout');
 $waiter->start('SELECT pg_advisory_lock(1)');
 is_blocked_by($observer, $waiter, $holder);
-$observer->query_ok('SELECT pg_sleep(0.3)');
+scan($observer);
 $observer->query_ok('SELECT pg_cancel_backend(' . $waiter->pid . ')');
 told($waiter, '57014', qr/^$waited ExclusiveLock on advisory lock 1, which $holds, held\.$/, 'a cancel');
 
@@ -100,7 +99,7 @@ $observer->poll("SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid =
 $observer->query_ok('SELECT pg_cancel_backend(' . $waiter->pid . ')');
 told($waiter, '57014', undef, 'cancelled after an error that it has caught');
 
-# In a row's queue: who is ahead, and the root.
+# In a row's queue: the session ahead, and the root.
 my $first = session('first');
 my $ahead = is_process($first, 'active');
 $first->start('UPDATE t SET v = 3 WHERE id = 1');
@@ -110,13 +109,15 @@ $waiter->start('UPDATE t SET v = 4 WHERE id = 1');
 told($waiter, '55P03', qr/^$waited ExclusiveLock on tuple of relation \d+ in database \d+, which $ahead, held, behind $holds\.$/, "a row's queue");
 
 # In a table's queue, behind a request that only waits itself.
-$first->query('ROLLBACK') if $observer->query_ok('SELECT pg_cancel_backend(' . $first->pid . ')') && $first->finish;
-$first->start('LOCK TABLE t IN ACCESS EXCLUSIVE MODE') if $first->query('BEGIN');
+$observer->query_ok('SELECT pg_cancel_backend(' . $first->pid . ')');
+$first->finish;
+$first->query_ok('BEGIN');
+$first->start('LOCK TABLE t IN ACCESS EXCLUSIVE MODE');
 is_blocked_by($observer, $first, $holder);
 $waiter->start('SELECT count(*) FROM t');
 told($waiter, '55P03', qr/^$waited AccessShareLock on relation \d+ in database \d+, for which $ahead, waited ahead of it, behind $holds\.$/, "a table's queue");
 
-# Who has gone meanwhile is not named, nor who has come.
+# A session that is cancelled has left the queue.
 $observer->query_ok('SELECT pg_cancel_backend(' . $first->pid . ')');
 $first->finish;
 $first->query_ok('ROLLBACK');
@@ -146,7 +147,7 @@ is_blocked_by($observer, $next, $before);
 $waiter->query_ok("SET lock_timeout = '1500ms'");
 $waiter->start('SELECT pg_advisory_lock(20)');
 is_blocked_by($observer, $waiter, $before, $next);
-$observer->query_ok('SELECT pg_sleep(0.5)');
+scan($observer);
 kill 'STOP', $worker;
 $before->query_ok('COMMIT');
 succeeds($next);
@@ -162,7 +163,7 @@ $error = $waiter->finish->{error};
 is($error->{C}, '55P03', 'a short wait');
 ok(!defined $error->{D} || $error->{D} =~ $holds, 'is told of the right session, or nothing');
 
-# Many at random, while the holders change: whoever is named holds that very lock.
+# Many at random, while the holders change: a session that is named holds that very lock.
 my @holders = map { session("holder$_") } 0 .. 7;
 my @waiters = map { session("waiter$_", 'SET lock_timeout = ' . (50 + 40 * $_)) } 0 .. 7;
 my %held;

@@ -263,10 +263,66 @@ no_answer(void)
 	CHECK_INT(signals_sent, 0);
 }
 
+/* It goes on each time just when it is asked, and blocks as before. */
+static void
+goes_on_each_time(void)
+{
+	a_blocker(LG_DO_TERMINATE);
+	set(0, LG_BLOCKER_TIMEOUT, 0);
+	set(0, LG_IDLE_BLOCKER_TIMEOUT, 1000);
+	for (int transaction = 0; transaction < 2; transaction++)
+	{
+		int			first = transaction * 4;
+
+		for (int i = 1; i <= 3; i++)
+		{
+			sits_idle(0);
+			scan_after(0);
+			scan_after(1000);
+			CHECK_ACTION(first + i, LG_DO_ROLLBACK, LG_PENDING);
+			runs(0);
+			scan_after(1);
+			CHECK_ACTION(first + i, LG_DO_ROLLBACK, LG_SELF_RESOLVED);
+		}
+		sits_idle(0);
+		scan_after(0);
+		scan_after(1000);
+		CHECK_ACTION(first + 4, LG_DO_TERMINATE, LG_PENDING);
+		CHECK_NO_MORE_THAN(first + 4);
+
+		/* The next transaction has had no chance yet. */
+		gives_up(1);
+		releases_all(0);
+		next_transaction(0);
+		scan_after(1);
+		alters(0, table);
+		waits_to_read(1, table);
+	}
+}
+
+/* What blocks is a lock of the session, older than its transaction. */
+static void
+lock_of_the_session(void)
+{
+	for (int older = 0; older < 2; older++)
+	{
+		a_blocker(LG_DO_TERMINATE);
+		pass(10);
+		if (older)
+			next_transaction(0);
+		sits_idle(0);
+		scan_after(0);
+		scan_after(1000);
+		CHECK_ACTION(1, older ? LG_DO_TERMINATE : LG_DO_ROLLBACK, LG_PENDING);
+	}
+}
+
 const Test	follow_tests[] = {
 	{"follow: after a cancel", after_cancel},
 	{"follow: a rollback helps", rollback_helps},
 	{"follow: after a rollback", after_rollback},
 	{"follow: a rollback without an answer", no_answer},
+	{"follow: a session that goes on each time", goes_on_each_time},
+	{"follow: a lock of the session", lock_of_the_session},
 	{NULL, NULL}
 };

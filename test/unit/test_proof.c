@@ -48,7 +48,7 @@ signal_now(void)
 		reason.session_start = verdict->session.session_start;
 		reason.action = verdict->action;
 		reason.limit = verdict->limit;
-		result = lg_prove_and_signal(verdict, verdict->action, &reason, &acted_at);
+		result = lg_prove_and_signal(verdict, &reason, &acted_at);
 		CHECK_INT(lwlocks_taken, 0);
 		CHECK_INT(pg_atomic_read_u32(&slot->signalling), 0);
 		CHECK_INT(signals_sent, result == LG_NO_BRAKE && !asks);

@@ -359,7 +359,7 @@ holders_that_have_passed(void)
 		if (!yielding)
 			continue;
 		reads(3, table);
-		CHECK_INT(lg_prove_and_signal(verdict_on(0), LG_DO_ROLLBACK, NULL, &acted_at), LG_NO_BRAKE);
+		CHECK_INT(lg_prove_and_signal(verdict_on(0), NULL, &acted_at), LG_NO_BRAKE);
 	}
 }
 
