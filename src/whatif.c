@@ -186,6 +186,16 @@ is_idle(const Past *past)
 	return strncmp(past->incident->state, "idle", 4) == 0;
 }
 
+/* Did the root wait for its client in the middle of a statement? */
+static bool
+waits_for_client(const Past *past)
+{
+	uint32		wait_event = past->sessions[0] != NULL ? past->sessions[0]->wait_event : 0;
+
+	return !is_idle(past) &&
+		(wait_event == WAIT_EVENT_CLIENT_READ || wait_event == WAIT_EVENT_CLIENT_WRITE);
+}
+
 /* What is done first to the root, as it was when most were blocked. */
 static LgActionKind
 root_remedy(const Past *past)
@@ -210,7 +220,7 @@ static void
 ask_idle_blocker_timeout(const Past *past, int64 limit, Answer *answer)
 {
 	const LgIncident *incident = past->incident;
-	uint32		wait_event = past->sessions[0] != NULL ? past->sessions[0]->wait_event : 0;
+	bool		stalled = waits_for_client(past);
 	int64		unseen = past->end - Max(incident->updated_at - incident->started_at, 0);
 
 	if (!root_is_within_reach(past, answer))
@@ -220,10 +230,10 @@ ask_idle_blocker_timeout(const Past *past, int64 limit, Answer *answer)
 		not_known(answer, "sessions gave up and others came; for how long in all some waited is not known");
 	else if (incident->longest_idle >= limit)
 		would(answer, 0, Max(incident->idle_from, began_at_latest(past)) + limit,
-			  is_idle(past) ? root_remedy(past) : LG_DO_ROLLBACK,
-			  is_idle(past) ? NULL : "the root was idle only part of the time");
-	else if (!is_idle(past) && past->end >= limit &&
-			 (wait_event == WAIT_EVENT_CLIENT_READ || wait_event == WAIT_EVENT_CLIENT_WRITE))
+			  is_idle(past) ? root_remedy(past) : stalled ? LG_DO_TERMINATE : LG_DO_ROLLBACK,
+			  is_idle(past) ? NULL : stalled ? "the root waited for its client in a statement" :
+			  "the root was idle only part of the time");
+	else if (stalled && past->end >= limit)
 		not_known(answer, "the root waited for its client in a statement; whether that had stopped is not known");
 	else if (past->end >= limit && incident->longest_idle + unseen >= limit)
 		not_known(answer, "the root was idle when last seen; for how long after that is not known");

@@ -97,5 +97,6 @@ scan($observer);
 is_alive($failed, 'E');
 is_actions($observer, [], 'a session that blocks none is left alone');
 
+is_foretold($observer);
 $node->stop;
 done_testing();

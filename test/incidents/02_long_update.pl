@@ -137,5 +137,6 @@ foreach my $twin (
 is($observer->value('SELECT sum(v) FROM t'),
 	57, 'every write is there, and nothing of the job');
 
+is_foretold($observer);
 $node->stop;
 done_testing();

@@ -62,5 +62,6 @@ is_actions(
 	left_alone($observer, $reader);
 }
 
+is_foretold($observer);
 $node->stop;
 done_testing();

@@ -94,5 +94,6 @@ ok(close $dump, 'pg_dump succeeds');
 is($lines, 20000, 'pg_dump has dumped every row');
 is_actions($observer, [], 'no other session was signalled');
 
+is_foretold($observer);
 $node->stop;
 done_testing();

@@ -138,5 +138,6 @@ is_deeply(
 	[], 'no session is signalled');
 is($observer->value($start), $started, 'the first worker still continues');
 
+is_foretold($observer);
 $node->stop('immediate');
 done_testing();

@@ -80,5 +80,6 @@ is_actions($observer, [], 'who blocks no more than the limit is left alone');
 $s1->query_ok('COMMIT');
 succeeds($_, 'SELECT') foreach @readers[ 0 .. 4 ];
 
+is_foretold($observer);
 $node->stop;
 done_testing();

@@ -94,6 +94,7 @@ $writer->query_ok('CREATE TABLE later ()');
 $primary->wait_for_catchup($standby);
 is($observer->value("SELECT 'later'::regclass"), 'later', 'replay continues');
 
+is_foretold($observer);
 $standby->stop;
 $primary->stop;
 done_testing();

@@ -66,5 +66,6 @@ is_actions(
 	left_alone($observer, $writer);
 }
 
+is_foretold($observer);
 $node->stop;
 done_testing();

@@ -127,5 +127,6 @@ succeeds($s3, 'SELECT');
 cmp_ok($rows[1]{acted_at} - $rows[0]{acted_at},
 	'>=', 0.49, 'S2 started with a clock of its own');
 
+is_foretold($observer);
 $node->stop;
 done_testing();

@@ -112,5 +112,6 @@ $s1->query_ok('COMMIT');
 succeeds($s2);
 is_actions($observer, [], 'no session was signalled');
 
+is_foretold($observer);
 $node->stop;
 done_testing();

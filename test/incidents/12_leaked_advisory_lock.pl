@@ -61,5 +61,6 @@ scan($observer);
 is_alive($s3, 'I');
 is_actions($observer, [], 'a session that blocks none is left alone');
 
+is_foretold($observer);
 $node->stop;
 done_testing();

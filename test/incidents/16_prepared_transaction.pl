@@ -94,5 +94,6 @@ is_actions(
 		}
 	]);
 
+is_foretold($observer, map { $_ => '500ms' } qw(idle_blocker_timeout blocker_timeout queued_blocker_timeout));
 $node->stop;
 done_testing();

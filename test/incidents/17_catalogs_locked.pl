@@ -63,5 +63,6 @@ is_actions(
 	left_alone($observer, $idle);
 }
 
+is_foretold($observer);
 $node->stop;
 done_testing();

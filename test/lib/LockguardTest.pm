@@ -22,7 +22,7 @@ our @EXPORT = qw(
   configure configure_file
   is_blocked_by is_root_of is_waiting
   is_terminated is_cancelled is_rolled_back succeeds is_alive
-  is_actions left_alone actions forget_actions scan wait_until start_pg_dump
+  is_actions left_alone actions forget_actions is_foretold scan wait_until start_pg_dump
   kernel_tells_traffic
 );
 
@@ -327,6 +327,46 @@ sub is_actions
 
 	$seen{ $observer->node->name } = $rows[-1]{action_id} if @rows;
 	return @rows;
+}
+
+# For each incident on record and each limit that has signalled a session there,
+# lockguard.what_if() says the same from the record: that session, that remedy, and no
+# later.  Where a limit was passed but the session was protected, it would not act.
+# Limits given as name => setting have done nothing in any incident, and would not have.
+sub is_foretold
+{
+	my ($observer, %idle) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my @rows = $observer->rows(<<'SQL');
+SELECT DISTINCT ON (a.incident_id, a.limit_name)
+	format('incident %s, %s = %s', a.incident_id, a.limit_name, a.limit_value),
+	concat_ws(' ', CASE WHEN a.result = 'protected' THEN 'f' ELSE concat_ws(' ', 't', a.pid, a.action) END),
+	concat_ws(' ', w.would_act::text, CASE WHEN w.would_act THEN concat_ws(' ', w.pid, w.action) END),
+	extract(epoch FROM a.acted_at - i.started_at), extract(epoch FROM w.acts_after), w.note
+FROM lockguard.actions a JOIN lockguard.incidents i USING (incident_id),
+	lockguard.what_if(a.limit_name, a.limit_value) w
+WHERE w.incident_id = a.incident_id
+	AND a.limit_name IN ('idle_blocker_timeout', 'blocker_timeout', 'queued_blocker_timeout', 'max_blocked_sessions')
+ORDER BY a.incident_id, a.limit_name, a.action_id
+SQL
+
+	ok(@rows > 0, 'there are incidents with actions by limits') if !%idle;
+	foreach my $row (@rows)
+	{
+		my ($what, $done, $foretold, $after, $foretold_after, $note) = @$row;
+		$foretold =~ s/^true/t/;
+		$foretold =~ s/^false/f/;
+		is($foretold, $done, "what_if: $what") || diag explain $row;
+		# Acted at, and when most were blocked, are read from two clocks.
+		cmp_ok($foretold_after, '<=', $after + 0.1, 'no later than it did act')
+		  if $foretold =~ /^t/;
+	}
+	foreach my $limit (sort keys %idle)
+	{
+		my @would = $observer->rows("SELECT * FROM lockguard.what_if('$limit', '$idle{$limit}') WHERE would_act");
+		is_deeply(\@would, [], "what_if: no action by $limit = $idle{$limit}");
+	}
+	return;
 }
 
 # Only rows that come later are of interest.
