@@ -6,12 +6,10 @@
 use strict;
 use warnings;
 
-use File::Basename qw(dirname);
-use File::Copy qw(copy);
 use FindBin;
 use lib "$FindBin::RealBin/../lib";
 use LockguardFaults;
-use LockguardSession;
+use LockguardLibrary;
 use LockguardTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -29,18 +27,7 @@ my $observer = LockguardTest::Session->new($node, 'observer');
 my %config = map { @$_ } $observer->rows('SELECT name, setting FROM pg_config');
 my $installed = "$config{PKGLIBDIR}/lockguard.so";
 my $dir = PostgreSQL::Test::Utils::tempdir_short();
-my $file = $node->data_dir . '/pg_stat/lockguard.stat';
 my $begin = 0;
-
-# A copy is another file, and so another library.
-sub put_copy
-{
-	my ($to) = @_;
-
-	copy($installed, "$to.new") or die "cannot write $to.new: $!";
-	rename "$to.new", $to or die "cannot rename $to.new: $!";
-	return;
-}
 
 sub restart_with
 {
@@ -55,42 +42,8 @@ sub restart_with
 	return;
 }
 
-# All that runs in a worker is done.
-sub protects
-{
-	my ($when) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-
-	guards($observer, $when);
-	ok(wait_until(sub { -f $file && index(slurp_file($file), $when) >= 0 }), "$when: the history is written");
-	configure($observer, prepared_transaction_timeout => '10ms');
-	my $session = session($node, 'prepares');
-	$session->query_ok($_) foreach 'BEGIN', 'CREATE TABLE made ()', "PREPARE TRANSACTION 'forgotten'";
-	$session->close;
-	ok($observer->poll('SELECT count(*) FROM pg_prepared_xacts', '0'), "$when: a prepared transaction is rolled back");
-	configure($observer, prepared_transaction_timeout => undef);
-	is(count_in_log($node, $begin, 'terminated by signal|exited with exit code [^1]|could not (?:load|access|find)'),
-		0, "$when: no process has failed");
-	return;
-}
-
-# Both processes are ended, and others take their place.
-sub workers_come_back
-{
-	my ($when) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my %old = map { $_ => child_pid($node, $_) } 'lockguard', 'lockguard history';
-
-	kill 'TERM', values %old;
-	foreach my $title (sort keys %old)
-	{
-		ok(wait_until(sub { my $pid = child_pid($node, $title); defined $pid && $pid != $old{$title} }), "$when: $title comes back");
-	}
-	return;
-}
-
 mkdir "$dir/$_" or die "cannot make $dir/$_: $!" foreach qw(own empty other linked);
-put_copy("$dir/$_/lockguard.so") foreach qw(own other);
+put_copy($installed, "$dir/$_/lockguard.so") foreach qw(own other);
 
 # The functions are those of the preloaded library only if they are told.
 {
@@ -112,12 +65,12 @@ put_copy("$dir/$_/lockguard.so") foreach qw(own other);
 	}
 	like(log_since($node, $begin), qr/DETAIL:  The server has preloaded "\Q$dir\E\/own\/lockguard\.so"\./, 'but in the log');
 	$of_path->("$dir/own/lockguard");
-	protects('by its path');
+	protects($observer, $begin, 'by its path');
 
 	# By a link, each is a name of the same file.
 	symlink "$dir/own/lockguard.so", "$dir/linked/lockguard.so" or die "cannot link: $!";
 	restart_with("$dir/linked/lockguard", '$libdir');
-	protects('by a link');
+	protects($observer, $begin, 'by a link');
 }
 
 foreach my $path (qw(empty other))
@@ -125,15 +78,15 @@ foreach my $path (qw(empty other))
 	my $what = $path eq 'empty' ? 'none by the name alone' : 'another by the name alone';
 
 	restart_with("$dir/own/lockguard", "$dir/$path");
-	protects($what);
-	workers_come_back($what);
-	put_copy("$dir/own/lockguard.so");
-	workers_come_back("$what, replaced");
-	protects("$what, replaced");
+	protects($observer, $begin, $what);
+	workers_come_back($node, $what);
+	put_copy($installed, "$dir/own/lockguard.so");
+	workers_come_back($node, "$what, replaced");
+	protects($observer, $begin, "$what, replaced");
 	unlink "$dir/own/lockguard.so";
-	workers_come_back("$what, deleted");
+	workers_come_back($node, "$what, deleted");
 	guards($observer, "$what, deleted");
-	put_copy("$dir/own/lockguard.so");
+	put_copy($installed, "$dir/own/lockguard.so");
 }
 
 # Relative to the data directory; and dynamic_library_path is changed while the
@@ -141,13 +94,13 @@ foreach my $path (qw(empty other))
 {
 	symlink "$dir/own", $node->data_dir . '/lib' or die "cannot link: $!";
 	restart_with('lib/lockguard', '$libdir');
-	protects('by a relative path');
+	protects($observer, $begin, 'by a relative path');
 	restart_with('lockguard', "$dir/own");
 	$observer->query_ok("ALTER SYSTEM SET dynamic_library_path = '$dir/other'");
 	$observer->query_ok('SELECT pg_reload_conf()');
 	ok($observer->poll('SHOW dynamic_library_path', "$dir/other"), 'dynamic_library_path leads elsewhere');
-	workers_come_back('elsewhere');
-	protects('elsewhere');
+	workers_come_back($node, 'elsewhere');
+	protects($observer, $begin, 'elsewhere');
 	$observer->query_ok('ALTER SYSTEM RESET dynamic_library_path');
 }
 
@@ -155,7 +108,7 @@ foreach my $path (qw(empty other))
 # gone, and there is one with another suffix behind its name.  It does nothing.
 {
 	restart_with("$dir/own/lockguard", '$libdir');
-	put_copy("$dir/own/lockguard.so.so");
+	put_copy($installed, "$dir/own/lockguard.so.so");
 	unlink "$dir/own/lockguard.so";
 	foreach my $title ('lockguard', 'lockguard history')
 	{
@@ -172,9 +125,9 @@ foreach my $path (qw(empty other))
 	is(child_pid($node, $_), undef, "there is no $_") foreach 'lockguard', 'lockguard history';
 	is(count_in_log($node, $begin, 'terminated by signal'), 0, 'and nothing has failed');
 	unlink "$dir/own/lockguard.so.so";
-	put_copy("$dir/own/lockguard.so");
+	put_copy($installed, "$dir/own/lockguard.so");
 	restart_with("$dir/own/lockguard", '$libdir');
-	protects('restarted');
+	protects($observer, $begin, 'restarted');
 }
 
 # A path that no background worker can be told: the server does not start.  How
@@ -187,7 +140,7 @@ sub is_refused
 	my $offset = -s $node->logfile;
 
 	system('mkdir', '-p', $path) == 0 or die "cannot make $path";
-	put_copy("$path/lockguard.so");
+	put_copy($installed, "$path/lockguard.so");
 	$node->append_conf('postgresql.conf', "dynamic_library_path = '$path'");
 	ok(!$node->start(fail_ok => 1), "$what: the server does not start");
 	my $log = log_since($node, $offset);
@@ -210,7 +163,7 @@ sub is_refused
 	is_refused('too long', "${long}d");
 
 	mkdir $long or die "cannot make $long: $!";
-	put_copy("$long/lockguard.so");
+	put_copy($installed, "$long/lockguard.so");
 	$node->append_conf('postgresql.conf', "dynamic_library_path = '$long'");
 	$begin = -s $node->logfile;
 	$node->start;
@@ -219,7 +172,7 @@ sub is_refused
 	$observer->query_ok("UPDATE pg_proc SET probin = 'lockguard' WHERE pronamespace = 'lockguard'::regnamespace AND probin IS NOT NULL");
 	$observer->close;
 	$observer = LockguardTest::Session->new($node, 'observer');
-	protects('just short enough');
+	protects($observer, $begin, 'just short enough');
 	$observer->close;
 	$node->stop;
 }
@@ -228,17 +181,11 @@ sub is_refused
 # moved to where the path is too long, with all that belongs to it.
 {
 	my $long = $dir . '/' . 'd' x 95;
-	my ($bindir, $libdir, $sharedir) = @config{qw(BINDIR PKGLIBDIR SHAREDIR)};
+	my ($install_path, $libdir, $sharedir) = move_postgres($long, \%config);
 
-	system('mkdir', '-p', map { "$long$_" } $bindir, $libdir, dirname($sharedir)) == 0
-	  or die 'cannot make directories';
-	# It knows where it is by the program that runs.
-	system('cp', (map { "$bindir/$_" } qw(postgres pg_ctl pg_config initdb)), "$long$bindir") == 0
-	  or die "cannot copy from $bindir";
-	symlink $_, "$long$_" or die "cannot link $long$_: $!" foreach $sharedir, grep { $_ ne $installed } glob "$libdir/*";
-	put_copy("$long$libdir/lockguard.so");
+	put_extension(\%config, $libdir, $sharedir);
 
-	$node = PostgreSQL::Test::Cluster->new('libdir', install_path => $long . dirname($bindir));
+	$node = PostgreSQL::Test::Cluster->new('libdir', install_path => $install_path);
 	$node->init;
 	$node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'lockguard'
@@ -247,12 +194,11 @@ lockguard.incident_threshold = '10ms'
 lockguard.prepared_transaction_action = rollback
 CONF
 	$begin = 0;
-	$file = $node->data_dir . '/pg_stat/lockguard.stat';
 	$node->start;
 	$observer = LockguardTest::Session->new($node, 'observer');
-	is($observer->value("SELECT setting FROM pg_config WHERE name = 'PKGLIBDIR'"), "$long$libdir", 'a long $libdir');
+	is($observer->value("SELECT setting FROM pg_config WHERE name = 'PKGLIBDIR'"), $libdir, 'a long $libdir');
 	$observer->query_ok('CREATE EXTENSION lockguard');
-	protects('from a long $libdir');
+	protects($observer, $begin, 'from a long $libdir');
 	$observer->close;
 	$node->stop;
 }
