@@ -27,9 +27,8 @@ sub put_copy
 	return;
 }
 
-# The installed lockguard's library into one folder, its control file and scripts
-# into another one's "extension".  The folders of PostgreSQL are given as in
-# pg_config.
+# Put lockguard's library into one folder, its control file and scripts into
+# another one's "extension".  Where they are installed is given as in pg_config.
 sub put_extension
 {
 	my ($config, $lib, $share) = @_;

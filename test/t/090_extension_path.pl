@@ -2,6 +2,9 @@
 # containers mount them, and not where PostgreSQL's are.  The server finds them by
 # dynamic_library_path and, from version 18 on, extension_control_path; before
 # that, the control file and the scripts have to be in its own share folder.
+#
+# LOCKGUARD_FOLDER names such a folder that is there already, instead of a copy of
+# the installed files.
 
 use strict;
 use warnings;
@@ -23,15 +26,25 @@ my $node = PostgreSQL::Test::Cluster->new('asks');
 my %config = map { $_ => $node->config_data('--' . lc $_) } qw(BINDIR PKGLIBDIR SHAREDIR);
 my ($install_path, $libdir, $sharedir) = move_postgres("$dir/postgres", \%config);
 my ($own, $next, $evil) = map { "$dir/extensions/$_" } qw(lockguard next evil);
+my $given = $ENV{LOCKGUARD_FOLDER};
+my %from = $given ? (PKGLIBDIR => "$given/lib", SHAREDIR => "$given/share") : %config;
 my $by_control_path = slurp_file("$config{SHAREDIR}/postgresql.conf.sample") =~ /^#extension_control_path/m;
 my ($observer, $begin);
 
-put_extension(\%config, "$own/lib", "$own/share");
-put_extension(\%config, "$evil/lib", "$evil/share");
-system('chmod', '-R', 'a-w', $own) == 0 or die "cannot chmod $own";
+put_extension(\%from, "$evil/lib", "$evil/share");
+if ($given)
+{
+	$own = $given;
+}
+else
+{
+	put_extension(\%from, "$own/lib", "$own/share");
+	system('chmod', '-R', 'a-w', $own) == 0 or die "cannot chmod $own";
+}
+ok(!grep({ -w $_ } $own, "$own/lib", "$own/lib/lockguard.so", "$own/share/extension"), 'nothing can be written there');
 
 # Only then can it be removed.
-END { system 'chmod', '-R', 'u+w', $own if $own; }
+END { system 'chmod', '-R', 'u+w', $own if $own && !$given; }
 
 $node = PostgreSQL::Test::Cluster->new('main', install_path => $install_path);
 $node->init;
@@ -95,7 +108,7 @@ sub only_protects
 	my ($sqlstate, $when) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $file = $node->data_dir . '/pg_stat/lockguard.stat';
-	my $key = 1_000 + $begin;
+	my $key = 1;
 
 	is(($observer->query('SELECT lockguard.scan()')->{error} || {})->{C}, $sqlstate, "$when: the functions fail");
 	my $s = holder($node, "$when: s", $key, idle_blocker_timeout => '200ms');
@@ -109,7 +122,7 @@ sub only_protects
 
 # As CloudNativePG sets them.
 is_deeply([ glob("$libdir/lockguard*"), glob("$sharedir/extension/lockguard*") ], [], "nothing is in the server's own folders");
-put_extension(\%config, "$dir/unused", $sharedir) unless $by_control_path;
+put_extension(\%from, "$dir/unused", $sharedir) unless $by_control_path;
 restart_with(paths('last', $own), shared_preload_libraries => 'lockguard');
 $observer->query_ok('CREATE EXTENSION lockguard');
 protects($observer, $begin, 'mounted');
@@ -168,7 +181,7 @@ restart_with(dynamic_library_path => '$libdir');
 only_protects('58P01', 'by its path alone');
 
 # Another build is in $libdir.
-put_copy("$config{PKGLIBDIR}/lockguard.so", "$libdir/lockguard.so");
+put_copy("$from{PKGLIBDIR}/lockguard.so", "$libdir/lockguard.so");
 restart_with(paths('first', $own), shared_preload_libraries => 'lockguard');
 protects($observer, $begin, 'before another');
 all_run_from("$own/lib/lockguard.so", 'before another');
@@ -200,7 +213,7 @@ unlink "$libdir/lockguard.so";
 	my $share = $by_control_path ? "$next/share" : $sharedir;
 	my $control = "$share/extension/lockguard.control";
 
-	put_extension(\%config, "$next/lib", $share);
+	put_extension(\%from, "$next/lib", $share);
 	my $text = slurp_file($control);
 	my ($version) = $text =~ /^default_version = '(.*)'$/m;
 	$text =~ s/^(default_version = ').*'$/$1next'/m;
