@@ -20,6 +20,7 @@
 #include "shared.h"
 
 const char *lg_library_name = NULL;
+const char *lg_dynamic_library_name = NULL;
 
 /* Its address is in this library. */
 static char own_address;
@@ -47,22 +48,31 @@ lg_preloaded_path(void)
 
 /* Can the library of a background worker be named so? */
 static bool
-is_valid_library_name(const char *name)
+is_short_enough(const char *name)
+{
+	return strlen(name) < sizeof(((BackgroundWorker *) NULL)->bgw_library_name);
+}
+
+/* The same for one that is started later. */
+static bool
+is_valid_dynamic_name(const char *name)
 {
 	/* RegisterDynamicBackgroundWorker() replaces what is not ASCII. */
-	return strlen(name) < sizeof(((BackgroundWorker *) NULL)->bgw_library_name) &&
-		pg_is_ascii(name);
+	return is_short_enough(name) && pg_is_ascii(name);
 }
 
 /*
- * Set lg_library_name to what makes every background worker run the code that
- * the server has preloaded: the path of that file.  A worker, which is forked
- * from the postmaster, finds a library that is loaded already by its path
- * alone.  So it takes neither another lockguard from $libdir or
- * dynamic_library_path, nor what has replaced the file since.
+ * Set lg_library_name and lg_dynamic_library_name to what makes every
+ * background worker run the code that the server has preloaded: the path of
+ * that file.  A worker, which is forked from the postmaster, finds a library
+ * that is loaded already by its path alone.  So it takes neither another
+ * lockguard from $libdir or dynamic_library_path, nor what has replaced the
+ * file since.
  *
  * A path that cannot be used is abbreviated by $libdir, if it is in there;
- * otherwise the server does not start.  Called in the postmaster.
+ * otherwise the server does not start.  From PostgreSQL 18 on, even
+ * "$libdir/lockguard.so" is searched for in dynamic_library_path, and so is
+ * used for nothing that can do without.  Called in the postmaster.
  */
 void
 lg_name_library(void)
@@ -83,10 +93,10 @@ lg_name_library(void)
 				 errmsg("lockguard: could not determine the file that it was loaded from")));
 
 	name = path = pstrdup(info.dli_fname);
-	if (!is_valid_library_name(name) && strncmp(path, pkglib_path, libdir) == 0 &&
+	if (!is_valid_dynamic_name(name) && strncmp(path, pkglib_path, libdir) == 0 &&
 		path[libdir] == '/')
 		name = psprintf("$libdir%s", path + libdir);
-	if (!is_valid_library_name(name))
+	if (!is_valid_dynamic_name(name))
 		ereport(FATAL,
 				(errcode(ERRCODE_NAME_TOO_LONG),
 				 errmsg("lockguard: library path \"%s\" is too long or not all ASCII", path),
@@ -94,7 +104,8 @@ lg_name_library(void)
 						   (int) sizeof(((BackgroundWorker *) NULL)->bgw_library_name) - 1),
 				 errhint("Move the library to \"%s\", or load it by a symbolic link with a shorter path.",
 						 pkglib_path)));
-	lg_library_name = name;
+	lg_library_name = is_short_enough(path) ? path : name;
+	lg_dynamic_library_name = name;
 	*preloaded_path() = path;
 	MemoryContextSwitchTo(old);
 }
@@ -102,8 +113,8 @@ lg_name_library(void)
 /*
  * Called first in every background worker: ends it, unless it runs in the
  * library that the server has preloaded, the only one with shared memory.
- * lg_library_name sees to that as long as nothing is at that path with another
- * ".so" behind it, which the server tries if the file itself is gone.
+ * Its name sees to that as long as nothing is at that path with another ".so"
+ * behind it, which the server tries if the file itself is gone.
  *
  * After an exit with 0 the postmaster does not start it again, which would be
  * in vain.

@@ -8,8 +8,12 @@
 #ifndef LOCKGUARD_LIBRARY_H
 #define LOCKGUARD_LIBRARY_H
 
-/* What background workers are to be started from; set at preload. */
+/*
+ * What background workers are to be started from: those that start with the
+ * server, and others.  Set at preload.
+ */
 extern const char *lg_library_name;
+extern const char *lg_dynamic_library_name;
 
 extern void lg_name_library(void);
 extern const char *lg_preloaded_path(void);

@@ -113,7 +113,7 @@ start_rollback(Attempt *attempt, const LgSession *session)
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(worker.bgw_library_name, lg_library_name, sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_library_name, lg_dynamic_library_name, sizeof(worker.bgw_library_name));
 	strlcpy(worker.bgw_function_name, "lg_rollback_main", BGW_MAXLEN);
 	strlcpy(worker.bgw_name, "lockguard rollback", BGW_MAXLEN);
 	strlcpy(worker.bgw_type, "lockguard rollback", BGW_MAXLEN);

@@ -177,15 +177,15 @@ sub is_refused
 	$node->stop;
 }
 
-# But a long $libdir is none of the administrator's choice: that of a PostgreSQL
-# moved to where the path is too long, with all that belongs to it.
+# But a long $libdir, or one that is not ASCII, is none of the administrator's
+# choice: that of a PostgreSQL moved to such a place, with all that belongs to it.
+foreach my $kind ('long', 'not ASCII')
 {
-	my $long = $dir . '/' . 'd' x 95;
-	my ($install_path, $libdir, $sharedir) = move_postgres($long, \%config);
+	my ($install_path, $libdir, $sharedir) =
+	  move_postgres($dir . '/' . ($kind eq 'long' ? 'd' x 95 : "donn\xc3\xa9es"), \%config);
 
 	put_extension(\%config, $libdir, $sharedir);
-
-	$node = PostgreSQL::Test::Cluster->new('libdir', install_path => $install_path);
+	$node = PostgreSQL::Test::Cluster->new($kind eq 'long' ? 'long' : 'not_ascii', install_path => $install_path);
 	$node->init;
 	$node->append_conf('postgresql.conf', <<'CONF');
 shared_preload_libraries = 'lockguard'
@@ -196,9 +196,16 @@ CONF
 	$begin = 0;
 	$node->start;
 	$observer = LockguardTest::Session->new($node, 'observer');
-	is($observer->value("SELECT setting FROM pg_config WHERE name = 'PKGLIBDIR'"), $libdir, 'a long $libdir');
+	is($observer->value("SELECT setting FROM pg_config WHERE name = 'PKGLIBDIR'"), $libdir, "$kind: \$libdir");
 	$observer->query_ok('CREATE EXTENSION lockguard');
-	protects($observer, $begin, 'from a long $libdir');
+	protects($observer, $begin, "$kind \$libdir");
+
+	# From PostgreSQL 18 on, a worker would search for a name with $libdir/, too.
+	restart_with('$libdir/lockguard', "$dir/other:\$libdir");
+	$observer->query_ok("SET dynamic_library_path = '\$libdir'");
+	guards($observer, "$kind \$libdir, another before it");
+	workers_come_back($node, "$kind \$libdir, another before it");
+	is(count_in_log($node, $begin, 'was started from a different library'), 0, "$kind: both workers run from \$libdir");
 	$observer->close;
 	$node->stop;
 }
