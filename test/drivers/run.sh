@@ -15,6 +15,7 @@
 # failed". What cannot be had is named in a line "not run: ..." before it, and counts as neither.
 
 . "$(dirname "$0")/../common.sh"
+. "$top/test/pgbouncer.sh"
 
 all="psql psycopg2 psycopg3 asyncpg pg jdbc npgsql pgbouncer"
 passed=0
@@ -66,10 +67,8 @@ missing_drivers()
 	{ wants pg || wants pgbouncer; } && ! command -v npm >/dev/null && echo pg npm
 	wants jdbc && [ ! -e $jdbc_jar ] && echo jdbc libpostgresql-jdbc-java
 	wants jdbc && ! has_jdk && echo jdbc default-jdk-headless
-	if wants pgbouncer && ! command -v pgbouncer >/dev/null; then
-		for package in $(apt-cache depends pgbouncer 2>/dev/null | sed -nE 's/^ *Depends: (lib[^ ]+)$/\1/p'); do
-			[ -n "$(installed_version "$package")" ] || echo pgbouncer "$package"
-		done
+	if wants pgbouncer; then
+		for package in $(pgbouncer_libraries); do echo pgbouncer "$package"; done
 	fi
 }
 
@@ -90,18 +89,6 @@ install_drivers()
 	[ "$(id -u)" = 0 ] || die "missing; install as root: apt-get install$packages"
 	echo "Installing$packages"
 	apt_install $packages
-}
-
-# Sets pgbouncer to the program.
-get_pgbouncer()
-{
-	pgbouncer=$(command -v pgbouncer) && return
-	mkdir -p "$tmp/unpacked" &&
-		(cd "$tmp/unpacked" && apt-get -qq download pgbouncer 2>"$tmp/apt.log" && dpkg-deb -x pgbouncer_*.deb .) ||
-		{ tail -n 3 "$tmp/apt.log" >&2; cannot pgbouncer "cannot get Debian's package pgbouncer"; return; }
-	pgbouncer=$tmp/unpacked/usr/sbin/pgbouncer
-	"$pgbouncer" --version >"$tmp/pgbouncer.version" 2>&1 ||
-		cannot pgbouncer "it does not start: $(head -n 1 "$tmp/pgbouncer.version")"
 }
 
 get_node_postgres()
@@ -220,7 +207,7 @@ chosen=" ${*:-$all} "
 prepare
 wants npgsql && cannot npgsql "Debian has no package of it"
 install_drivers
-! wants pgbouncer || get_pgbouncer
+! wants pgbouncer || find_pgbouncer || cannot pgbouncer "$why_not"
 ! wants pg && ! wants pgbouncer || ! command -v npm >/dev/null || get_node_postgres
 
 build plain >"$tmp/build.log" 2>&1 && install_build plain >>"$tmp/build.log" 2>&1 ||

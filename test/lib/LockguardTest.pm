@@ -438,22 +438,25 @@ use Time::HiRes qw(usleep);
 
 # Open a session.  Options: user (default the bootstrap superuser), dbname
 # (default postgres), wait (default 1; 0 returns while the login is under
-# way), tcp (1: over TCP, where the node listens on 127.0.0.1).  The name is
-# its application_name.
+# way), tcp (1: over TCP, where the node listens on 127.0.0.1), startup (more
+# parameters for the startup packet; undef leaves one out).  The name is its application_name.
 sub new
 {
 	my ($class, $node, $name, %opt) = @_;
-	my $socket =
-	  $PostgreSQL::Test::Utils::use_unix_sockets && !$opt{tcp}
-	  ? IO::Socket::UNIX->new(Peer => $node->host . '/.s.PGSQL.' . $node->port)
-	  : IO::Socket::INET->new(
-		PeerHost => $opt{tcp} ? '127.0.0.1' : $node->host,
-		PeerPort => $node->port);
+	my $connect = sub {
+		$PostgreSQL::Test::Utils::use_unix_sockets && !$opt{tcp}
+		  ? IO::Socket::UNIX->new(Peer => $node->host . '/.s.PGSQL.' . $node->port)
+		  : IO::Socket::INET->new(
+			PeerHost => $opt{tcp} ? '127.0.0.1' : $node->host,
+			PeerPort => $node->port);
+	};
+	my $socket = $connect->();
 	croak "$name cannot connect: $!" unless $socket;
 
 	my $self = bless {
 		node => $node,
 		name => $name,
+		connect => $connect,
 		socket => $socket,
 		select => IO::Select->new($socket),
 		buffer => '',
@@ -465,10 +468,12 @@ sub new
 	my %parameter = (
 		user => $opt{user} || scalar(getpwuid($>)),
 		database => $opt{dbname} || 'postgres',
-		application_name => $name);
+		application_name => $name,
+		%{ $opt{startup} || {} });
 	$self->_send('',
 		pack('N', 196608)
-		  . join('', map { "$_\0$parameter{$_}\0" } sort keys %parameter)
+		  . join('',
+			map { "$_\0$parameter{$_}\0" } grep { defined $parameter{$_} } sort keys %parameter)
 		  . "\0");
 
 	if (!defined $opt{wait} || $opt{wait})
@@ -607,6 +612,19 @@ sub read_some
 	return $n;
 }
 
+# Ask for a cancel of what is under way, over a connection of its own, as
+# libpq does.
+sub cancel
+{
+	my ($self) = @_;
+	my $socket = $self->{connect}->();
+
+	croak "$self->{name} cannot connect: $!" unless $socket;
+	syswrite($socket, pack('NN', 8 + length $self->{cancel_key}, 80877102) . $self->{cancel_key});
+	sysread($socket, my $nothing, 1);
+	return $self;
+}
+
 # Send one message of the protocol as it is.
 sub send_message
 {
@@ -676,6 +694,11 @@ sub _message
 	elsif ($type eq 'K')
 	{
 		$self->{pid} = unpack 'N', $body;
+		$self->{cancel_key} = $body;
+	}
+	elsif ($type eq 'T')
+	{
+		$self->{result}{columns} = [ unpack 'n/(Z* x18)', $body ];
 	}
 	elsif ($type eq 'D')
 	{
