@@ -15,6 +15,9 @@
 #error "lockguard is for PostgreSQL 15 to 19"
 #endif
 
+/* 15 to 19. */
+#define LG_MAJOR_VERSION	(PG_VERSION_NUM / 10000)
+
 /*
  * libpq-be.h wants the headers of Kerberos, which a server's development
  * package need not bring.  struct Port has the same layout without.

@@ -48,7 +48,12 @@
 #define HISTORY_DAMAGED HISTORY_FILE ".damaged"
 
 #define FILE_MAGIC		0x4c4b4744	/* "LKGD" */
-#define FILE_VERSION	2
+
+/*
+ * Of the format, and the major version of PostgreSQL: what a state, a wait event
+ * or a lock is numbered may differ between these, with records of the same size.
+ */
+#define FILE_VERSION	(3 * 100 + LG_MAJOR_VERSION)
 #define RECORD_MARK		0x4b434f4c	/* "LOCK" */
 
 /* How long after a change the file is written. */

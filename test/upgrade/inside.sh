@@ -525,8 +525,10 @@ stop after
 as_user cp "$history_file" "$file"
 : >"$tmp/after.log"
 start after
-echo "        a history file of $old in $new: $(history after | grep -c .) rows; $(grep -o 'lockguard: history file.*' "$tmp/after.log")"
-sql after shop -c "SELECT lock_tree FROM lockguard.incidents" | sed 's/^/        /'
+until_true [ -e "$aside" ]
+checked $? "a file of PostgreSQL $old is moved aside by $new"
+same "$(sha256sum <"$aside")" "$before_sum" "as it is"
+same "$(history after)" "" "and nothing is taken from it"
 stop after
 
 echo
