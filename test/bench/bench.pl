@@ -734,11 +734,14 @@ sub yield
 			push @{ $worst{$way} }, quantile(1, @latencies);
 			push @{ $done_at{$way} }, $done_at;
 		}
-		foreach my $way (qw(none yields))
+		foreach my $mode (qw(prepared simple))
 		{
-			my (undef, $done) = slow_reader($folder, $way, 5);
+			foreach my $way (qw(none yields))
+			{
+				my (undef, $done) = slow_reader($folder, $way, 5, '-M', $mode);
 
-			push @{ $tps{$way} }, $done / 5;
+				push @{ $tps{$mode}{$way} }, $done / 5;
+			}
 		}
 	}
 	foreach my $way (qw(none plain retries yields))
@@ -756,10 +759,15 @@ sub yield
 			$ours ? '50 ms' : '', median(@{ $done_at{$way} }) <= 50)
 		  if $way ne 'none';
 	}
-	row('the same without a limit on the rate, transactions/s',
-		spread(\&number, @{ $tps{yields} }), 'without an ALTER: ' . spread(\&number, @{ $tps{none} }),
-		number(median(@{ $tps{yields} }) / median(@{ $tps{none} })), '0.65',
-		median(@{ $tps{yields} }) / median(@{ $tps{none} }) >= 0.65);
+	foreach my $mode (qw(prepared simple))
+	{
+		my ($yields, $none) = @{ $tps{$mode} }{qw(yields none)};
+		my $share = median(@$yields) / median(@$none);
+
+		row("the same without a limit on the rate, pgbench -M $mode, transactions/s",
+			spread(\&number, @$yields), 'without an ALTER: ' . spread(\&number, @$none),
+			number($share), '0.65', $share >= 0.65);
+	}
 	row('  longest hold of a partition lock', ms($observer->value('SELECT max_partition_lock_time FROM lockguard.stats')),
 		'', '', '', 1);
 	busy_table($folder, $rounds);
