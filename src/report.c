@@ -291,7 +291,9 @@ append_advice(StringInfo out, const LgIncident *incident, bool acted,
 		{
 			setting = "lockguard.idle_blocker_timeout";
 			why = "the root was idle and held locks";
-			next = "Find where the application leaves a transaction open: an error path without ROLLBACK, or a wait for something outside the database.";
+			next = strcmp(incident->state, "idle") == 0 ?
+				"Find where the application takes an advisory lock and does not release it, or a pool gives the connection to another client first. `pg_advisory_xact_lock()` is released with the transaction." :
+				"Find where the application leaves a transaction open: an error path without ROLLBACK, or a wait for something outside the database.";
 		}
 		else
 		{

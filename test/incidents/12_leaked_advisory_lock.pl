@@ -32,6 +32,7 @@ is_actions($observer, [], 'without a limit nothing is done');
 # the whole limit for itself.
 configure($observer, idle_blocker_timeout => '500ms');
 is_terminated($s1, 'idle_blocker_timeout');
+like($s1->error->{H}, qr/^Release advisory locks/, 'with a hint that helps');
 succeeds($s2);
 is_terminated($s2, 'idle_blocker_timeout');
 succeeds($s3);

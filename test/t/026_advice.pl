@@ -62,6 +62,11 @@ my $transaction = 'Find where the application leaves a transaction open';
 	is_advised($idle, '- Nothing was signalled. `lockguard.idle_blocker_timeout` would have ended this: the root was idle', $transaction, 'With `lockguard.dry_run = on`');
 	$_->close foreach $idle, $w;
 
+	my $leaks = holder($node, 'leaks', ++$key, in => 'session');
+	$w = waiter($observer, 'waiter', $key);
+	is_advised($leaks, '- Nothing was signalled. `lockguard.idle_blocker_timeout` would have ended this: the root was idle', 'Find where the application takes an advisory lock and does not release it');
+	$_->close foreach $leaks, $w;
+
 	my $active = holder($node, 'active', ++$key);
 	$active->start('SELECT pg_sleep(600)');
 	ok($observer->poll("SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = " . $active->pid), 'at work');
