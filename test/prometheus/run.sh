@@ -113,6 +113,16 @@ has lockguard_open_incidents '0'
 has lockguard_incidents_total '0'
 grep -qE '^lockguard_idle_lock_holders\{.*mode="AccessExclusiveLock".*\} 0$' "$tmp/metrics"
 checked $? "/metrics has a row for each lock mode"
+has lockguard_enabled '1'
+has lockguard_dry_run '0'
+
+# A counter that appears only once it is 1 has not increased, by Prometheus's lights.
+missing=
+for limit in "" $(sed -nE '/^### Limits/,/^### How/ s/^\| `([a-z_]+)`.*/\1/p' "$top/docs/reference.md") prepared_transaction_timeout; do
+	grep -qE "^lockguard_actions_total\{.*action=\"log\",limit=\"$limit\".*\} 0\$" "$tmp/metrics" || missing="$missing '$limit'"
+done
+[ -z "$missing" ]
+checked $? "/metrics has the actions by each limit before there are any${missing:+; not by$missing}"
 
 # One transaction rolled back by a limit, and then one that nothing is done about.
 fifo=$tmp/root.in
@@ -137,6 +147,16 @@ has lockguard_longest_wait_seconds '[0-9.e-]*[1-9][0-9.e-]*'
 has lockguard_incidents_total '2'
 grep -qE '^lockguard_actions_total\{.*action="rollback",limit="idle_blocker_timeout".*\} 1$' "$tmp/metrics"
 checked $? "/metrics has the action, with its limit"
+grep -qE '^lockguard_actions_total\{.*action="cancel",limit="idle_blocker_timeout".*\} 0$' "$tmp/metrics"
+checked $? "and those that there were none of"
+grep -qE '^lockguard_role_waiting_sessions\{database="postgres",role="postgres".*\} 1$' "$tmp/metrics"
+checked $? "/metrics has the role that waits"
+grep -qE '^lockguard_role_blocking_seconds\{database="postgres",role="app".*\} (0\.[4-9]|[1-9])[0-9.]*$' "$tmp/metrics"
+checked $? "/metrics has the role that others have lost time to"
+[ "$(awk '/^lockguard_signals_total/ { n += $NF } END { print n }' "$tmp/metrics")" = 1 ]
+checked $? "/metrics has the signal, by how late it was"
+has lockguard_max_lateness_seconds '[0-9.e-]*[1-9][0-9.e-]*'
+has lockguard_lock_table_size "$(sql -c "SELECT current_setting('max_locks_per_transaction')::int * current_setting('max_connections')::int")"
 has lockguard_scans_total '[1-9][0-9]*'
 has lockguard_scan_seconds_total '[0-9.e-]*[1-9][0-9.e-]*'
 has lockguard_blocked_seconds_total '[0-9.e-]*[1-9][0-9.e-]*'
@@ -166,13 +186,16 @@ checked $? "the alerts' metrics exist${missing:+; not:$missing}"
 diff <(grep -oE '^lockguard_[a-z_]+' "$tmp/metrics" | sort -u) \
 	<(sed -nE 's/^ *- metric_name: //p' "$files/lockguard.sql_exporter.yml" | sort -u)
 checked $? "the file for sql_exporter has the same metrics"
+diff <(awk '/^  query: /,/^  metrics:/' "$files/lockguard.postgres_exporter.yml" | sed -nE 's/^    //p') \
+	<(sed '1,/^queries:/d' "$files/lockguard.sql_exporter.yml" | sed -nE 's/^      //p')
+checked $? "and the same queries"
 awk '/^queries:/ { on = 1 } on && /^  - query_name:/ { if (q) print q ";"; q = ""; next }
 	on && !/^ *query: \|/ && !/^queries:/ { q = q " " $0 } END { print q ";" }' \
 	"$files/lockguard.sql_exporter.yml" >"$tmp/queries.sql"
 sql -U exporter -v ON_ERROR_STOP=1 -f "$tmp/queries.sql" >"$tmp/queries.out" 2>&1
 status=$?
 [ $status != 0 ] || [ "$(wc -l <"$tmp/queries.out")" -ge 2 ]
-checked $? "and its queries run"
+checked $? "which run"
 [ $status = 0 ] || cat "$tmp/queries.out"
 
 echo "$passed passed, $failed failed"

@@ -217,15 +217,15 @@ foreach my $who (sort keys %by)
 		foreach my $r (@types)
 		{
 			$by{dbo}->query_ok("CREATE FUNCTION trap.f($l, $r) " . sprintf $trap, 'float8');
-			$by{dbo}->query_ok("CREATE OPERATOR trap.$_ (LEFTARG = $l, RIGHTARG = $r, FUNCTION = trap.f)") foreach qw(/ - = > *);
+			$by{dbo}->query_ok("CREATE OPERATOR trap.$_ (LEFTARG = $l, RIGHTARG = $r, FUNCTION = trap.f)") foreach qw(/ - + = > *);
 		}
 		$by{dbo}->query_ok("CREATE FUNCTION trap.state(bigint, $l) " . sprintf $trap, 'bigint');
 		$by{dbo}->query_ok("CREATE AGGREGATE trap.$_($l) (SFUNC = trap.state, STYPE = bigint)") foreach qw(count max sum);
 	}
 	$by{dbo}->query_ok('CREATE FUNCTION trap.state(bigint) ' . sprintf $trap, 'bigint');
 	$by{dbo}->query_ok('CREATE AGGREGATE trap.count(*) (SFUNC = trap.state, STYPE = bigint, INITCOND = 0)');
-	$by{dbo}->query_ok("CREATE FUNCTION trap.$_ " . sprintf $trap, $_ =~ /clock/ ? 'timestamptz' : 'numeric') foreach 'clock_timestamp()', 'extract(text, timestamptz)';
-	$by{dbo}->query_ok("CREATE DOMAIN trap.$_ AS bytea CHECK (trap.f(1::int4, 1::int4) > 1)") foreach qw(float8 int4 text);
+	$by{dbo}->query_ok("CREATE FUNCTION trap.$_ " . sprintf $trap, $_ =~ /clock/ ? 'timestamptz' : 'numeric') foreach 'clock_timestamp()', 'extract(text, timestamptz)', 'extract(text, interval)', 'unnest(text[])', 'current_setting(text)';
+	$by{dbo}->query_ok("CREATE DOMAIN trap.$_ AS bytea CHECK (trap.f(1::int4, 1::int4) > 1)") foreach qw(float8 int4 int8 bool numeric text);
 	$by{dbo}->query_ok('ALTER DATABASE shop SET search_path = trap, pg_catalog');
 
 	my $exporter = LockguardTest::Session->new($node, 'exporter', dbname => 'shop');
@@ -242,7 +242,7 @@ foreach my $who (sort keys %by)
 			is($error && $error->{M}, undef, "a query of $file");
 		}
 	}
-	is($n, 6, 'all queries of the exporters');
+	is($n, 10, 'all queries of the exporters');
 	foreach my $view (qw(lock_tree sessions idle_locks actions incidents deadlocks contention stats action_counts limits tree()))
 	{
 		my $error = $exporter->query("SELECT 1 FROM lockguard.$view")->{error};
