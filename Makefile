@@ -21,6 +21,8 @@ ifeq ($(shell uname -s),Linux)
 SHLIB_LINK += -Wl,-Bsymbolic
 endif
 
+# An archive can be made without PostgreSQL.
+ifneq ($(MAKECMDGOALS),dist)
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
@@ -35,6 +37,7 @@ endif
 # PGXS resets PROVE_FLAGS, and follows headers only where PostgreSQL was built with --enable-depend.
 PROVE_FLAGS += -I test/lib
 $(OBJS): $(wildcard src/*.h)
+endif
 
 # The files of src/ from the bottom up: each includes only what stands above it in this list.  Fails if
 # some include each other in a circle.
@@ -43,4 +46,11 @@ include-graph:
 		sub(/\.h$$/, "", below); sub(/.*\//, "", above); sub(/\.[ch]$$/, "", above); \
 		if (above != below) print below, above }' src/*.c src/*.h | tsort
 
-.PHONY: include-graph
+# The archive for PGXN, of what is committed; .gitattributes says what is left out.
+DIST = $(EXTENSION)-$(shell sed -nE 's/^\t"version": "(.*)",$$/\1/p' META.json)
+dist:
+	@[ -e .git ] || { echo "make dist: this is no git checkout" >&2; exit 1; }
+	@git diff --quiet HEAD || echo "make dist: what is not committed is left out" >&2
+	git archive --format=zip --prefix=$(DIST)/ -o $(DIST).zip HEAD
+
+.PHONY: include-graph dist
