@@ -40,6 +40,14 @@ make_tmp()
 	tmp=$(mktemp -d "$dir/lockguard.XXXXXX") || exit 1
 }
 
+# checked STATUS TEXT: a line for something that was checked; counts it in passed or failed, which the caller has
+# set to 0.
+checked()
+{
+	if [ "$1" = 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+	printf '%-8s%s\n' "$([ "$1" = 0 ] && echo ok || echo FAILED)" "$2"
+}
+
 # The version that Debian's postgresql-NN packages of this pg_config have in their names; nothing for another
 # PostgreSQL.
 debian_version()
@@ -288,6 +296,18 @@ install_for()
 	echo "Installing $1"
 	apt_update
 	apt_install "$1"
+}
+
+# need PACKAGE PROGRAM: sets found to the program. If it is not installed, the package is only unpacked in the temporary
+# folder, so that no service is installed.
+need()
+{
+	found=$(command -v "$2") && return
+	found=$tmp/unpacked/usr/bin/$2
+	[ ! -x "$found" ] || return 0
+	mkdir -p "$tmp/unpacked" &&
+		(cd "$tmp/unpacked" && apt-get -qq download "$1" 2>"$tmp/apt.log" && dpkg-deb -x "$1"_*.deb .) ||
+		{ cat "$tmp/apt.log"; die "cannot get Debian's package $1"; }
 }
 
 install_missing()

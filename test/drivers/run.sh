@@ -23,12 +23,6 @@ failed=0
 not_run=
 pgbouncer=
 
-checked()
-{
-	if [ "$1" = 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
-	printf '%-8s%s\n' "$([ "$1" = 0 ] && echo ok || echo FAILED)" "$2"
-}
-
 # cannot NAME WHY
 cannot()
 {

@@ -37,12 +37,6 @@ case ${1:-} in
 *) die "usage: $0 [--draw FILE | --lint]" ;;
 esac
 
-checked()
-{
-	if [ "$1" = 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
-	printf '%-8s%s\n' "$([ "$1" = 0 ] && echo ok || echo FAILED)" "$2"
-}
-
 # panels COMMAND [ARGUMENT ...]: adds its checks to ours.
 panels()
 {
@@ -55,17 +49,6 @@ panels()
 	passed=$((passed + $(grep -c '^ok ' "$tmp/panels.out")))
 	failed=$((failed + $(grep -c '^FAILED' "$tmp/panels.out")))
 	[ $status = 0 ] || checked 1 "panels.pl $command"
-}
-
-# need PACKAGE PROGRAM: sets $found to the program.
-need()
-{
-	found=$(command -v "$2") && return
-	found=$tmp/unpacked/usr/bin/$2
-	[ ! -x "$found" ] || return 0
-	mkdir -p "$tmp/unpacked" &&
-		(cd "$tmp/unpacked" && apt-get -qq download "$1" 2>"$tmp/apt.log" && dpkg-deb -x "$1"_*.deb .) ||
-		{ cat "$tmp/apt.log"; die "cannot get Debian's package $1"; }
 }
 
 # Compiles the file with Grafana's own types.

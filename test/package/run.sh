@@ -17,11 +17,6 @@ passed=0
 failed=0
 not_run=
 dir=
-checked()
-{
-	if [ "$1" = 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
-	printf '%-8s%s\n' "$([ "$1" = 0 ] && echo ok || echo FAILED)" "$2"
-}
 
 # check TEXT COMMAND ...: with what it said if it fails
 check()

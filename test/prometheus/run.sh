@@ -12,22 +12,6 @@
 
 passed=0
 failed=0
-checked()
-{
-	if [ "$1" = 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
-	printf '%-8s%s\n' "$([ "$1" = 0 ] && echo ok || echo FAILED)" "$2"
-}
-
-# need PACKAGE PROGRAM: sets $found to the program.
-need()
-{
-	found=$(command -v "$2") && return
-	found=$tmp/unpacked/usr/bin/$2
-	[ ! -x "$found" ] || return 0
-	mkdir -p "$tmp/unpacked" &&
-		(cd "$tmp/unpacked" && apt-get -qq download "$1" 2>"$tmp/apt.log" && dpkg-deb -x "$1"_*.deb .) ||
-		{ cat "$tmp/apt.log"; die "cannot get Debian's package $1"; }
-}
 
 stop_exporter()
 {

@@ -8,12 +8,6 @@ new=$2
 passed=0
 failed=0
 
-checked()
-{
-	if [ "$1" = 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
-	printf '%-8s%s\n' "$([ "$1" = 0 ] && echo ok || echo FAILED)" "$2"
-}
-
 # same FOUND EXPECTED WHAT
 same()
 {
