@@ -1,4 +1,4 @@
-# Sourced by versions.sh and upstream.sh: Debian chroots, for the PostgreSQL versions of other Debian
+# Sourced by versions.sh, upstream.sh and others: Debian chroots, for the PostgreSQL versions of other Debian
 # releases than this one. The caller has a temporary folder $tmp and the checkout $top. Needs root.
 #
 #   LOCKGUARD_CHROOTS=dir      keeps the chroots there and uses them again
