@@ -104,7 +104,7 @@ SQL
 # What the documents name, there is.
 my %exists = map { $_ => 1 } keys %default, @views,
   column("SELECT proname FROM pg_proc WHERE pronamespace = 'lockguard'::regnamespace"),
-  qw(stat postgres_exporter sql_exporter so);
+  qw(stat postgres_exporter sql_exporter so control json);
 foreach my $file ("$top/README.md", sort glob "$top/docs/*.md")
 {
 	my %named = map { $_ => 1 } slurp($file) =~ /\blockguard\.([a-z_]+)/g;
