@@ -129,6 +129,8 @@ my %ways = (
 			$session->send_message('F', pack('N n n n N', $advisory_lock, 1, 0, 1, 1) . '1' . "\0\0");
 		}
 	});
+# One that is not seen waits for the end of a doze, up to 500 ms.
+configure($observer, idle_blocker_timeout => '500ms');
 foreach my $way (sort keys %ways)
 {
 	$observer->query_ok('SELECT lockguard.reset_stats()');
@@ -149,8 +151,9 @@ foreach my $way (sort keys %ways)
 		'SELECT acted_within_1s + acted_later, max_lateness FROM lockguard.stats'))[0] };
 	is($acted, 3, 'all are counted');
 	note "$way: $late ms late at most";
-	cmp_ok($late, '<', 80, "$way is seen in time");
+	cmp_ok($late, '<', 350, "$way is seen in time");
 }
+configure($observer, idle_blocker_timeout => '100ms');
 
 # A lock that has more than one holder counts from when it is seen with an active
 # one: a utility statement wakes the worker.

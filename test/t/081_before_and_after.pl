@@ -358,9 +358,10 @@ sub end_of
 	waited($w1, '700 ms');
 	scan($observer);
 	$root->start('SELECT pg_sleep(1000)');
-	$w2->start("SET lock_timeout = '100ms'; $update");
+	$w2->start($update);
+	$observer->poll("SELECT peak_blocked_sessions = 2 FROM lockguard.incidents WHERE incident_id = $id");
+	$observer->query_ok('SELECT pg_cancel_backend(' . $w2->pid . ')');
 	$w2->finish;
-	$w2->query_ok('RESET lock_timeout');
 	waited($w1, '1500 ms');
 	$observer->query_ok('SELECT pg_cancel_backend(' . $root->pid . ')');
 	$root->finish;
