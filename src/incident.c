@@ -574,6 +574,7 @@ note_idle(LgView *view, LgIncident *incident, const LgNode *root)
 		return;
 	incident->longest_idle = (view->clock.now - from) / 1000;
 	incident->idle_from = (from - begin) / 1000;
+	incident->idle_state = root->known->session.state;
 }
 
 /*

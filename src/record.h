@@ -148,6 +148,7 @@ typedef struct LgIncident
 	/* The longest for which the root was seen idle while it blocked, in us: */
 	int64		idle_from;		/* after started_at */
 	int64		longest_idle;
+	uint8		idle_state;		/* its BackendState then */
 
 	/* The tree at its worst. */
 	int			nsessions;		/* in the arena, the root first */

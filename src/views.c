@@ -199,16 +199,17 @@ blocked_by(LgView *view, const LgNode *node)
 /*
  * Have the catalogs at hand in which relations are looked up, or return false if
  * that would have to wait: then they show with their OIDs only.  They may be
- * what an idle session has locked.
+ * what an idle session has locked.  A REINDEX of one keeps its indexes locked, and
+ * ShareLock on itself, which does not conflict with a reader's AccessShareLock.
  */
 static bool
 lock_catalogs(void)
 {
-	if (!ConditionalLockRelationOid(RelationRelationId, AccessShareLock))
+	if (!ConditionalLockRelationOid(RelationRelationId, RowExclusiveLock))
 		return false;
-	if (ConditionalLockRelationOid(NamespaceRelationId, AccessShareLock))
+	if (ConditionalLockRelationOid(NamespaceRelationId, RowExclusiveLock))
 		return true;
-	UnlockRelationOid(RelationRelationId, AccessShareLock);
+	UnlockRelationOid(RelationRelationId, RowExclusiveLock);
 	return false;
 }
 
@@ -217,8 +218,8 @@ unlock_catalogs(bool catalogs)
 {
 	if (!catalogs)
 		return;
-	UnlockRelationOid(NamespaceRelationId, AccessShareLock);
-	UnlockRelationOid(RelationRelationId, AccessShareLock);
+	UnlockRelationOid(NamespaceRelationId, RowExclusiveLock);
+	UnlockRelationOid(RelationRelationId, RowExclusiveLock);
 }
 
 /* A relation's name, schema-qualified if need be. */

@@ -196,6 +196,30 @@ waits_for_client(const Past *past)
 		(wait_event == WAIT_EVENT_CLIENT_READ || wait_event == WAIT_EVENT_CLIENT_WRITE);
 }
 
+/*
+ * The root was idle for longer than the limit: what is done first depends on how it
+ * was idle in that time.
+ */
+static void
+would_idle(const Past *past, int64 after, Answer *answer)
+{
+	const char *part = is_idle(past) ? NULL : "the root was idle only part of the time";
+
+	switch (past->incident->idle_state)
+	{
+		case STATE_IDLEINTRANSACTION:
+		case STATE_IDLEINTRANSACTION_ABORTED:
+			would(answer, 0, after, LG_DO_ROLLBACK, part);
+			break;
+		case STATE_IDLE:
+			would(answer, 0, after, LG_DO_TERMINATE, part);
+			break;
+		default:
+			would(answer, 0, after, LG_DO_TERMINATE, "the root waited for its client in a statement");
+			break;
+	}
+}
+
 /* What is done first to the root, as it was when most were blocked. */
 static LgActionKind
 root_remedy(const Past *past)
@@ -220,7 +244,6 @@ static void
 ask_idle_blocker_timeout(const Past *past, int64 limit, Answer *answer)
 {
 	const LgIncident *incident = past->incident;
-	bool		stalled = waits_for_client(past);
 	int64		unseen = past->end - Max(incident->updated_at - incident->started_at, 0);
 
 	if (!root_is_within_reach(past, answer))
@@ -229,11 +252,8 @@ ask_idle_blocker_timeout(const Past *past, int64 limit, Answer *answer)
 		incident->longest_wait < limit)
 		not_known(answer, "sessions gave up and others came; for how long in all some waited is not known");
 	else if (incident->longest_idle >= limit)
-		would(answer, 0, Max(incident->idle_from, began_at_latest(past)) + limit,
-			  is_idle(past) ? root_remedy(past) : stalled ? LG_DO_TERMINATE : LG_DO_ROLLBACK,
-			  is_idle(past) ? NULL : stalled ? "the root waited for its client in a statement" :
-			  "the root was idle only part of the time");
-	else if (stalled && past->end >= limit)
+		would_idle(past, Max(incident->idle_from, began_at_latest(past)) + limit, answer);
+	else if (waits_for_client(past) && past->end >= limit)
 		not_known(answer, "the root waited for its client in a statement; whether that had stopped is not known");
 	else if (past->end >= limit && incident->longest_idle + unseen >= limit)
 		not_known(answer, "the root was idle when last seen; for how long after that is not known");

@@ -263,20 +263,33 @@ sub idle_locks
 	my @views = ('lock_tree', 'tree()', 'contention', 'sessions', 'idle_locks');
 	my $counted = q(SELECT count(*) FROM lockguard.contention WHERE relation = 'unnamed'::regclass);
 
-	$observer->query_ok("SELECT count(*) FROM lockguard.$_") foreach @views;
+	foreach my $i (0 .. $#views)
+	{
+		$observer->query_ok("PREPARE view_$i AS SELECT v::text FROM lockguard.$views[$i] v");
+		$observer->query_ok("EXECUTE view_$i");
+	}
 	$other->query_ok('CREATE TABLE unnamed ()');
 	my $oid = $other->value(q(SELECT 'unnamed'::regclass::oid));
 	$holder->query_ok($_) foreach 'BEGIN', 'LOCK TABLE unnamed';
 	$waiter->start('TABLE unnamed');
 	ok($other->poll($counted, 1), 'a wait for a table is counted');
-	$holder->query_ok('LOCK TABLE pg_class');
 	$observer->query_ok("SET statement_timeout = '20s'");
-	foreach my $view (@views)
-	{
-		my $result = $observer->query("SELECT v::text FROM lockguard.$view v");
 
-		ok(!$result->{error}, "$view while pg_class is locked");
-		like(join(' ', map { $_->[0] } @{ $result->{rows} }), qr/relation $oid in database/, 'with the OID') if $view eq 'tree()';
+	# Planning a query would wait for the index.
+	foreach my $lock ('REINDEX INDEX pg_class_oid_index', 'LOCK TABLE pg_class')
+	{
+		my $locker = $lock =~ /REINDEX/ ? $other : $holder;
+
+		$other->query_ok('BEGIN') if $locker == $other;
+		$locker->query_ok($lock);
+		foreach my $i (0 .. $#views)
+		{
+			my $result = $observer->query("EXECUTE view_$i");
+
+			ok(!$result->{error}, "$views[$i] after $lock");
+			like(join(' ', map { $_->[0] } @{ $result->{rows} }), qr/relation $oid in database/, 'with the OID') if $views[$i] eq 'tree()';
+		}
+		$other->query_ok('ROLLBACK') if $locker == $other;
 	}
 	is($observer->value("SELECT count(*) > 0 AND count(relation_name) = 0 FROM lockguard.$_ WHERE relation = $oid"), 't', "there is no name in $_")
 	  foreach 'lock_tree', 'contention';
@@ -371,6 +384,23 @@ sub end_of
 	would($id, 'idle_blocker_timeout', '500ms', 'true rollback', qr/only part of the time.*1 wait ended/);
 	would($id, 'idle_blocker_timeout', '1200ms', 'false -', qr/only part of the time/);
 	would($id, 'blocker_timeout', '1200ms', 'true cancel', qr/1 wait ended/);
+
+	# Idle in the transaction for longer than it waited for its client in a statement.
+	$root->query_ok($_) foreach 'BEGIN', $update;
+	$w1->start($update);
+	$id = is_open($root, 1);
+	waited($w1, '1200 ms');
+	scan($observer);
+	$root->start('COPY t (id) FROM STDIN');
+	$observer->poll("SELECT state = 'active' AND wait_event = 'ClientRead' FROM pg_stat_activity WHERE pid = " . $root->pid);
+	$w2->start($update);
+	$observer->poll("SELECT peak_blocked_sessions = 2 FROM lockguard.incidents WHERE incident_id = $id");
+	$root->send_message('f', "enough\0");
+	$root->finish;
+	$root->query_ok('ROLLBACK');
+	is_closed($id);
+	$_->finish foreach $w1, $w2;
+	would($id, 'idle_blocker_timeout', '1s', 'true rollback', qr/only part of the time/);
 
 	# Waits that were given up, one after the other: none was as long as the limit.
 	$root->query_ok($_) foreach 'BEGIN', $update;
