@@ -50,7 +50,7 @@ include-graph:
 DIST = $(EXTENSION)-$(shell sed -nE 's/^\t"version": "(.*)",$$/\1/p' META.json)
 dist:
 	@[ -e .git ] || { echo "make dist: this is no git checkout" >&2; exit 1; }
-	@git diff --quiet HEAD || echo "make dist: what is not committed is left out" >&2
+	@[ -z "$$(git status --porcelain)" ] || echo "make dist: what is not committed is left out" >&2
 	git archive --format=zip --prefix=$(DIST)/ -o $(DIST).zip HEAD
 
 .PHONY: include-graph dist

@@ -163,8 +163,17 @@ warns()
 	cluster "$version" "include 'more.conf'"
 	echo "shared_preload_libraries = 'lockguard'" >"$tmp/clusters/$version/night/more.conf"
 	prerm "in postgresql.conf or a file that it includes" remove || return
+	cluster "$version" "log_line_prefix = '%m \\c '"$'\n'"shared_preload_libraries = 'lockguard'"
+	prerm "cluster $version night cannot be started" remove || return
+	cluster "$version" "session_preload_libraries = 'lockguard'"
+	prerm "no session can log in to PostgreSQL cluster $version night" remove || return
 	cluster "$version" "this is no line of a configuration"
 	prerm "cluster $version night cannot be read" remove || return
+	# Neither does it wait for ever, nor show what only root may read.
+	mkfifo "$tmp/waits" && cluster "$version" "include '$tmp/waits'"
+	prerm "cluster $version night cannot be read" remove || return
+	cluster "$version" "include '/etc/shadow'"
+	prerm "" remove || return
 	cluster "$version" "this is no line of a configuration"
 	mkdir "$tmp/clusters/$version/other"
 	echo "shared_preload_libraries = 'lockguard'" >"$tmp/clusters/$version/other/postgresql.conf"
