@@ -107,7 +107,8 @@ CREATE FUNCTION lockguard._stats(
     OUT suppressed bigint, OUT self_resolved bigint, OUT unresponsive bigint,
     OUT incidents bigint, OUT open_incidents bigint, OUT blocked_time float8,
     OUT worker_pid int, OUT worker_start timestamptz,
-    OUT last_scan timestamptz, OUT stats_reset timestamptz)
+    OUT last_scan timestamptz, OUT paused_until timestamptz,
+    OUT stats_reset timestamptz)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'lockguard_stats'
 LANGUAGE C STRICT VOLATILE PARALLEL RESTRICTED;

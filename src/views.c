@@ -979,6 +979,7 @@ lockguard_stats(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	LgStats		stats;
 	LgScanStats *scan;
+	int64		pause;			/* what is left of it, ns */
 	int			worker_pid;
 	TimestampTz worker_start;
 	Row			row;
@@ -990,6 +991,7 @@ lockguard_stats(PG_FUNCTION_ARGS)
 	stats = lg_shared->stats;
 	worker_pid = lg_shared->worker_pid;
 	worker_start = lg_shared->worker_start;
+	pause = lg_shared->paused_until - lg_now();
 	LWLockRelease(lg_shared->lock);
 
 	init_row(&row);
@@ -1023,6 +1025,7 @@ lockguard_stats(PG_FUNCTION_ARGS)
 	put_if(&row, worker_pid != 0, Int32GetDatum(worker_pid));
 	put_time(&row, worker_pid != 0 ? worker_start : 0);
 	put_time(&row, (TimestampTz) pg_atomic_read_u64(&lg_shared->last_scan));
+	put_time(&row, pause > 0 ? GetCurrentTimestamp() + pause / 1000 : 0);
 	put_time(&row, stats.stats_reset);
 	emit_row(rsinfo, &row);
 	return (Datum) 0;

@@ -446,6 +446,11 @@ sql -c 'ALTER SYSTEM SET lockguard.dry_run = on' -c 'SELECT pg_reload_conf()' >/
 settle
 settle
 check dry
+sql -c "SELECT lockguard.pause('1h')" >/dev/null
+settle
+settle
+check paused
+sql -c 'SELECT lockguard.resume()' >/dev/null
 
 # No scan for a minute. Meanwhile all rates have gone down to nothing.
 sql -c 'ALTER SYSTEM RESET lockguard.dry_run' -c 'ALTER SYSTEM SET lockguard.enabled = off' -c 'SELECT pg_reload_conf()' >/dev/null

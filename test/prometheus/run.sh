@@ -99,6 +99,11 @@ grep -qE '^lockguard_idle_lock_holders\{.*mode="AccessExclusiveLock".*\} 0$' "$t
 checked $? "/metrics has a row for each lock mode"
 has lockguard_enabled '1'
 has lockguard_dry_run '0'
+has lockguard_paused '0'
+sql -c "SELECT lockguard.pause('1h')" >/dev/null
+scrape_until "$(line lockguard_paused 1)"
+checked $? "a pause shows"
+sql -c "SELECT lockguard.resume()" >/dev/null
 
 # A counter that appears only once it is 1 has not increased, by Prometheus's lights.
 missing=

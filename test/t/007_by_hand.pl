@@ -186,6 +186,7 @@ sub is_told
 {
 	configure($observer, dry_run => 'on');
 	$observer->query_ok("SELECT lockguard.pause('1h')");
+	is($observer->value("SELECT paused_until - clock_timestamp() BETWEEN '50min' AND '1h' FROM lockguard.stats"), 't', 'stats shows when the pause ends');
 	my ($s, $w) = blocked_pair($observer, 'exempt and idle', ++$key, exempt => 'on', action => 'log');
 
 	is(call($observer, 'rollback_blockers', $w), '{' . $s->pid . '}', 'rolled back, in spite of all that');
@@ -195,6 +196,7 @@ sub is_told
 	$s->query_ok('ROLLBACK');
 	is_alive($s, 'I');
 	$observer->query_ok('SELECT lockguard.resume()');
+	is($observer->value('SELECT paused_until FROM lockguard.stats'), undef, 'and that there is none');
 	configure($observer, dry_run => undef);
 	$_->close foreach $s, $w;
 	forget_actions($observer);
