@@ -74,13 +74,14 @@ build_in()
 		runuser -u builder -- dpkg-buildpackage -us -uc "$@"
 }
 
-# Its error messages and log say which build it is.
+# Its errors, its log and its reports say which build it is.
 make_older()
 {
 	cd /home/builder/older/lockguard-$upstream &&
 		sed -i 's/because it blocked other sessions/& (the day before)/' src/victim.c &&
 		sed -i 's/limits for the whole server/& (the day before)/' src/worker.c &&
-		[ "$(grep -l '(the day before)' src/*.c | wc -l)" = 2 ] &&
+		sed -i 's/"# Incident %lld/& (the day before)/' src/report.c &&
+		[ "$(grep -l '(the day before)' src/*.c | wc -l)" = 3 ] &&
 		sed -i "1s/ (\(.*\)) / (\1~daybefore) /" debian/changelog &&
 		build_in "$PWD" -b
 }
@@ -199,9 +200,12 @@ workers_are_older()
 		! grep -q 'the day before' $libdir/lockguard.so
 }
 
+# views_work [older]: by which build
 views_work()
 {
-	sql -c "SELECT count(*) FROM lockguard.sessions" -c "SELECT lockguard.report(max(incident_id)) FROM lockguard.incidents" &&
+	sql -c "SELECT count(*) FROM lockguard.sessions" &&
+		sql -c "SELECT lockguard.report(max(incident_id)) FROM lockguard.incidents" >/root/report &&
+		grep -q "^# Incident [0-9]*$([ "${1:-}" != older ] || echo ' (the day before)'): " /root/report &&
 		[ "$(sql -c "SELECT action || ' ' || result FROM lockguard.actions ORDER BY action_id LIMIT 1")" = "rollback released" ]
 }
 
@@ -288,7 +292,7 @@ use()
 	must "after two lines in postgresql.conf, the server restarts" cluster restart
 	check "an outage ends by itself" outage_ends older
 	check "CREATE EXTENSION" sql -c "CREATE EXTENSION lockguard"
-	check "the views show it" views_work
+	check "the views show it" views_work older
 
 	printf '%s\n' "max_prepared_transactions = 5" "lockguard.prepared_transaction_timeout = '1s'" \
 		"lockguard.prepared_transaction_action = 'rollback'" >>$conf
@@ -298,7 +302,7 @@ use()
 	and "without a warning" is_quiet
 	check "the server was not restarted for that" same_server "$pid"
 	check "an outage ends, by the library that is loaded" outage_ends older
-	check "the views work" views_work
+	check "the views and functions work, from there too" views_work older
 	count=$(grep -c 'limits for the whole server (the day before)' $log)
 	check "the worker, killed, comes back" restart_worker
 	check "in the library that is loaded" workers_are_older "$count"
