@@ -89,7 +89,7 @@ make_older()
 build()
 {
 	upstream=$(sed -nE '1s/.* \((.*)-[^-]*\) .*/\1/p' $checkout/debian/changelog)
-	must "build tools are installed" apt_install build-essential fakeroot lintian
+	must "build tools are installed" apt_install build-essential lintian
 	must "and what debian/control asks for" apt build-dep --no-install-recommends $checkout
 	# Newer than the one that this Debian has in postgresql-server-dev-all.
 	[ -d "/usr/include/postgresql/$version/server" ] || must "and the headers" apt_install "postgresql-server-dev-$version"
