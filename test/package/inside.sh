@@ -130,6 +130,12 @@ cluster()
 	pg_ctlcluster $version main "$@"
 }
 
+# By its socket only: the network, and so its ports, is not the chroot's own.
+first_start()
+{
+	pg_conftool $version main set listen_addresses '' && cluster start
+}
+
 # wait_for SQL: until that is true
 wait_for()
 {
@@ -282,7 +288,7 @@ use()
 	install -m 755 $checkout/test/package/outage.sh /tmp/outage.sh
 	check "this system has no compiler" eval '! command -v gcc && ! command -v make'
 	must "apt installs PostgreSQL" apt_install "postgresql-$version"
-	must "its server starts" cluster start
+	must "its server starts" first_start
 	pid=$(server_pid)
 	check "without lockguard, an outage lasts" outage_lasts
 	must "apt installs ${older##*/}" apt_install "$older"
@@ -403,7 +409,7 @@ pgxn()
 	must "make, make install" build_and_install /home/builder/$name
 	check "make dist says that this is no checkout" says_no_checkout /home/builder/$name
 	two_lines
-	must "the server starts, with two lines" cluster start
+	must "the server starts, with two lines" first_start
 	check "an outage ends" outage_ends
 	check "CREATE EXTENSION" sql -c "CREATE EXTENSION lockguard"
 	check "the views work" views_work
