@@ -86,9 +86,9 @@ ok(exists_still($_), "$_ is there still") foreach 'logged', 'dry run';
 $observer->query_ok("ROLLBACK PREPARED 'dry run'");
 
 # Rolled back, in its own database, whichever role prepared it.
+configure($observer, dry_run => undef);
 prepare('of app', 3, user => 'app');
 prepare('elsewhere', 4, dbname => 'other');
-configure($observer, dry_run => undef);
 succeeds($waiter, 'the update behind it');
 is_about('logged', 'prepared_transaction_timeout log logged, prepared_transaction_timeout rollback released');
 is_about('of app', 'prepared_transaction_timeout rollback released');
