@@ -212,7 +212,7 @@ run_local()
 	unpacked=$tmp/unpacked
 	version=$(debian_version "$PG_CONFIG")
 	[ -n "$version" ] || die "$PG_CONFIG is not from a package of PostgreSQL; set PG_CONFIG to one that is"
-	for package in build-essential debhelper fakeroot lintian postgresql-server-dev-all; do
+	for package in build-essential debhelper lintian postgresql-server-dev-all; do
 		[ -n "$(installed_version $package)" ] || packages="$packages $package"
 	done
 	if [ -n "$packages" ]; then
