@@ -50,8 +50,9 @@
 #define FILE_MAGIC		0x4c4b4744	/* "LKGD" */
 
 /*
- * Of the format, and the major version of PostgreSQL: what a state, a wait event
- * or a lock is numbered may differ between these, with records of the same size.
+ * The version of the format, and the major version of PostgreSQL: the numbers of
+ * states, wait events and kinds of locks may differ between these, with records of
+ * the same size.
  */
 #define FILE_VERSION	(3 * 100 + LG_MAJOR_VERSION)
 #define RECORD_MARK		0x4b434f4c	/* "LOCK" */
@@ -308,6 +309,7 @@ load_incident(const char *data, size_t length)
 	if (incident.incident_id <= 0 || incident.incident_id >= PG_INT64_MAX / 2 ||
 		(unsigned) incident.resolution > LG_BY_RESTART ||
 		incident.kind > LG_KIND_OTHER || incident.judged > LG_FAILED ||
+		incident.remedy > LG_DO_TERMINATE || incident.idle_remedy > LG_DO_TERMINATE ||
 		!sane_time(incident.started_at) || !sane_time(incident.updated_at) ||
 		!sane_time(incident.ended_at) || !sane_time(incident.backend_start) ||
 		!sane_time(incident.xact_start) || !sane_time(incident.peak_at) ||

@@ -574,7 +574,8 @@ note_idle(LgView *view, LgIncident *incident, const LgNode *root)
 		return;
 	incident->longest_idle = (view->clock.now - from) / 1000;
 	incident->idle_from = (from - begin) / 1000;
-	incident->idle_state = root->known->session.state;
+	incident->idle_remedy = lg_choose_remedy(view, root, &root->known->session,
+											 LG_IDLE_BLOCKER_TIMEOUT);
 }
 
 /*
@@ -593,7 +594,9 @@ update_from_tree(LgIncidents *incidents, LgView *view, LgIncident *incident, con
 	if (larger)
 	{
 		describe_root(incident, &root->known->session);
-		incident->judged = lg_judge_root(&root->known->session, &root->known->values);
+		incident->judged = lg_judge_root(view, root);
+		incident->remedy = lg_choose_remedy(view, root, &root->known->session,
+											LG_BLOCKER_TIMEOUT);
 		incident->peak_blocked_sessions = blocked;
 		incident->peak_at = view->clock.wall;
 		keep_tree(view, incident, root);

@@ -142,8 +142,8 @@ is_to_roll_back(LgView *view, const LgNode *node, const LgSession *session, int 
  * The mildest remedy that can help, and can reach a session that is over a limit.
  * "node" may be NULL, if it is not known what it blocks.
  */
-static LgActionKind
-mildest_remedy(LgView *view, const LgNode *node, const LgSession *session, int limit)
+LgActionKind
+lg_choose_remedy(LgView *view, const LgNode *node, const LgSession *session, int limit)
 {
 	switch (lg_limits[limit].remedies)
 	{
@@ -173,7 +173,7 @@ decide_action(LgView *view, const LgNode *node, LgVerdict *verdict,
 	verdict->proof = lg_limits[limit].proof;
 	verdict->blocked_sessions = LG_NOT_COUNTED;
 	verdict->still.idle = lg_limits[limit].idle;
-	verdict->action = mildest_remedy(view, node, session, limit);
+	verdict->action = lg_choose_remedy(view, node, session, limit);
 	verdict->still.unreachable = verdict->action > LG_DO_CANCEL;
 	verdict->brake = lg_session_brake(session, values);
 	if (verdict->brake == LG_NO_BRAKE && verdict->action > most)
@@ -188,12 +188,13 @@ decide_action(LgView *view, const LgNode *node, LgVerdict *verdict,
  * would be signalled, else the result that would be recorded.
  */
 LgResult
-lg_judge_root(const LgSession *session, const LgValues *values)
+lg_judge_root(LgView *view, const LgNode *root)
 {
+	const LgSession *session = &root->known->session;
 	LgVerdict	verdict;
 
-	decide_action(NULL, NULL, &verdict, session, values, lg_state_is_idle(session) ?
-				  LG_IDLE_BLOCKER_TIMEOUT : LG_BLOCKER_TIMEOUT);
+	decide_action(view, root, &verdict, session, &root->known->values,
+				  lg_state_is_idle(session) ? LG_IDLE_BLOCKER_TIMEOUT : LG_BLOCKER_TIMEOUT);
 	return lg_brake_result(verdict.brake);
 }
 

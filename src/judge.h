@@ -95,7 +95,9 @@ extern bool lg_judge_yield(LgView *view, int procno, LgVerdicts *verdicts,
 extern void lg_sort_verdicts(LgVerdicts *verdicts);
 extern int64 lg_next_limit(LgView *view, const LgSubject *subject, int *limit);
 extern LgBrake lg_spared_by(LgView *view, const LgSubject *subject);
-extern LgResult lg_judge_root(const LgSession *session, const LgValues *values);
+extern LgActionKind lg_choose_remedy(LgView *view, const LgNode *node,
+									 const LgSession *session, int limit);
+extern LgResult lg_judge_root(LgView *view, const LgNode *root);
 extern void lg_link_to(LgGraph *graph, int victim, LgVerdict *verdict);
 
 #endif							/* LOCKGUARD_JUDGE_H */

@@ -122,6 +122,7 @@ typedef struct LgIncident
 	TransactionId xid;
 	uint8		kind;			/* LgKind */
 	uint8		judged;			/* LgResult of lg_judge_root() */
+	uint8		remedy;			/* LgActionKind of blocker_timeout, at first */
 	TimestampTz backend_start;
 	TimestampTz xact_start;
 	Oid			datid;
@@ -148,7 +149,7 @@ typedef struct LgIncident
 	/* The longest for which the root was seen idle while it blocked, in us: */
 	int64		idle_from;		/* after started_at */
 	int64		longest_idle;
-	uint8		idle_state;		/* its BackendState then */
+	uint8		idle_remedy;	/* and of idle_blocker_timeout */
 
 	/* The tree at its worst. */
 	int			nsessions;		/* in the arena, the root first */

@@ -22,8 +22,8 @@
  * Why the session is the proof.  The callback runs wherever messages are read,
  * and acts only if is_same_idle_period() and may_roll_back() hold.  So a request that
  * comes late hits neither another transaction nor the same one at work: the session
- * compares idle period and transaction with its own.  What the process that asks has proved
- * of others (that they wait for it) was so when it asked.
+ * compares idle period and transaction with its own.  What the process that asks has
+ * proved of others (that they wait for it) was so when it asked.
  *
  * Why it is safe at that place, condition by condition:
  *

@@ -104,8 +104,7 @@ static const char *
 hint_for(const LgReason *reason)
 {
 	/* Outside a transaction, only advisory locks of the session block others. */
-	if (reason->state == STATE_IDLE &&
-		(reason->limit == LG_NO_LIMIT || lg_limit_is_about_blocking(reason->limit)))
+	if (reason->state == STATE_IDLE && lg_limit_is_about_blocking(reason->limit))
 		return "Release advisory locks with pg_advisory_unlock(), or take them with pg_advisory_xact_lock().";
 	return reason->limit == LG_NO_LIMIT ?
 		"Commit or roll back sooner when others wait for the same rows or tables." :

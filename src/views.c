@@ -199,8 +199,8 @@ blocked_by(LgView *view, const LgNode *node)
 /*
  * Have the catalogs at hand in which relations are looked up, or return false if
  * that would have to wait: then they show with their OIDs only.  They may be
- * what an idle session has locked.  A REINDEX of one keeps its indexes locked, and
- * ShareLock on itself, which does not conflict with a reader's AccessShareLock.
+ * what an idle session has locked.  RowExclusiveLock, as a REINDEX holds ShareLock
+ * on the catalog and locks readers out of an index.
  */
 static bool
 lock_catalogs(void)

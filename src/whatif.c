@@ -197,39 +197,6 @@ waits_for_client(const Past *past)
 }
 
 /*
- * The root was idle for longer than the limit: what is done first depends on how it
- * was idle in that time.
- */
-static void
-would_idle(const Past *past, int64 after, Answer *answer)
-{
-	const char *part = is_idle(past) ? NULL : "the root was idle only part of the time";
-
-	switch (past->incident->idle_state)
-	{
-		case STATE_IDLEINTRANSACTION:
-		case STATE_IDLEINTRANSACTION_ABORTED:
-			would(answer, 0, after, LG_DO_ROLLBACK, part);
-			break;
-		case STATE_IDLE:
-			would(answer, 0, after, LG_DO_TERMINATE, part);
-			break;
-		default:
-			would(answer, 0, after, LG_DO_TERMINATE, "the root waited for its client in a statement");
-			break;
-	}
-}
-
-/* What is done first to the root, as it was when most were blocked. */
-static LgActionKind
-root_remedy(const Past *past)
-{
-	if (!is_idle(past))
-		return LG_DO_CANCEL;
-	return strcmp(past->incident->state, "idle") == 0 ? LG_DO_TERMINATE : LG_DO_ROLLBACK;
-}
-
-/*
  * By when had it begun that some session waited all the time until a limit was
  * passed?  If any gave up, there may have been gaps before the longest wait.
  */
@@ -252,7 +219,12 @@ ask_idle_blocker_timeout(const Past *past, int64 limit, Answer *answer)
 		incident->longest_wait < limit)
 		not_known(answer, "sessions gave up and others came; for how long in all some waited is not known");
 	else if (incident->longest_idle >= limit)
-		would_idle(past, Max(incident->idle_from, began_at_latest(past)) + limit, answer);
+		would(answer, 0, Max(incident->idle_from, began_at_latest(past)) + limit,
+			  incident->idle_remedy,
+			  is_idle(past) ? NULL :
+			  waits_for_client(past) && incident->idle_remedy == LG_DO_TERMINATE ?
+			  "the root waited for its client in a statement" :
+			  "the root was idle only part of the time");
 	else if (waits_for_client(past) && past->end >= limit)
 		not_known(answer, "the root waited for its client in a statement; whether that had stopped is not known");
 	else if (past->end >= limit && incident->longest_idle + unseen >= limit)
@@ -270,7 +242,7 @@ ask_blocker_timeout(const Past *past, int64 limit, Answer *answer)
 	if (!root_is_within_reach(past, answer))
 		return;
 	if (Min(past->incident->longest_wait, past->end) >= limit)
-		would(answer, 0, began_at_latest(past) + limit, root_remedy(past), NULL);
+		would(answer, 0, began_at_latest(past) + limit, past->incident->remedy, NULL);
 	else if (past->end >= limit)
 		not_known(answer, "sessions gave up and others came; for how long in all some waited is not known");
 	else
@@ -404,7 +376,7 @@ ask_max_blocked_sessions(const Past *past, int64 limit, Answer *answer)
 		would(answer, victim, first, LG_DO_CANCEL,
 			  "it may have been sooner; whether the session was exempt is not known");
 	else if (victim == 0)
-		would(answer, 0, first, root_remedy(past),
+		would(answer, 0, first, incident->remedy,
 			  incident->waits > incident->nsessions - 1 ? "it may have been sooner" : NULL);
 	else if (root.note != NULL)
 		would_not(answer, root.note);

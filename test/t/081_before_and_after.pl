@@ -401,6 +401,21 @@ sub end_of
 	is_closed($id);
 	$_->finish foreach $w1, $w2;
 	would($id, 'idle_blocker_timeout', '1s', 'true rollback', qr/only part of the time/);
+	would($id, 'blocker_timeout', '1s', 'true terminate', qr/^$/);
+
+	# Idle in a transaction that began after it had taken the lock.
+	$root->query_ok('SELECT pg_advisory_lock(5)');
+	$w1->start('SELECT pg_advisory_lock(5)');
+	is_waiting($observer, $w1);
+	$root->query_ok($_) foreach 'BEGIN', 'SELECT 1';
+	$id = is_open($root, 1);
+	waited($w1, '1200 ms');
+	scan($observer);
+	$root->query_ok($_) foreach 'COMMIT', 'SELECT pg_advisory_unlock_all()';
+	is_closed($id);
+	$w1->finish;
+	$w1->query_ok('SELECT pg_advisory_unlock_all()');
+	would($id, $_, '500ms', 'true terminate', qr/^$/) foreach qw(idle_blocker_timeout blocker_timeout);
 
 	# Waits that were given up, one after the other: none was as long as the limit.
 	$root->query_ok($_) foreach 'BEGIN', $update;

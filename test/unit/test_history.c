@@ -573,6 +573,8 @@ impossible_records(void)
 		INCIDENT(resolution, -1),
 		INCIDENT(kind, LG_KIND_OTHER + 1),
 		INCIDENT(judged, LG_FAILED + 1),
+		INCIDENT(remedy, LG_DO_TERMINATE + 1),
+		INCIDENT(idle_remedy, LG_DO_TERMINATE + 1),
 		INCIDENT(tag.locktag_type, LOCKTAG_LAST_TYPE + 1),
 		INCIDENT(used, -1),
 		INCIDENT(used, 8),
