@@ -582,7 +582,7 @@ append_graph(StringInfo out, const LgIncident *incident)
 	const char *query;
 	int			n = 0;
 
-	appendStringInfoString(out, "\n## Who waited for whom, at the worst\n\n```mermaid\nflowchart LR\n");
+	appendStringInfoString(out, "\n## Which session waited for which, at the worst\n\n```mermaid\nflowchart LR\n");
 	while ((session = lg_next_session(incident, session, &usename,
 									  &application_name, &query)) != NULL && n < MAX_DRAWN)
 	{

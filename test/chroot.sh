@@ -1,12 +1,41 @@
 # Sourced by versions.sh, upstream.sh and others: Debian chroots, for the PostgreSQL versions of other Debian
-# releases than this one. The caller has a temporary folder $tmp and the checkout $top. Needs root.
+# releases than this one. The caller has a temporary folder $tmp, from common.sh or from begin(). Needs root.
 #
 #   LOCKGUARD_CHROOTS=dir      keeps the chroots there and uses them again
 #   LOCKGUARD_MIRROR=url       instead of http://deb.debian.org/debian
 
-mirror=${LOCKGUARD_MIRROR:-http://deb.debian.org/debian}
-chroots=${LOCKGUARD_CHROOTS:-$tmp}
+set -u
+export LC_ALL=C
 export PATH=$PATH:/usr/sbin:/sbin	# which "su" leaves out
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+mirror=${LOCKGUARD_MIRROR:-http://deb.debian.org/debian}
+chroots=${LOCKGUARD_CHROOTS:-${tmp:-}}
+
+# begin [root]: for a command that runs next to nothing outside of chroots. Makes a temporary folder, and removes it
+# at the end. With "root", only root gets further.
+begin()
+{
+	[ "${1:-}" != root ] || [ "$(id -u)" = 0 ] || { echo "$0 must run as root" >&2; exit 1; }
+	passed=0
+	failed=0
+	not_run=
+	tmp=$(mktemp -d "${TMPDIR:-/tmp}/lockguard.XXXXXX") || exit 1
+	trap 'rm -rf --one-file-system "$tmp"' EXIT
+	trap 'exit 1' INT TERM HUP
+	chroots=${LOCKGUARD_CHROOTS:-$tmp}
+}
+
+# add_counts FILE: adds "N passed, N failed", the last line of what a command has said, to passed and failed.
+add_counts()
+{
+	local counts
+
+	counts=$(sed -nE '$s/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p' "$1")
+	# No such line: it did not get far enough to count.
+	set -- ${counts:-0 1}
+	passed=$((passed + $1))
+	failed=$((failed + $2))
+}
 
 # The Debian release that has this PostgreSQL version.
 suite_of()

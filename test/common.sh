@@ -298,16 +298,19 @@ install_for()
 	apt_install "$1"
 }
 
-# need PACKAGE PROGRAM: sets found to the program. If it is not installed, the package is only unpacked in the temporary
-# folder, so that no service is installed.
+# unpack_package PACKAGE: its files, in the temporary folder only, so that no service is installed.
+unpack_package()
+{
+	mkdir -p "$tmp/unpacked" &&
+		(cd "$tmp/unpacked" && apt-get -qq download "$1" 2>"$tmp/apt.log" && dpkg-deb -x "$1"_*.deb .)
+}
+
+# need PACKAGE PROGRAM: sets found to the program: the one that is installed, or of the package, unpacked.
 need()
 {
 	found=$(command -v "$2") && return
 	found=$tmp/unpacked/usr/bin/$2
-	[ ! -x "$found" ] || return 0
-	mkdir -p "$tmp/unpacked" &&
-		(cd "$tmp/unpacked" && apt-get -qq download "$1" 2>"$tmp/apt.log" && dpkg-deb -x "$1"_*.deb .) ||
-		{ cat "$tmp/apt.log"; die "cannot get Debian's package $1"; }
+	[ -x "$found" ] || unpack_package "$1" || { cat "$tmp/apt.log"; die "cannot get Debian's package $1"; }
 }
 
 install_missing()

@@ -17,8 +17,7 @@ find_pgbouncer()
 {
 	why_not=
 	pgbouncer=$(command -v pgbouncer) && return
-	mkdir -p "$tmp/unpacked" &&
-		(cd "$tmp/unpacked" && apt-get -qq download pgbouncer 2>"$tmp/apt.log" && dpkg-deb -x pgbouncer_*.deb .) ||
+	unpack_package pgbouncer ||
 		{ tail -n 3 "$tmp/apt.log" >&2; why_not="cannot get Debian's package pgbouncer"; return 1; }
 	pgbouncer=$tmp/unpacked/usr/sbin/pgbouncer
 	"$pgbouncer" --version >"$tmp/pgbouncer.version" 2>&1 ||

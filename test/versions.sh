@@ -9,23 +9,13 @@
 # The last line is "N passed, N failed", added up over the versions. 19 may be gone from a mirror: then a
 # line before it says that it was not run, and it counts as neither.
 
-set -u
-export LC_ALL=C
-top=$(cd "$(dirname "$0")/.." && pwd)
-passed=0
-failed=0
-not_run=
+. "$(dirname "$0")/chroot.sh"
 
-[ "$(id -u)" = 0 ] || { echo "test/versions.sh must run as root" >&2; exit 1; }
-
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/lockguard.XXXXXX") || exit 1
-trap 'rm -rf --one-file-system "$tmp"' EXIT
-trap 'exit 1' INT TERM HUP
-. "$top/test/chroot.sh"
+begin root
 
 run_version()
 {
-	local suite started=$SECONDS counts
+	local suite started=$SECONDS
 
 	suite=$(suite_of "$1") ||
 		{ echo "no Debian release known for PostgreSQL $1"; failed=$((failed + 1)); return; }
@@ -37,11 +27,7 @@ run_version()
 	0) in_chroot "$suite" "" PG_CONFIG="/usr/lib/postgresql/$1/bin/pg_config" \
 			bash /root/lockguard/test/check.sh 2>&1 | tee "$tmp/check.log" ;;
 	esac
-	counts=$(sed -nE '$s/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p' "$tmp/check.log")
-	# No last line: it did not get far enough to count.
-	set -- ${counts:-0 1}
-	passed=$((passed + $1))
-	failed=$((failed + $2))
+	add_counts "$tmp/check.log"
 	echo "---- $((SECONDS - started)) s"
 }
 

@@ -29,7 +29,7 @@ install()
 	apt-get -qq update && apt-get -qq install --no-install-recommends "$@"
 }
 
-# The server without a cluster, and nothing that would compile an extension; buildah, which is in the way of none.
+# The server without a cluster, and nothing that would compile an extension; buildah, which compiles none either.
 install_server()
 {
 	install postgresql-common &&

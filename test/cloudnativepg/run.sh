@@ -11,19 +11,9 @@
 # The last line is "N passed, N failed". 19 may be gone from a mirror: then a line before it says that it was
 # not run, and it counts as neither.
 
-set -u
-export LC_ALL=C
-top=$(cd "$(dirname "$0")/../.." && pwd)
-passed=0
-failed=0
-not_run=
+. "$(dirname "$0")/../chroot.sh"
 
-[ "$(id -u)" = 0 ] || { echo "test/cloudnativepg/run.sh must run as root" >&2; exit 1; }
-
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/lockguard.XXXXXX") || exit 1
-trap 'rm -rf --one-file-system "$tmp"' EXIT
-trap 'exit 1' INT TERM HUP
-. "$top/test/chroot.sh"
+begin root
 # Of their own: those of other tests have a compiler, which the Dockerfile has to install.
 chroots=$chroots/cloudnativepg
 

@@ -13,24 +13,14 @@
 # The last line is "N passed, N failed", added up over the versions. What cannot be had is named in a line "not
 # run: ..." before it, and counts as neither.
 
-set -u
-export LC_ALL=C
-top=$(cd "$(dirname "$0")/../.." && pwd)
-passed=0
-failed=0
-not_run=
+. "$(dirname "$0")/../chroot.sh"
 
-[ "$(id -u)" = 0 ] || { echo "test/failover/run.sh must run as root" >&2; exit 1; }
-
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/lockguard.XXXXXX") || exit 1
-trap 'rm -rf --one-file-system "$tmp"' EXIT
-trap 'exit 1' INT TERM HUP
-. "$top/test/chroot.sh"
+begin root
 
 # run_version VERSION
 run_version()
 {
-	local suite counts
+	local suite
 
 	suite=$(suite_of "$1") ||
 		{ echo "no Debian release known for PostgreSQL $1"; failed=$((failed + 1)); return; }
@@ -44,11 +34,7 @@ run_version()
 	esac
 	not_run=$not_run$(sed -n "s/^not run: /&PostgreSQL $1: /p" "$tmp/inside.log")
 	not_run=${not_run:+${not_run%$'\n'}$'\n'}
-	counts=$(sed -nE '$s/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p' "$tmp/inside.log")
-	# No last line: it did not get far enough to count.
-	set -- ${counts:-0 1}
-	passed=$((passed + $1))
-	failed=$((failed + $2))
+	add_counts "$tmp/inside.log"
 }
 
 [ $# != 0 ] || set -- 15

@@ -37,7 +37,7 @@ case ${1:-} in
 *) die "usage: $0 [--draw FILE | --lint]" ;;
 esac
 
-# panels COMMAND [ARGUMENT ...]: adds its checks to ours.
+# panels COMMAND [ARGUMENT ...]: adds its checks to those here.
 panels()
 {
 	local command=$1 status

@@ -161,7 +161,7 @@ sub leaked_lock
 	return;
 }
 
-# If the server connection is never idle for that long, only blocker_timeout ends it, and that hits whoever has it.
+# If the server connection is never idle for that long, only blocker_timeout ends it, and that hits the client that has it.
 sub leaked_lock_at_work
 {
 	my ($mode) = @_;

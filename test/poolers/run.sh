@@ -10,17 +10,9 @@
 # their Debian release in a chroot, for which root is needed. The last line is "N passed, N failed", added up over the
 # versions. What cannot be had is named in a line "not run: ..." before it, and counts as neither.
 
-set -u
-export LC_ALL=C
-top=$(cd "$(dirname "$0")/../.." && pwd)
-passed=0
-failed=0
-not_run=
+. "$(dirname "$0")/../chroot.sh"
 
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/lockguard.XXXXXX") || exit 1
-trap 'rm -rf --one-file-system "$tmp"' EXIT
-trap 'exit 1' INT TERM HUP
-. "$top/test/chroot.sh"
+begin
 
 # The PostgreSQL version of the Debian release that has it.
 postgres_with()
@@ -49,7 +41,7 @@ cannot()
 
 run_version()
 {
-	local version=$1 postgres suite found counts started=$SECONDS
+	local version=$1 postgres suite found started=$SECONDS
 
 	: >"$tmp/here.log"
 	if [ "$(version_here)" = "$version" ]; then
@@ -69,12 +61,8 @@ run_version()
 			cat "$tmp/apt.log"
 		fi
 	fi
-	counts=$(sed -nE '$s/^([0-9]+) passed, ([0-9]+) failed$/\1 \2/p' "$tmp/here.log")
 	not_run=$not_run$(sed -nE "s/^(not run: )(PgBouncer: )?/\1PgBouncer $version: /p" "$tmp/here.log")$'\n'
-	# No last line: it did not get far enough to count.
-	set -- ${counts:-0 1}
-	passed=$((passed + $1))
-	failed=$((failed + $2))
+	add_counts "$tmp/here.log"
 	echo "---- $((SECONDS - started)) s"
 }
 

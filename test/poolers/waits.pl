@@ -36,7 +36,7 @@ idle_session_timeout();
 
 done_testing();
 
-# A wait that the client gives up: told whom it waited for, as without PgBouncer.
+# A wait that the client gives up: told which session blocked it, as without PgBouncer.
 sub gives_up
 {
 	my ($mode) = @_;
@@ -51,7 +51,7 @@ sub gives_up
 		$client->query_ok($_) foreach 'BEGIN', "SET LOCAL lock_timeout = '500ms'";
 		my $error = $client->query($update)->{error};
 		is($error->{C}, '55P03', "$mode, lock_timeout: passed on");
-		like($error->{D}, $told, "$mode, lock_timeout: it is told whom it waited for");
+		like($error->{D}, $told, "$mode, lock_timeout: it is told which session blocked it");
 		$client->query_ok('ROLLBACK');
 	}
 	# PgBouncer's one server connection is taken, by that statement.
@@ -59,12 +59,12 @@ sub gives_up
 	seen_waiting();
 	my $error = $client->cancel->finish->{error};
 	is($error->{C}, '57014', "$mode, cancel by the client: passed on, with all server connections taken");
-	like($error->{D}, $told, "$mode, cancel by the client: it is told whom it waited for");
+	like($error->{D}, $told, "$mode, cancel by the client: it is told which session blocked it");
 	configure($observer, lock_wait_timeout => '500ms');
 	$client->start($update);
 	is_cancelled($client, 'lock_wait_timeout');
 	like($client->error->{D}, qr/ It waited \d+ ms for .* application "holder"/,
-		"$mode, lock_wait_timeout: and whom it waited for");
+		"$mode, lock_wait_timeout: and which session blocked it");
 	configure($observer, lock_wait_timeout => undef);
 	$holder->query_ok('ROLLBACK');
 	ok(!$client->query($update)->{error}, "$mode: the connection goes on");
@@ -305,7 +305,7 @@ sub hold_row
 	return;
 }
 
-# The worker has seen a wait: the one that waits is told whom for.
+# The worker has seen a wait: it can tell the session which one blocks it.
 sub seen_waiting
 {
 	$observer->poll("SELECT count(*) > 0 FROM lockguard.sessions WHERE wait_start < clock_timestamp() - interval '300 ms'");

@@ -1,4 +1,4 @@
-# lockguard's files are in a folder of their own that nobody may write to, as
+# lockguard's files are in a folder of their own that cannot be written to, as
 # containers mount them, and not where PostgreSQL's are.  The server finds them by
 # dynamic_library_path and, from version 18 on, extension_control_path; before
 # that, the control file and the scripts have to be in its own share folder.

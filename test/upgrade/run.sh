@@ -13,18 +13,11 @@
 # The last line is "N passed, N failed". What cannot be had is named in a line "not run: ..." before it, and counts
 # as neither.
 
-set -u
-export LC_ALL=C
-top=$(cd "$(dirname "$0")/../.." && pwd)
+. "$(dirname "$0")/../chroot.sh"
+
+begin root
 old=15
 new=18
-
-[ "$(id -u)" = 0 ] || { echo "test/upgrade/run.sh must run as root" >&2; exit 1; }
-
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/lockguard.XXXXXX") || exit 1
-trap 'rm -rf --one-file-system "$tmp"' EXIT
-trap 'exit 1' INT TERM HUP
-. "$top/test/chroot.sh"
 # The chroots of other tests are to have one release only.
 chroots=$chroots/upgrade
 mkdir -p "$chroots"
