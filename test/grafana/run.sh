@@ -245,7 +245,7 @@ need prometheus prometheus
 prometheus=$found
 need prometheus-postgres-exporter prometheus-postgres-exporter
 exporter=$found
-command -v curl >/dev/null || die "missing; install as root: apt-get install curl"
+install_for curl curl
 build plain >"$tmp/build.log" 2>&1 && install_build plain >>"$tmp/build.log" 2>&1 ||
 	{ cat "$tmp/build.log"; die "lockguard does not build"; }
 

@@ -62,7 +62,7 @@ need prometheus promtool
 promtool=$found
 need prometheus-postgres-exporter prometheus-postgres-exporter
 exporter=$found
-command -v curl >/dev/null || die "missing; install as root: apt-get install curl"
+install_for curl curl
 
 "$promtool" check rules "$files/alerts.yml" >"$tmp/rules.log" 2>&1
 checked $? "promtool accepts the alert rules" || cat "$tmp/rules.log"
